@@ -21,11 +21,13 @@ from nfnet_jax.config import (
     wrong_value,
 )
 from nfnet_jax.errors import UserError, nearest
+from nfnet_jax.host_memory import keep_host_memory
 
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs `main(argv)` and exits: 0, 2 with one line on stderr, 130 on Ctrl-C, or 141
     when nobody reads on, as in `... | head`."""
+    keep_host_memory()
     try:
         main(sys.argv)
     except UserError as error:
