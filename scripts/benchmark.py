@@ -56,6 +56,11 @@ class Contender:
         times = self.seconds[task]
         return statistics.median(times) if times else None
 
+    def ratio(self, task: str, other: "Contender") -> float:
+        """Median, round by round, of how many times `other` fits into our time."""
+        pairs = zip(self.seconds[task], other.seconds[task], strict=True)
+        return statistics.median(mine / theirs for mine, theirs in pairs)
+
     def _ask(self, task: str) -> float | None:
         self._process.stdin.write(f"{task}\n")
         self._process.stdin.flush()
@@ -134,7 +139,7 @@ def table(contenders: list[Contender], batch: int) -> str:
             seconds = contender.median(task)
             cell = f"{batch / seconds:.2f}"
             if contender is not ours:
-                cell += f" ({seconds / ours.median(task):.2f} x our time)"
+                cell += f" ({contender.ratio(task, ours):.2f} x our time)"
             cells.append(cell)
         compile_seconds = contender.facts.get("compile_seconds")
         cells.append(f"{compile_seconds:.1f}" if compile_seconds else "-")

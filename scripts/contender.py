@@ -174,11 +174,16 @@ def main() -> None:
 
 
 def timed(tasks, name: str) -> float | None:
-    """Seconds of a task, None where there is no such one; for `memory`, MiB."""
+    """Seconds of a task, None where there is no such one; for `memory`, MiB.
+
+    A first run is not counted: threads of the contender before may still spin, and the
+    caches hold its data.
+    """
     if name == "memory":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if name not in tasks:
         return None
+    tasks[name]()
     start = time.perf_counter()
     tasks[name]()
     return time.perf_counter() - start

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nfnet_jax.layers import winograd
 from nfnet_jax.layers.groups import block_diagonal, diagonal_blocks, split_groups
 
 Pairs = tuple[tuple[int, int], tuple[int, int]]
@@ -143,6 +144,8 @@ def _cpu_forward(strides, padding, groups, x, kernel):
         return jnp.concatenate(outputs, -1)
     if _is_pointwise(kernel, padding):
         return _subsample(x, strides) @ kernel[0, 0]
+    if winograd.convolves(x, kernel, strides, padding):
+        return winograd.convolve(x, kernel, padding)
     return _native(strides, padding, 1, x, kernel)
 
 
@@ -186,14 +189,16 @@ def _pointwise_gradients(strides, x, kernel, grad):
 def _input_gradient(x_shape, kernel, grad, strides, padding):
     """Convolution of the gradient, dilated by the stride, with the flipped kernel."""
     sizes = zip(x_shape[1:3], kernel.shape, grad.shape[1:3], strides, strict=False)
-    grad_padding = []
-    for (low, _), (size, window, out, stride) in zip(padding, sizes, strict=True):
-        grad_low = window - 1 - low
-        grad_high = size - 1 - (out - 1) * stride + low
-        grad_padding.append((grad_low, grad_high))
+    grad_padding = tuple(
+        (window - 1 - low, size - 1 - (out - 1) * stride + low)
+        for (low, _), (size, window, out, stride) in zip(padding, sizes, strict=True)
+    )
+    flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+    if strides == (1, 1):
+        return _cpu_forward(strides, grad_padding, 1, grad, flipped)
     return lax.conv_general_dilated(
         grad,
-        kernel[::-1, ::-1].swapaxes(2, 3),
+        flipped,
         (1, 1),
         grad_padding,
         lhs_dilation=strides,
@@ -202,10 +207,12 @@ def _input_gradient(x_shape, kernel, grad, strides, padding):
 
 
 def _kernel_gradient(x, kernel, grad, strides, padding):
-    """Convolution of the images with the gradient, channels in the place of examples.
+    """Convolution of the images with the gradient, channels in the place of examples:
 
     [C, H, W, N] * [H', W', N, O] -> [C, KH, KW, O]: the stride becomes a dilation.
     """
+    if winograd.differentiates(x, kernel, strides, padding):
+        return winograd.kernel_gradient(x, grad, padding)
     sizes = zip(x.shape[1:3], kernel.shape, grad.shape[1:3], strides, strict=False)
     kernel_padding = []
     for (low, _), (size, window, out, stride) in zip(padding, sizes, strict=True):
