@@ -3,8 +3,7 @@
     python scripts/benchmark_start.py --config configs/cifar10.py --config.data.dir=DIR
 
 Arguments go to `python -m nfnet_jax.train`. The first run may have to compile and to
-decode images; the next ones find both in the caches. A step counts as completed when
-its metrics are printed.
+decode images; the next ones find both in the caches.
 """
 
 import statistics
@@ -31,7 +30,7 @@ def seconds_to_first_step(arguments: list[str]) -> float:
         start = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             for line in process.stdout:
-                if line.startswith("step 1 "):
+                if line.startswith("step 1 completed"):
                     process.kill()
                     return time.perf_counter() - start
         sys.exit(f"training ended before its first step, exit code {process.wait()}")

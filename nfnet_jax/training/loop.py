@@ -93,6 +93,7 @@ def _run_steps(
             last = step == plan.steps
             if step == first_step + 1:
                 jax.block_until_ready(state)
+                print(f"step {step} completed, the first of this process", flush=True)
                 stopwatch.start(step)
             if step % config.log.every_steps == 0:
                 reporter.end_interval()

@@ -40,10 +40,16 @@ def init_state(
     params: Params, batch_stats: Params, optimizer: optax.GradientTransformation
 ) -> TrainState:
     """State before the first update."""
+
+    @jax.jit
+    def derive(params):
+        return jax.tree.map(jnp.copy, params), optimizer.init(params)
+
+    ema_params, opt_state = derive(params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        ema_params=jax.tree.map(jnp.copy, params),
+        ema_params=ema_params,
         batch_stats=batch_stats,
-        opt_state=optimizer.init(params),
+        opt_state=opt_state,
     )
