@@ -32,9 +32,10 @@ MakeBlock = Callable[..., nn.Module]
 """(branch, shortcut=None) -> residual block."""
 PADDINGS = ("SAME", "symmetric")
 UNROLLED_BLOCKS = 5
-"""Scanned blocks of a stage that are compiled one by one: a training step takes 10 to
-20 % less time on a CPU, because what a scan saves for the gradient it copies, and the
-compiler takes up to half as long again (experiments/scanned_blocks)."""
+"""Scanned blocks of a stage that are compiled one by one, because a scan copies what it
+saves for the gradient. On a CPU a training step of an NFNet-F0 takes 6 % less time, one
+of an NF-ResNet-50 as much, and compilation up to half as long again
+(experiments/scanned_blocks)."""
 
 
 @dataclasses.dataclass(frozen=True)
