@@ -1,9 +1,8 @@
 """Memory that stays with the process between the steps of a training run."""
 
 import ctypes
+import os
 import platform
-
-import jax
 
 # Parameters of mallopt(3), and the largest value that it takes.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
@@ -19,11 +18,12 @@ def keep_host_memory() -> None:
     keeps the block, provided that it is allocated by the main thread, hence no
     asynchronous dispatch. The process stays as large as it once was.
 
-    To be called before JAX computes anything. Without glibc: does nothing.
+    To be called before JAX is imported; what JAX_CPU_ENABLE_ASYNC_DISPATCH says already
+    stays. Without glibc: does nothing.
     """
     if platform.libc_ver()[0] != "glibc":
         return
     mallopt = ctypes.CDLL(None).mallopt
     mallopt(_MMAP_MAX, 0)
     mallopt(_TRIM_THRESHOLD, _LARGEST)
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "0")

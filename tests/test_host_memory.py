@@ -5,13 +5,13 @@ FAULTS = """
 import resource
 import sys
 
-import jax
-import jax.numpy as jnp
-
 if sys.argv[1] == "keep":
     from nfnet_jax.host_memory import keep_host_memory
 
     keep_host_memory()
+
+import jax
+import jax.numpy as jnp
 
 # Its sine, 16,384 pages of working memory, has to exist before the product.
 call = jax.jit(lambda x: jnp.sin(x).T @ jnp.sin(x))
