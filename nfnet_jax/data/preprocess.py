@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
+from scipy.sparse import csr_array
 
 from nfnet_jax.data.dataset import resize_and_crop
 from nfnet_jax.errors import nearest
@@ -113,15 +114,20 @@ def bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
     Keys' kernel with a = -1/2 between pixel centres; neighbours beyond the border have
     no weight. Overshoots stay. [H, W, C] -> float32 [height, width, C].
     """
-    rows, row_weights = _neighbours(image.shape[0], height)
-    columns, column_weights = _neighbours(image.shape[1], width)
-    lines = np.zeros((height, *image.shape[1:]), np.float32)
-    for index, weight in zip(rows, row_weights, strict=True):
-        lines += image[index] * weight[:, None, None]
-    resized = np.zeros((height, width, image.shape[2]), np.float32)
-    for index, weight in zip(columns, column_weights, strict=True):
-        resized += lines[:, index] * weight[:, None]
-    return resized
+    old_height, old_width, channels = image.shape
+    lines = image.astype(np.float32).reshape(old_height, -1)
+    lines = (_interpolation(old_height, height) @ lines).reshape(height, old_width, -1)
+    columns = lines.transpose(1, 0, 2).reshape(old_width, -1)
+    columns = _interpolation(old_width, width) @ columns
+    return columns.reshape(width, height, channels).transpose(1, 0, 2)
+
+
+def _interpolation(old: int, new: int) -> csr_array:
+    """The matrix [new, old] that resizes an axis, four weights a row."""
+    indices, weights = _neighbours(old, new)
+    starts = np.arange(0, 4 * new + 1, 4, dtype=np.int32)
+    indices = indices.T.ravel().astype(np.int32)
+    return csr_array((weights.T.ravel(), indices, starts), shape=(new, old))
 
 
 def _without_far_ends(image: np.ndarray) -> np.ndarray:

@@ -139,7 +139,7 @@ def test_truncated_files(photograph, name, share):
     path.write_bytes(content[: int(share * len(content))])
     line = refusal(open_image, path)
     assert str(path) in line
-    assert "cannot read the image" in line or "is not an image" in line
+    assert "cannot be read as an image" in line or "is not an image" in line
 
 
 def test_files_that_are_not_images(photograph):
