@@ -21,7 +21,7 @@ EXTENSIONS = (
 # Pillow knows more, but some of those run other programs (EPS calls Ghostscript).
 _FORMATS = "AVIF BMP GIF JPEG JPEG2000 MPO PNG PPM TGA TIFF WEBP".split()
 _SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _ORIENTATION = 0x0112
 
 
@@ -64,7 +64,7 @@ def decode_image(encoded: bytes, channels: int = 3) -> np.ndarray:
         formats = [name for name in _FORMATS if name in Image.OPEN]
         with Image.open(io.BytesIO(encoded), formats=formats) as image:
             upright = ImageOps.exif_transpose(image)
-            pixels = np.asarray(_as_mode(upright, _MODES[channels]))
+            pixels = np.asarray(_as_mode(upright, MODES[channels]))
     except Image.UnidentifiedImageError as error:
         raise BadImage(
             f"is not an image, expected one of {', '.join(_FORMATS)}"

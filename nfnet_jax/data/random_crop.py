@@ -55,9 +55,7 @@ def crop_box(height: int, width: int, draws: np.ndarray) -> tuple[int, int, int,
     for draw in aspects:
         aspect = ASPECT[0] + draw * (ASPECT[1] - ASPECT[0])
         low = math.ceil(math.sqrt(AREA[0] * area / aspect))
-        high = min(
-            int(math.sqrt(AREA[1] * area / aspect)), height, int(width / aspect)
-        )
+        high = min(int(math.sqrt(AREA[1] * area / aspect)), height, int(width / aspect))
         if low > high:
             continue
         rows = low + int(size * (high - low + 1))

@@ -1,8 +1,9 @@
 """Splits whose images are decoded when their turn comes."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Protocol
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -34,6 +35,10 @@ class Source(Protocol):
         """What a person finds an image by."""
         ...
 
+    def identity(self) -> Mapping[str, Any]:
+        """All that the decoded images depend on, as JSON can hold it."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArraySource:
@@ -55,6 +60,9 @@ class ArraySource:
 
     def describe(self, index: int) -> str:
         return f"image {index} of {self.name}"
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"arrays": hashlib.sha256(self.images.tobytes()).hexdigest()}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
