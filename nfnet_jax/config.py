@@ -131,9 +131,9 @@ KEYS: dict[str, Key] = {
     "data.eval_batch_size": _number(500, "examples per evaluation step", 1),
     "data.loader": _choice(
         "auto",
-        "memory: decoded on the devices; stream: decoded by workers as it is needed; "
-        "auto: memory for at most a quarter of the machine's, and without "
-        "random_resized_crop",
+        "memory: decoded, on the devices; stream: decoded by workers as it is needed; "
+        "auto: memory where a quarter of the machine's and of a device's is enough, "
+        "and random_resized_crop is off",
         "auto",
         "memory",
         "stream",
@@ -142,7 +142,7 @@ KEYS: dict[str, Key] = {
         int, "processes of a stream, 0: this one; unset: one a core", 0
     ),
     "data.max_bad_fraction": _number(
-        0.01, "share of a split whose images may be broken", 0, 1, open_high=False
+        0.01, "share of a split whose images may be broken", 0, 1
     ),
     "data.augment.random_resized_crop": _switch(
         False, "crops of 8 to 100 % of the area, resized; needs the stream loader"

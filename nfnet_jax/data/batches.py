@@ -35,12 +35,10 @@ class Batches:
       close it when done. For training without end or to the last step, for evaluation
       one pass.
     take: `take(fed, number)`, inside the compiled step -> `Batch`.
-    examples: in the split.
     """
 
     feed: Callable[[int], Generator[Any, None, None]]
     take: Callable[[Any, jax.Array], Batch]
-    examples: int
 
 
 class Keys(NamedTuple):

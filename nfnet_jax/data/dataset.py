@@ -16,7 +16,7 @@ _TFDS_NAME = re.compile(r"[A-Za-z]\w*(/[\w+.\-]+)?(:(\d+|\*)(\.(\d+|\*)){2})?")
 # Names offered when a misspelt one resembles them; any other TFDS set works as well.
 _WELL_KNOWN = ("digits", "tfds:cifar10", "tfds:cifar100", "tfds:mnist")
 LOADERS = ("auto", "memory", "stream")
-# Of the machine's memory; a device is lent a copy.
+# Of the machine's memory, and of a device's, which holds a copy.
 _AUTO_SHARE = 0.25
 # Of ImageNet [SP, HP], for sets that are too large to be measured.
 _STREAM_MOMENTS = {
@@ -125,7 +125,7 @@ def load_dataset(
       image_size: in pixels; the shorter side is resized to it and the centre square
         cropped. None keeps the native size, which a folder does not have.
       loader: `memory` decodes both splits now; `stream` leaves them encoded; `auto`
-        decodes what takes at most a quarter of the machine's memory.
+        decodes what takes at most a quarter of the machine's and of a device's memory.
       max_bad_fraction: of a split; so many images may be broken and are left out.
 
     Raises:
@@ -171,9 +171,10 @@ def _open(name, data_dir, train_split, eval_split, image_size) -> Dataset:
 def _is_large(dataset: Dataset) -> bool:
     if isinstance(dataset.train, Split):
         return False
-    from nfnet_jax.data.decoding import decoded_bytes, memory_bytes
+    from nfnet_jax.data.decoding import decoded_bytes, device_bytes, memory_bytes
 
-    return decoded_bytes(dataset) > _AUTO_SHARE * memory_bytes()
+    memory = min(memory_bytes(), device_bytes())
+    return decoded_bytes(dataset) > _AUTO_SHARE * memory
 
 
 def _in_memory(dataset: Dataset) -> Dataset:

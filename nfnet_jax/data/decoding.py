@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -71,6 +72,12 @@ def check_shape(split: EncodedSplit, image: np.ndarray) -> np.ndarray:
 def memory_bytes() -> int:
     """Size of the machine's main memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def device_bytes() -> int:
+    """Size of a device's memory; the machine's where it does not tell."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit", memory_bytes())
 
 
 def _check_memory(name: str, needed: int) -> None:

@@ -1,7 +1,8 @@
 """What the workers of a stream compute; NumPy and Pillow only."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -15,24 +16,19 @@ from nfnet_jax.errors import UserError
 _PIECE = 64
 
 
-class CenterCrop(NamedTuple):
+def center_crop(image: np.ndarray, split: EncodedSplit, position: int) -> np.ndarray:
     """The shorter side resized, the centre square cropped."""
-
-    def __call__(self, image: np.ndarray, split: EncodedSplit, position: int):
-        if split.resize:
-            image = resize_and_crop(image, split.image_shape[0])
-        return check_shape(split, image)
+    if split.resize:
+        image = resize_and_crop(image, split.image_shape[0])
+    return check_shape(split, image)
 
 
-class RandomCrop(NamedTuple):
+def random_crop(
+    image: np.ndarray, split: EncodedSplit, position: int, *, seed: int, flip: bool
+) -> np.ndarray:
     """A random-resized crop; `flip` mirrors half of them."""
-
-    seed: int
-    flip: bool
-
-    def __call__(self, image: np.ndarray, split: EncodedSplit, position: int):
-        draws = crop_draws(self.seed, position)
-        return random_resized_crop(image, split.image_shape[0], draws, self.flip)
+    draws = crop_draws(seed, position)
+    return random_resized_crop(image, split.image_shape[0], draws, flip)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +46,7 @@ class HostBatches:
 
     split: EncodedSplit
     size: int
-    crop: CenterCrop | RandomCrop
+    crop: Callable[[np.ndarray, EncodedSplit, int], np.ndarray]
     order: HostOrder | None = None
     repeats: int = 1
     allowed_bad: int = 0

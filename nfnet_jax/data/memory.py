@@ -36,7 +36,7 @@ def training_batches(split: Split, config: ConfigDict, mesh: Mesh) -> Batches:
         crops = take_crops(images, indices, draws, augment)
         return Batch(crops, labels[indices], positions)
 
-    return Batches(feed, take, len(split))
+    return Batches(feed, take)
 
 
 def evaluation_batches(split: Split, size: int, mesh: Mesh) -> Batches:
@@ -55,7 +55,7 @@ def evaluation_batches(split: Split, size: int, mesh: Mesh) -> Batches:
         indices = jnp.where(real, positions, 0)
         return Batch(images[indices], jnp.where(real, labels[indices], -1), positions)
 
-    return Batches(feed, take, len(split))
+    return Batches(feed, take)
 
 
 def crop_draws(key: jax.Array, positions: jax.Array) -> jax.Array:

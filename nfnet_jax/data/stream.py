@@ -6,6 +6,7 @@ from batch number n, with any number of workers, sees what it would have seen.
 
 import collections
 import contextlib
+import functools
 import itertools
 import os
 import re
@@ -26,7 +27,7 @@ from ml_collections import ConfigDict
 from nfnet_jax.data.augment import take_crops
 from nfnet_jax.data.bad_images import BadImages
 from nfnet_jax.data.batches import Batch, Batches, batch_positions, run_keys
-from nfnet_jax.data.host_batches import CenterCrop, HostBatches, RandomCrop
+from nfnet_jax.data.host_batches import HostBatches, center_crop, random_crop
 from nfnet_jax.data.memory import crop_draws
 from nfnet_jax.data.order import host_order
 from nfnet_jax.data.source import EncodedSplit
@@ -46,13 +47,18 @@ def training_batches(
     """
     keys, size = run_keys(config.seed), config.data.batch_size
     augment = config.data.augment
-    crop = CenterCrop()
+    crop = center_crop
     if augment.random_resized_crop:
-        crop = RandomCrop(config.seed, augment.flip)
+        crop = functools.partial(random_crop, seed=config.seed, flip=augment.flip)
     drawn = -(-steps * size // augment.repeats)
     order = host_order(keys.order, len(split), drawn)
     batches = HostBatches(
-        split, size, crop, order, augment.repeats, allowed_bad(split, config)
+        split,
+        size,
+        crop,
+        order,
+        augment.repeats,
+        allowed_bad=int(config.data.max_bad_fraction * len(split)),
     )
 
     def take(fed, number) -> Batch:
@@ -63,7 +69,7 @@ def training_batches(
             images = take_crops(images, jnp.arange(size), draws, augment)
         return Batch(images, labels, positions)
 
-    return Batches(_feeder(batches, steps, config, mesh), take, len(split))
+    return Batches(_feeder(batches, steps, config, mesh), take)
 
 
 def evaluation_batches(
@@ -72,18 +78,13 @@ def evaluation_batches(
     """The examples in their order, broken ones and what fills the last batch with -1
     for a label."""
     size = -(-min(size, len(split)) // mesh.size) * mesh.size
-    batches = HostBatches(split, size, CenterCrop())
+    batches = HostBatches(split, size, center_crop)
 
     def take(fed, number) -> Batch:
         return Batch(*fed, batch_positions(number, size))
 
     count = -(-len(split) // size)
-    return Batches(_feeder(batches, count, config, mesh), take, len(split))
-
-
-def allowed_bad(split: EncodedSplit, config: ConfigDict) -> int:
-    """Most images of `split` that may be broken."""
-    return int(config.data.max_bad_fraction * len(split))
+    return Batches(_feeder(batches, count, config, mesh), take)
 
 
 def _feeder(

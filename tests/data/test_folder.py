@@ -8,6 +8,7 @@ from PIL import Image
 
 from nfnet_jax.data import decoding
 from nfnet_jax.data.dataset import check_name, load_dataset
+from nfnet_jax.data.source import EncodedSplit
 from nfnet_jax.errors import UserError
 
 MODES = ("RGB", "L", "RGBA", "P", "CMYK", "LA", "1", "I;16", "RGB", "L")
@@ -218,6 +219,21 @@ def test_more_than_memory_holds_is_refused(flat, monkeypatch):
     assert "a smaller data.image_size" in refusal(flat)
     monkeypatch.setattr(decoding, "memory_bytes", lambda: 2 * needed)
     load(flat)
+
+
+def test_what_is_large_is_streamed(flat, monkeypatch):
+    quarter = 50 * 8 * 8 * 3
+    assert load(flat, loader="auto").train.images.shape == (40, 8, 8, 3)
+    monkeypatch.setattr(decoding, "memory_bytes", lambda: 4 * quarter - 1)
+    dataset = load(flat, loader="auto")
+    assert isinstance(dataset.train, EncodedSplit) and len(dataset.train) == 40
+    assert isinstance(load(flat, loader="stream").test, EncodedSplit)
+
+
+def test_slices_are_samples_of_all_classes(flat):
+    dataset = load(flat, train_split="train+test[:50%]", eval_split="test[50%:]")
+    assert (len(dataset.train), len(dataset.test)) == (45, 5)
+    assert len(set(load(flat, train_split="train[:50%]").train.labels)) > 5
 
 
 def test_names_of_folders(tmp_path):

@@ -12,7 +12,7 @@ from jpeg_set import write_jpeg_set
 from nfnet_jax.config import base_config
 from nfnet_jax.data import stream
 from nfnet_jax.data.dataset import load_dataset
-from nfnet_jax.data.host_batches import CenterCrop, HostBatches, RandomCrop
+from nfnet_jax.data.host_batches import HostBatches, center_crop
 from nfnet_jax.data.loaders import evaluation_batches, training_batches
 from nfnet_jax.data.order import host_order
 from nfnet_jax.errors import UserError
@@ -109,7 +109,7 @@ def test_an_evaluation_is_one_pass_in_order(jpegs):
 @pytest.mark.parametrize("size", [12, 160])
 def test_processes_share_the_rows_of_a_batch(jpegs, size):
     order = host_order(jax.random.key(0), 200, 400)
-    batches = HostBatches(jpegs.train, size, RandomCrop(0, True), order)
+    batches = HostBatches(jpegs.train, size, center_crop, order)
     whole = np.concatenate([batches.positions(n) for n in range(2 * batches.pieces)])
     np.testing.assert_array_equal(whole, np.arange(2 * size))
     parts = [batches.of_process(i, 4) for i in range(4)]
@@ -131,7 +131,7 @@ def test_an_error_in_a_worker_is_the_users(jpegs):
             raise UserError("records are damaged")
 
     split = type(jpegs.train)("damaged", Damaged(), (16, 16, 3), True)
-    batches = HostBatches(split, 8, CenterCrop())
+    batches = HostBatches(split, 8, center_crop)
     assert batches.piece(0)["error"] == "records are damaged"
     with pytest.raises(UserError, match="records are damaged"):
         next(stream.assemble(batches, [batches.piece(0)], None))
