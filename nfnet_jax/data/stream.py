@@ -121,6 +121,8 @@ def _pieces(
 ) -> Iterator[Iterator[dict[str, Any]]]:
     """The pieces of the batches `start` … `stop` - 1, in their order."""
     count = batches.pieces
+    # Grain has nothing for a worker without a piece.
+    workers = min(workers, (stop - start) * count)
     dataset = grain.MapDataset.range(start * count, stop * count).map(batches.piece)
     threads = 0 if workers else 1
     dataset = dataset.to_iter_dataset(grain.ReadOptions(threads, _PER_WORKER))
