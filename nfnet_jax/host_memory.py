@@ -3,8 +3,6 @@
 import ctypes
 import platform
 
-import jax
-
 # Parameters of mallopt(3), and the largest value that it takes.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _LARGEST = 2**31 - 1
@@ -23,6 +21,9 @@ def keep_host_memory() -> None:
     """
     if platform.libc_ver()[0] != "glibc":
         return
+    # Imported here: entry points import nothing heavy before they need it.
+    import jax
+
     mallopt = ctypes.CDLL(None).mallopt
     mallopt(_MMAP_MAX, 0)
     mallopt(_TRIM_THRESHOLD, _LARGEST)

@@ -14,7 +14,7 @@ PACKAGE = pathlib.Path(nfnet_jax.__file__).parent
 ENTRY_POINTS = ("train", "evaluate", "predict", "export")
 UPPER = ("training", "analysis", "interop")
 LOWER = ("models", "optim", "data")
-LEAVES = {"errors", "cache", "download"}
+LEAVES = {"errors", "cache", "download", "host_memory"}
 LIBRARY = {*LOWER, "layers", *LEAVES}
 
 ALLOWED: dict[str, set[str]] = {
@@ -23,11 +23,12 @@ ALLOWED: dict[str, set[str]] = {
     "training": LIBRARY | {"config"},
     **dict.fromkeys(LOWER, {"layers", *LEAVES}),
     "layers": set(),
-    "cli": {"config", "errors", "cache"},
+    "cli": {"config", "errors", "cache", "host_memory"},
     "config": {"errors", "cache"},
     "download": {"errors"},
     "errors": set(),
     "cache": set(),
+    "host_memory": set(),
     "__init__": set(),
 }
 """What the modules of a part import besides those of the same part."""

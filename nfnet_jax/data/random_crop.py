@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from nfnet_jax.data.preprocess import bicubic
+from nfnet_jax.data.preprocess import bicubic_uint8
 
 AREA = (0.08, 1.0)
 """Bounds of a crop's share of the image."""
@@ -32,7 +32,7 @@ def random_resized_crop(
     """
     top, left, height, width = crop_box(*image.shape[:2], draws)
     crop = image[top : top + height, left : left + width]
-    resized = to_uint8(bicubic(crop, size, size))
+    resized = bicubic_uint8(crop, size, size)
     return resized[:, ::-1] if flip and draws[0] < 0.5 else resized
 
 
@@ -68,8 +68,3 @@ def crop_box(height: int, width: int, draws: np.ndarray) -> tuple[int, int, int,
         )
     side = min(height, width)
     return (height - side) // 2, (width - side) // 2, side, side
-
-
-def to_uint8(pixels: np.ndarray) -> np.ndarray:
-    """Numbers around 0 … 255 rounded and clipped."""
-    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)

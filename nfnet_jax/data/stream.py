@@ -32,6 +32,7 @@ from nfnet_jax.data.memory import crop_draws
 from nfnet_jax.data.order import host_order
 from nfnet_jax.data.source import EncodedSplit
 from nfnet_jax.errors import UserError
+from nfnet_jax.host_memory import keep_host_memory
 
 _ON_DEVICE = 2
 _PER_WORKER = 2
@@ -188,6 +189,7 @@ def _ahead(batches: Iterator[Any]) -> Iterator[Any]:
 
 def _start_worker(index: int, count: int) -> None:
     """Leaves Ctrl-C to the parent, and ends when the parent is gone."""
+    keep_host_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = os.getppid()
 
