@@ -13,7 +13,12 @@ from nfnet_jax.config import base_config
 from nfnet_jax.data import stream
 from nfnet_jax.data.dataset import load_dataset
 from nfnet_jax.data.host_batches import HostBatches, center_crop
-from nfnet_jax.data.loaders import evaluation_batches, training_batches
+from nfnet_jax.data.loaders import (
+    check_loader,
+    choose_loader,
+    evaluation_batches,
+    training_batches,
+)
 from nfnet_jax.data.order import host_order
 from nfnet_jax.errors import UserError
 from nfnet_jax.training.sharding import device_mesh
@@ -150,3 +155,16 @@ def test_the_death_of_a_worker_ends_a_run_in_one_line(jpegs):
             for _ in feed:
                 pass
     assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "hint"),
+    [
+        ({"data.loader": "memory"}, "expected 'stream' or 'auto'"),
+        ({"data.augment.crop_padding": 4}, "expected only one crop"),
+    ],
+)
+def test_crops_that_a_loader_does_not_have(changes, hint):
+    with pytest.raises(UserError, match=hint):
+        check_loader(make_config(**changes))
+    assert choose_loader(make_config()) == "stream"
