@@ -139,7 +139,7 @@ KEYS: dict[str, Key] = {
         "stream",
     ),
     "data.workers": _number(
-        int, "processes of a stream, 0: this one; unset: one a core", 0
+        int, "processes of a stream, 0: this one; unset: one a core, at most 16", 0
     ),
     "data.max_bad_fraction": _number(
         0.01, "share of a split whose images may be broken", 0, 1

@@ -110,10 +110,10 @@ def _feeder(
 
 
 def worker_count(config: ConfigDict) -> int:
-    """`config.data.workers`, or a process for each core that this one may use."""
+    """`config.data.workers`, or one for each core but at most 16."""
     if config.data.workers is not None:
         return config.data.workers
-    return len(os.sched_getaffinity(0))
+    return min(16, os.cpu_count() or 1)
 
 
 @contextlib.contextmanager
@@ -170,13 +170,11 @@ def assemble(
                 raise UserError(part["error"])
             for index, reason in part["bad"]:
                 bad.add(batches.split.source.describe(int(index)), reason)
-        if len(parts) == 1:
-            yield parts[0]["images"], parts[0]["labels"]
-        else:
-            yield tuple(
-                np.concatenate([part[key] for part in parts])
-                for key in ("images", "labels")
-            )
+        # Copies, so that the memory shared with the workers is free at once.
+        yield tuple(
+            np.concatenate([np.asarray(part[key]) for part in parts])
+            for key in ("images", "labels")
+        )
 
 
 def _ahead(batches: Iterator[Any]) -> Iterator[Any]:
