@@ -107,10 +107,11 @@ def test_in_memory_all_are_named_and_left_out(pictures, caplog, again):
     assert len(dataset.test) == 2
 
 
-def test_streamed_all_are_named_once_and_skipped(pictures, caplog):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_streamed_all_are_named_once_and_skipped(pictures, caplog, workers):
     config = base_config()
     config.data.batch_size, config.data.eval_batch_size = 14, 14
-    config.data.workers, config.data.max_bad_fraction = 0, 0.6
+    config.data.workers, config.data.max_bad_fraction = workers, 0.6
     dataset = load_dataset(f"folder:{pictures}", image_size=8, loader="stream")
     train = training_batches(dataset.train, config, 9, device_mesh())
     with contextlib.closing(train.feed(0)) as feed:
