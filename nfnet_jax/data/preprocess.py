@@ -5,6 +5,7 @@ resize it, and a network loses accuracy where it sees another than its own.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
@@ -143,6 +144,7 @@ def _swap_sides(image: np.ndarray) -> np.ndarray:
     return swapped.view(image.dtype).reshape(width, height, channels)
 
 
+@functools.lru_cache(1024)
 def _interpolation(old: int, new: int) -> csr_array:
     """The matrix [new, old] that resizes an axis, four weights a row."""
     indices, weights = _neighbours(old, new)
