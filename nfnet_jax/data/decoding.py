@@ -36,7 +36,9 @@ def decode_dataset(dataset: Dataset) -> Dataset:
         _decode_and_cache(split, cache) if ready is None else ready
         for split, cache, ready in zip(encoded, caches, found, strict=True)
     )
-    return Dataset(dataset.name, train, test, dataset.class_names)
+    highest = max(train.labels.max(initial=0), test.labels.max(initial=0))
+    numbers = tuple(str(label) for label in range(highest + 1))
+    return Dataset(dataset.name, train, test, dataset.class_names or numbers)
 
 
 def decoded_bytes(dataset: Dataset) -> int:
