@@ -15,7 +15,6 @@ from nfnet_jax.errors import UserError, nearest
 _TFDS_NAME = re.compile(r"[A-Za-z]\w*(/[\w+.\-]+)?(:(\d+|\*)(\.(\d+|\*)){2})?")
 # Names offered when a misspelt one resembles them; any other TFDS set works as well.
 _WELL_KNOWN = ("digits", "tfds:cifar10", "tfds:cifar100", "tfds:mnist")
-LOADERS = ("auto", "memory", "stream")
 # Of the machine's memory, and of a device's, which holds a copy.
 _AUTO_SHARE = 0.25
 # Of ImageNet [SP, HP], for sets that are too large to be measured.
