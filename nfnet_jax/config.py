@@ -122,13 +122,32 @@ KEYS: dict[str, Key] = {
     "model.weight_standardization": _switch(bool, "False: an ablation" + _OVERRIDES),
     "data.name": _text("digits", "digits, tfds:NAME or folder:PATH"),
     "data.dir": _text(str, "of TFDS sets; unset: TFDS_DATA_DIR or TFDS's default"),
-    "data.train_split": _text("train", "name of the split; of TFDS, slices too"),
-    "data.eval_split": _text("test", "name of the split; of TFDS, slices too"),
+    "data.train_split": _text("train", "by TFDS's syntax: train[10%:20%]+test"),
+    "data.eval_split": _text("test", "by TFDS's syntax: train[90%:]"),
     "data.image_size": _number(
         int, "pixels of the side; unset: as stored (a folder needs it)", 1
     ),
     "data.batch_size": _number(128, "examples per update", 1),
     "data.eval_batch_size": _number(500, "examples per evaluation step", 1),
+    "data.loader": _choice(
+        "auto",
+        "memory: decoded, on the devices; stream: decoded by workers as it is needed; "
+        "auto: memory where a quarter of the machine's and of a device's is enough, "
+        "and random_resized_crop is off",
+        "auto",
+        "memory",
+        "stream",
+    ),
+    "data.workers": _number(
+        int, "processes of a stream, 0: this one; unset: one a core, at most 16", 0
+    ),
+    "data.max_bad_fraction": _number(
+        0.01, "share of a split whose images may be broken", 0, 1
+    ),
+    "data.augment.random_resized_crop": _switch(
+        False, "crops of 8 to 100 % of the area, resized; needs the stream loader"
+    ),
+    "data.augment.repeats": _number(1, "times that an example is drawn in a row", 1),
     "data.augment.crop_padding": _number(0, "pixels of mirrored padding around crops"),
     "data.augment.flip": _switch(False, "flip half of the images left to right"),
     "data.augment.cutout": _number(0, "side in pixels of the square set to the mean"),

@@ -23,6 +23,9 @@ def keep_host_memory() -> None:
     """
     if platform.libc_ver()[0] != "glibc":
         return
+    # Imported here: entry points import nothing heavy before they need it.
+    import jax
+
     mallopt = ctypes.CDLL(None).mallopt
     mallopt(_MMAP_MAX, 0)
     mallopt(_TRIM_THRESHOLD, _LARGEST)

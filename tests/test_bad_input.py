@@ -261,8 +261,11 @@ OVERRIDES = [
     ("data.name=tfds:cifar-10", ["'tfds:cifar-10'", "'tfds:cifar10'?"]),
     ("data.name=imagenet", ["'imagenet'", "tfds:NAME"]),
     ("data.train_split=trian", ["data.train_split is 'trian'", "'train'?"]),
-    ("data.eval_split=validation", ["data.eval_split is 'validation'", "'test'"]),
-    ("data.train_split=train[:50%]", ["'train[:50%]'", "'train'?"]),
+    ("data.eval_split=validation", ["data.eval_split is 'validation'", "train, test"]),
+    ("data.train_split=train[:50", ["'train[:50'", "such as train[:90%]"]),
+    ("data.train_split=train[:0]", ["'train[:0]'", "holds no examples"]),
+    ("data.max_bad_fraction=1", ["data.max_bad_fraction is 1", "[0, 1)"]),
+    ("data.loader=disk", ["data.loader is 'disk'", "auto, memory, stream"]),
 ]
 
 # Data sets that cannot be had: every line says where they were looked for.

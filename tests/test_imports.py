@@ -14,7 +14,7 @@ PACKAGE = pathlib.Path(nfnet_jax.__file__).parent
 ENTRY_POINTS = ("train", "evaluate", "predict", "export")
 UPPER = ("training", "analysis", "interop")
 LOWER = ("models", "optim", "data")
-LEAVES = {"errors", "cache", "download"}
+LEAVES = {"errors", "cache", "download", "host_memory"}
 LIBRARY = {*LOWER, "layers", *LEAVES}
 
 ALLOWED: dict[str, set[str]] = {

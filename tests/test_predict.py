@@ -226,7 +226,7 @@ def test_labels_replace_names(bfloat16_run, tmp_path, main):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["cut.png"], ["cannot read the image cut.png"]),
+        (["cut.png"], ["cut.png cannot be read as an image"]),
         (["text.png"], ["text.png is not an image", "JPEG"]),
         (["x.png", "--labels=three.txt"], ["three.txt", "3 names", "10"]),
     ],

@@ -2,7 +2,39 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
+
+from nfnet_jax.data.batches import Batch, example_keys
+
+
+def finish(
+    batch: Batch,
+    key: jax.Array,
+    config: ConfigDict,
+    moments: tuple[jax.Array, jax.Array],
+    num_classes: int,
+) -> tuple[jax.Array, jax.Array]:
+    """From crops to what the network is trained on.
+
+    Args:
+      batch: of either loader.
+      key: of the run; each example's is folded from its position.
+      config: the whole config.
+      moments: mean and standard deviation, float32 [C], of pixels scaled to [0, 1].
+      num_classes: of the network.
+
+    Returns:
+      images float32 [N, H, W, C], and targets float32 [N, num_classes]: a distribution
+      over the classes.
+    """
+    images = normalize(batch.images, *moments)
+    if size := config.data.augment.cutout:
+        keys = example_keys(key, batch.positions)
+        draws = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
+        images = cutout(images, draws, size)
+    targets = jax.nn.one_hot(batch.labels, num_classes)
+    return images, optax.smooth_labels(targets, config.train.label_smoothing)
 
 
 def normalize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""A labelled image data set in memory, and the one function that loads it by name."""
+"""A labelled image data set, and the one function that loads it by name."""
 
 import dataclasses
 import functools
@@ -7,21 +7,35 @@ import re
 
 import numpy as np
 
+from nfnet_jax.data.bad_images import BadImages
+from nfnet_jax.data.source import ArraySource, EncodedSplit
 from nfnet_jax.errors import UserError, nearest
 
 # NAME, NAME/CONFIG or NAME:VERSION, as TFDS writes them.
 _TFDS_NAME = re.compile(r"[A-Za-z]\w*(/[\w+.\-]+)?(:(\d+|\*)(\.(\d+|\*)){2})?")
 # Names offered when a misspelt one resembles them; any other TFDS set works as well.
 _WELL_KNOWN = ("digits", "tfds:cifar10", "tfds:cifar100", "tfds:mnist")
+# Of the machine's memory, and of a device's, which holds a copy.
+_AUTO_SHARE = 0.25
+# Of ImageNet [SP, HP], for sets that are too large to be measured.
+_STREAM_MOMENTS = {
+    1: ((0.458,), (0.226,)),
+    3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
 
 
 # eq=False: arrays have no single truth value, so == would raise.
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Images uint8 [N, H, W, C] and their labels int32 [N]."""
+    """Images uint8 [N, H, W, C] and their labels int32 [N].
+
+    `skipped` says of images that are not among them, because they cannot be decoded,
+    why not.
+    """
 
     images: np.ndarray
     labels: np.ndarray
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
@@ -34,14 +48,22 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of one image."""
+        return self.images.shape[1:]
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training and a test split of the same image shape and the same classes."""
+    """A training and a test split of the same image shape and the same classes.
+
+    Both are in memory, or both encoded.
+    """
 
     name: str
-    train: Split
-    test: Split
+    train: Split | EncodedSplit
+    test: Split | EncodedSplit
     class_names: tuple[str, ...]
 
     @property
@@ -52,11 +74,14 @@ class Dataset:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C) of one image."""
-        return self.train.images.shape[1:]
+        return self.train.image_shape
 
     @property
     def mean(self) -> np.ndarray:
-        """Per-channel mean of the training images scaled to [0, 1], float32 [C]."""
+        """Per-channel mean of the training images scaled to [0, 1], float32 [C].
+
+        Of an encoded set ImageNet's, and so is `std`.
+        """
         return self._moments[0]
 
     @property
@@ -66,6 +91,9 @@ class Dataset:
 
     @functools.cached_property
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
+        if isinstance(self.train, EncodedSplit):
+            mean, std = _STREAM_MOMENTS[self.image_shape[-1]]
+            return np.asarray(mean, np.float32), np.asarray(std, np.float32)
         counts = _histograms(self.train.images)
         values = np.arange(256) / 255.0
         share = counts / counts.sum(axis=1, keepdims=True)
@@ -83,12 +111,21 @@ def load_dataset(
     train_split: str = "train",
     eval_split: str = "test",
     image_size: int | None = None,
+    loader: str = "memory",
+    max_bad_fraction: float = 0.01,
 ) -> Dataset:
-    """Loads the data set `digits`, `tfds:NAME` or `folder:PATH` into memory.
+    """Loads the data set `digits`, `tfds:NAME` or `folder:PATH`.
 
-    `data_dir` is where a TFDS set is looked for first, and prepared if need be.
-    `image_size` (pixels) resizes the shorter side and crops the centre square; None
-    keeps the native size, which a folder does not have.
+    Args:
+      name: of the set.
+      data_dir: where a TFDS set is looked for first, and prepared if need be.
+      train_split: what to train on, by TFDS's syntax ('train[:90%]').
+      eval_split: what to evaluate on.
+      image_size: in pixels; the shorter side is resized to it and the centre square
+        cropped. None keeps the native size, which a folder does not have.
+      loader: `memory` decodes both splits now; `stream` leaves them encoded; `auto`
+        decodes what takes at most a quarter of the machine's and of a device's memory.
+      max_bad_fraction: of a split; so many images may be broken and are left out.
 
     Raises:
       UserError: unknown name or split, data that is absent, damaged, of differing image
@@ -99,20 +136,83 @@ def load_dataset(
         raise UserError(
             f"data.image_size is {image_size}, expected at least 1 or unset"
         )
+    dataset = _open(name, data_dir, train_split, eval_split, image_size)
+    if loader == "stream" or (loader == "auto" and _is_large(dataset)):
+        return encoded(dataset)
+    dataset = _in_memory(dataset)
+    for split, spec in ((dataset.train, train_split), (dataset.test, eval_split)):
+        examples = len(split) + len(split.skipped)
+        bad = BadImages(f"{name} {spec}", examples, max_bad_fraction)
+        bad.add_all(split.skipped)
+        if not len(split):
+            raise bad.error()
+    return dataset
+
+
+def _open(name, data_dir, train_split, eval_split, image_size) -> Dataset:
     # Imported here: each source pulls in a library that the other does not need.
     if name == "digits":
         from nfnet_jax.data.digits import load_digits
 
         return load_digits(train_split, eval_split, image_size)
     if name.startswith("folder:"):
-        from nfnet_jax.data.folder import load_folder
+        from nfnet_jax.data.folder import open_folder
 
         path = name.removeprefix("folder:")
-        return load_folder(path, train_split, eval_split, image_size)
-    from nfnet_jax.data.tfds_source import load_tfds
+        return open_folder(path, train_split, eval_split, image_size)
+    from nfnet_jax.data.tfds_source import open_tfds
 
-    return load_tfds(
+    return open_tfds(
         name.removeprefix("tfds:"), data_dir, train_split, eval_split, image_size
+    )
+
+
+def _is_large(dataset: Dataset) -> bool:
+    if isinstance(dataset.train, Split):
+        return False
+    from nfnet_jax.data.decoding import decoded_bytes, device_bytes, memory_bytes
+
+    memory = min(memory_bytes(), device_bytes())
+    return decoded_bytes(dataset) > _AUTO_SHARE * memory
+
+
+def _in_memory(dataset: Dataset) -> Dataset:
+    if isinstance(dataset.train, Split):
+        return dataset
+    from nfnet_jax.data.decoding import decode_dataset
+
+    return decode_dataset(dataset)
+
+
+def encoded(dataset: Dataset) -> Dataset:
+    """The same set for a stream.
+
+    Raises:
+      UserError: images that are neither grey nor RGB, or classes that are not known.
+    """
+    channels = dataset.image_shape[-1]
+    if channels not in _STREAM_MOMENTS:
+        raise UserError(
+            f"{dataset.name} has images of {channels} channels, a stream takes grey "
+            "and RGB: set data.loader=memory"
+        )
+    if not dataset.class_names:
+        raise UserError(
+            f"{dataset.name} does not say how many classes it has, as a stream needs: "
+            "set data.loader=memory"
+        )
+    return dataclasses.replace(
+        dataset,
+        **{
+            part: EncodedSplit(
+                f"{dataset.name} {part}",
+                ArraySource(f"{dataset.name} {part}", split.images, split.labels),
+                split.image_shape,
+                resize=False,
+            )
+            for part in ("train", "test")
+            if isinstance(split := getattr(dataset, part), Split)
+        },
     )
 
 

@@ -5,15 +5,16 @@ They lie under $NFNET_JAX_CACHE (else $XDG_CACHE_HOME/nfnet_jax, else
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import re
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -35,21 +36,26 @@ class DecodedCache:
     identity: Mapping[str, Any]
 
     def read(self, count: int) -> Split | None:
-        """The `count` examples stored earlier, or None where absent or damaged."""
+        """What is left of `count` examples, stored earlier; None where damaged."""
         try:
             images = np.load(self._path("images"), allow_pickle=False)
             labels = np.load(self._path("labels"), allow_pickle=False)
-            split = Split(images, labels)
+            split = Split(images, labels, self._read_skipped())
         # A file cut short raises ValueError or EOFError, depending on where.
         except (OSError, ValueError, EOFError):
             return None
-        return split if len(split) == count else None
+        return split if len(split) + len(split.skipped) == count else None
 
     def write(self, split: Split) -> None:
         """Stores the arrays; only warns where that is impossible."""
         try:
-            _save_atomically(self._path("images"), split.images)
-            _save_atomically(self._path("labels"), split.labels)
+            if split.skipped:
+                text = json.dumps(split.skipped).encode()
+                _write_atomically(self._skipped_path, lambda file: file.write(text))
+            for part in ("images", "labels"):
+                array = getattr(split, part)
+                save = functools.partial(np.save, arr=array, allow_pickle=False)
+                _write_atomically(self._path(part), save)
         except OSError as error:
             warnings.warn(
                 f"decoded {self.name} could not be cached ({error}); set"
@@ -58,19 +64,27 @@ class DecodedCache:
                 stacklevel=2,
             )
 
+    def _read_skipped(self) -> dict[str, str]:
+        path = self._skipped_path
+        return json.loads(path.read_bytes()) if path.exists() else {}
+
+    @property
+    def _skipped_path(self) -> Path:
+        return self._path("skipped").with_suffix(".json")
+
     def _path(self, part: str) -> Path:
         key = hashlib.sha256(json.dumps(self.identity).encode()).hexdigest()[:16]
         readable = re.sub(r"[^\w.]+", "-", self.readable)[:100]
         return cache_directory() / f"{readable}-{key}.{part}.npy"
 
 
-def _save_atomically(path: Path, array: np.ndarray) -> None:
-    """Writes a .npy that another process sees whole or not at all."""
+def _write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Writes a file that another process sees whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
-            np.save(file, array, allow_pickle=False)
+            write(file)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

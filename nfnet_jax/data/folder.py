@@ -8,16 +8,17 @@ not reshuffle the others.
 
 import dataclasses
 import hashlib
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from nfnet_jax.data.dataset import Dataset, Split, resize_and_crop
-from nfnet_jax.data.decoded_cache import DecodedCache
-from nfnet_jax.data.decoding import check_memory, map_blocks
-from nfnet_jax.data.images import open_image
+from nfnet_jax.data.dataset import Dataset
+from nfnet_jax.data.source import BadImage, Encoded, EncodedSplit
+from nfnet_jax.data.splits import select
 from nfnet_jax.errors import UserError, nearest
 
 EXTENSIONS = (
@@ -32,9 +33,6 @@ _STAND_INS = {
     "val": ("val", "validation"),
 }
 _SPLIT_NAMES = ("train", *_STAND_INS)
-_IMAGES_PER_READ = 32
-# Part of the cache key: raise it when decoding changes what the arrays hold.
-_CACHE_FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,20 +45,30 @@ class _Listing:
     def __len__(self) -> int:
         return sum(map(len, self.classes.values()))
 
+    def examples(self, class_names: Sequence[str]) -> list[tuple[Path, int]]:
+        """Paths and labels, in the order of a hash of the path."""
+        labelled = [
+            (path, label)
+            for label, name in enumerate(class_names)
+            for path in self.classes[name]
+        ]
+        return sorted(labelled, key=lambda example: _hash(example[0]))
 
-def load_folder(
+
+def open_folder(
     path: str, train_split: str, eval_split: str, image_size: int | None
 ) -> Dataset:
-    """Loads the images below the folder `path` into memory.
+    """Lists the images below the folder `path`; both splits stay encoded.
 
-    Any mode and size: they become RGB, uint8 [N, image_size, image_size, 3], the
-    shorter side resized and the centre square cropped. Classes are the names of the
-    directories, in alphabetical order; hidden files are passed over. Where a folder
-    has no `test`, the split 'test' is its `validation` or `val`.
+    Any mode and size: they become RGB, uint8 [N, image_size, image_size, 3]. Classes
+    are the names of the directories, in alphabetical order; hidden files are passed
+    over. Within a split, images are in the order of a hash of their path, so that a
+    slice of it is a sample of all classes. Where a folder has no `test`, the split
+    'test' is its `validation` or `val`.
 
     Raises:
       UserError: no such folder or split, no `image_size`, no classes, a class of one
-        split only, too few images, a broken image, or more than memory holds.
+        split only, or too few images.
     """
     if image_size is None:
         raise UserError(
@@ -70,19 +78,21 @@ def load_folder(
     root = Path(path).expanduser()
     _check_folder(path, root)
     splits = _list_splits(root)
-    listings = [
-        _choose(splits, key, name, path)
-        for key, name in (("train_split", train_split), ("eval_split", eval_split))
+    sizes = {name: len(listing) for name, listing in splits.items()}
+    selections = [
+        select(_with_stand_ins(spec, splits), sizes, key, f"folder:{path}")
+        for key, spec in (("train_split", train_split), ("eval_split", eval_split))
     ]
-    class_names = _common_classes(root, listings)
-    readers = [_Reader(root, listing, image_size) for listing in listings]
-    cached = [reader.cache.read(len(reader.listing)) for reader in readers]
-    if any(split is None for split in cached):
-        needed = sum(len(listing) for listing in listings) * image_size**2 * 3
-        check_memory(f"folder:{path}", needed, "set a smaller data.image_size")
+    used = dict.fromkeys(name for parts in selections for name, _ in parts)
+    class_names = _common_classes(root, [splits[name] for name in used])
     train, test = (
-        reader.decode_and_cache() if split is None else split
-        for split, reader in zip(cached, readers, strict=True)
+        EncodedSplit(
+            f"{root.absolute().name} {spec}",
+            _make_source(root, splits, parts, class_names),
+            (image_size, image_size, 3),
+            resize=True,
+        )
+        for spec, parts in zip((train_split, eval_split), selections, strict=True)
     )
     return Dataset(f"folder:{path}", train, test, class_names)
 
@@ -189,82 +199,81 @@ def _hash(path: Path) -> bytes:
     return hashlib.sha256(path.as_posix().encode(errors="surrogateescape")).digest()
 
 
-def _choose(splits: dict[str, _Listing], key: str, name: str, path: str) -> _Listing:
-    for candidate in _STAND_INS.get(name, (name,)):
-        if candidate in splits:
-            return splits[candidate]
-    raise UserError(
-        f"data.{key} is {name!r}, folder:{path} has {', '.join(splits)}"
-        f"{nearest(name, splits)}"
-    )
+def _with_stand_ins(spec: str, splits: Mapping[str, _Listing]) -> str:
+    """The split names of `spec` replaced by those that stand in for them."""
+    parts = []
+    for part in spec.split("+"):
+        name, bracket, rest = part.strip().partition("[")
+        present = [n for n in _STAND_INS.get(name, ()) if n in splits]
+        parts.append((present[0] if present else name) + bracket + rest)
+    return "+".join(parts)
 
 
 def _common_classes(root: Path, listings: Sequence[_Listing]) -> tuple[str, ...]:
-    first, second = listings
-    for one, other in ((first, second), (second, first)):
+    for one, other in itertools.permutations(listings, 2):
         if lone := sorted(one.classes.keys() - other.classes.keys()):
             others = f" and {len(lone) - 1} more" if lone[1:] else ""
             raise UserError(
                 f"{root}: class {lone[0]!r}{others} is in {one.name!r} but not in"
                 f" {other.name!r}{nearest(lone[0], other.classes)}"
             )
-    return tuple(first.classes)
+    return tuple(listings[0].classes)
 
 
 # --- Reading a split ----------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class _Reader:
-    """Decodes one split, or takes its arrays from the cache."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class FolderSource:
+    """Files of one split: `paths` below `root`, and their labels int32 [N]."""
 
     root: Path
-    listing: _Listing
-    image_size: int
+    paths: Sequence[Path]
+    labels: np.ndarray
+    channels: int = 3
 
-    @property
-    def cache(self) -> DecodedCache:
-        files = [
-            [os.fspath(image), *_size_and_time(self.root / image)]
-            for images in self.listing.classes.values()
-            for image in images
-        ]
-        identity = {
-            "format": _CACHE_FORMAT,
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, indices: Sequence[int]) -> list[tuple[Encoded, int]]:
+        return [(self._content(i), int(self.labels[i])) for i in indices]
+
+    def _content(self, index: int) -> Encoded:
+        try:
+            return (self.root / self.paths[index]).read_bytes()
+        except OSError as error:
+            return BadImage(f"cannot be read: {error.strerror}")
+
+    def describe(self, index: int) -> str:
+        return os.fspath(self.root / self.paths[index])
+
+    def identity(self) -> Mapping[str, Any]:
+        files = [[os.fspath(p), *_size_and_time(self.root / p)] for p in self.paths]
+        return {
             "folder": os.fspath(self.root.absolute()),
-            "classes": {name: len(i) for name, i in self.listing.classes.items()},
             "files": files,
-            "image_size": self.image_size,
+            "labels": self.labels.tolist(),
         }
-        readable = f"{self.root.absolute().name}-{self.listing.name}"
-        return DecodedCache(f"folder:{self.root}", readable, identity)
 
-    def decode_and_cache(self) -> Split:
-        """Decodes every image, and stores the arrays for the next time."""
-        paths = [path for images in self.listing.classes.values() for path in images]
-        counts = [len(images) for images in self.listing.classes.values()]
-        shape = (len(paths), self.image_size, self.image_size, 3)
-        pixels = np.empty(shape, np.uint8)
 
-        def fill(start: int) -> int:
-            indices = range(start, min(start + _IMAGES_PER_READ, len(paths)))
-            for index in indices:
-                image = open_image(self.root / paths[index])
-                pixels[index] = resize_and_crop(image, self.image_size)
-            return len(indices)
-
-        description = f"decoding {self.root.name} {self.listing.name}"
-        map_blocks(fill, len(paths), _IMAGES_PER_READ, description)
-        labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-        split = Split(pixels, labels)
-        self.cache.write(split)
-        return split
+def _make_source(
+    root: Path,
+    splits: Mapping[str, _Listing],
+    parts: Sequence[tuple[str, np.ndarray]],
+    class_names: tuple[str, ...],
+) -> FolderSource:
+    paths, labels = [], []
+    for name, indices in parts:
+        examples = splits[name].examples(class_names)
+        paths += [examples[i][0] for i in indices]
+        labels += [examples[i][1] for i in indices]
+    return FolderSource(root, paths, np.asarray(labels, np.int32))
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:
     try:
         facts = path.stat()
-    # A link to nowhere, for one.
-    except OSError as error:
-        raise UserError(f"cannot read the image {path}: {error.strerror}") from error
+    # A link to nowhere, for one: its turn to be named comes with decoding.
+    except OSError:
+        return -1, -1
     return facts.st_size, facts.st_mtime_ns

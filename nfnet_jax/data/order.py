@@ -1,9 +1,14 @@
 """The order of training examples, computed where it is needed."""
 
+import dataclasses
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 ROUNDS = 8
+Array = TypeVar("Array", jax.Array, np.ndarray)
 
 
 def shuffled_indices(key: jax.Array, positions: jax.Array, size: int) -> jax.Array:
@@ -23,30 +28,65 @@ def shuffled_indices(key: jax.Array, positions: jax.Array, size: int) -> jax.Arr
     Returns:
       int32 [N] indices below `size`.
     """
-    half = max(1, ((size - 1).bit_length() + 1) // 2)
-    mask = jnp.uint32((1 << half) - 1)
-    epochs = positions // size
-    round_keys = jax.vmap(
-        lambda epoch: jax.random.bits(jax.random.fold_in(key, epoch), (ROUNDS,))
-    )(epochs)
-
-    def permute(x):
-        left, right = x >> half, x & mask
-        for i in range(ROUNDS):
-            left, right = right, left ^ (_hash(right ^ round_keys[:, i]) & mask)
-        return left << half | right
+    half = _half_bits(size)
+    keys = _round_keys(key, positions // size)
 
     def walk(x):
-        return jnp.where(x < size, x, permute(x))
+        return jnp.where(x < size, x, _permute(x, keys, half))
 
-    first = permute((positions % size).astype(jnp.uint32))
+    first = _permute((positions % size).astype(jnp.uint32), keys, half)
     return jax.lax.while_loop(lambda x: jnp.any(x >= size), walk, first).astype(
         jnp.int32
     )
 
 
-def _hash(x: jax.Array) -> jax.Array:
+@dataclasses.dataclass(frozen=True, eq=False)
+class HostOrder:
+    """`shuffled_indices` in NumPy, for processes that leave JAX alone.
+
+    `round_keys`: uint32 [epochs, ROUNDS], from `host_order`.
+    """
+
+    size: int
+    round_keys: np.ndarray
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """int64 [N] indices at positions [N], as `shuffled_indices` gives them."""
+        half = _half_bits(self.size)
+        keys = self.round_keys[positions // self.size]
+        x = _permute((positions % self.size).astype(np.uint32), keys, half)
+        while (outside := x >= self.size).any():
+            x[outside] = _permute(x[outside], keys[outside], half)
+        return x.astype(np.int64)
+
+
+def host_order(key: jax.Array, size: int, positions: int) -> HostOrder:
+    """The order of the first `positions` positions, see `shuffled_indices`."""
+    epochs = jnp.arange(-(-positions // size), dtype=jnp.uint32)
+    return HostOrder(size, np.asarray(jax.jit(_round_keys)(key, epochs)))
+
+
+def _round_keys(key: jax.Array, epochs: jax.Array) -> jax.Array:
+    return jax.vmap(
+        lambda epoch: jax.random.bits(jax.random.fold_in(key, epoch), (ROUNDS,))
+    )(epochs)
+
+
+def _half_bits(size: int) -> int:
+    return max(1, ((size - 1).bit_length() + 1) // 2)
+
+
+def _permute(x: Array, round_keys: Array, half: int) -> Array:
+    """A Feistel network over 2 · `half` bits; uint32 [N] and [N, ROUNDS]."""
+    mask = np.uint32((1 << half) - 1)
+    left, right = x >> half, x & mask
+    for i in range(ROUNDS):
+        left, right = right, left ^ (_hash(right ^ round_keys[:, i]) & mask)
+    return left << half | right
+
+
+def _hash(x: Array) -> Array:
     """The finalizer of MurmurHash3: every bit of the input flips half of the output."""
-    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
-    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
     return x ^ (x >> 16)

@@ -1,77 +1,61 @@
-"""TFDS image classification sets, read without TensorFlow and decoded once.
+"""TFDS image classification sets, read without TensorFlow.
 
-A prepared directory is read record by record, in the order on disk; the decoded arrays
-are kept, see `decoded_cache`.
+A prepared directory is read record by record, in the order on disk.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib.util
-import io
-import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 from tensorflow_datasets.core import file_adapters, naming, read_only_builder
 from tensorflow_datasets.core import registered as registry
 
 from nfnet_jax.data import cifar
-from nfnet_jax.data.dataset import Dataset, Split, resize_and_crop
-from nfnet_jax.data.decoded_cache import DecodedCache
-from nfnet_jax.data.decoding import check_memory, map_blocks
+from nfnet_jax.data.dataset import Dataset
+from nfnet_jax.data.decoding import check_shape, decode
+from nfnet_jax.data.images import MODES
+from nfnet_jax.data.source import BadImage, Encoded, EncodedSplit
+from nfnet_jax.data.splits import wrong_split
 from nfnet_jax.errors import UserError, nearest
 
-_IMAGE_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_RECORDS_PER_READ = 256
-# Part of the cache key: raise it when decoding changes what the arrays hold.
-_CACHE_FORMAT = 1
 
-
-def load_tfds(
+def open_tfds(
     name: str,
     data_dir: str | os.PathLike | None,
     train_split: str,
     eval_split: str,
     image_size: int | None,
 ) -> Dataset:
-    """Loads a TFDS set such as `cifar10` or `imagenette/160px:1.0.0` into memory.
+    """Opens a TFDS set such as `cifar10` or `imagenette/160px:1.0.0`, undecoded.
 
-    Splits may be sliced ('train[:90%]'). Images are uint8 [N, H, W, C] of the native
-    size, or [N, image_size, image_size, C]; grey images have C = 1.
+    Splits may be sliced ('train[:90%]'). Images will be uint8 [N, H, W, C] of the
+    native size, or [N, image_size, image_size, C]; grey images have C = 1.
 
     Raises:
-      UserError: the set or split is unknown, absent, damaged, holds no images with
-        labels, has images of differing sizes, or does not fit in memory.
+      UserError: the set or split is unknown, absent, damaged, or holds no images with
+        labels.
     """
     builder = find_or_prepare(name, data_dir)
     image_key, label_key = _find_features(name, builder.info)
     _check_split("train_split", train_split, builder)
     _check_split("eval_split", eval_split, builder)
-    readers = [
-        _SplitReader(name, builder, split, image_key, label_key, image_size)
-        for split in (train_split, eval_split)
-    ]
-    cached = [reader.read_cache() for reader in readers]
-    if any(split is None for split in cached):
-        needed = sum(len(r) * math.prod(r.image_shape) for r in readers)
-        remedy = "set a smaller data.image_size, or slice the splits (train[:10%])"
-        check_memory(f"tfds:{name}", needed, remedy)
     train, test = (
-        reader.decode_and_cache() if split is None else split
-        for split, reader in zip(cached, readers, strict=True)
+        _open_split(TfdsSource(name, builder, split, image_key, label_key), image_size)
+        for split in (train_split, eval_split)
     )
-    if train.images.shape[1:] != test.images.shape[1:]:
-        raise _differing_sizes(name, train.images.shape[1:], test.images.shape[1:])
-    class_names = builder.info.features[label_key].names
-    if not class_names:
-        highest = max(train.labels.max(), test.labels.max())
-        class_names = [str(label) for label in range(highest + 1)]
+    if train.image_shape != test.image_shape:
+        check_shape(train, np.empty(test.image_shape, np.uint8))
+    label = builder.info.features[label_key]
+    class_names = label.names or [str(i) for i in range(label.num_classes or 0)]
     return Dataset(f"tfds:{name}", train, test, tuple(class_names))
 
 
@@ -210,7 +194,7 @@ def _find_features(name: str, info: tfds.core.DatasetInfo) -> tuple[str, str]:
             f" class label, found the features {found}"
         )
     feature = features[image_key]
-    if np.dtype(feature.np_dtype) != np.uint8 or feature.shape[-1] not in _IMAGE_MODES:
+    if np.dtype(feature.np_dtype) != np.uint8 or feature.shape[-1] not in MODES:
         raise UserError(
             f"tfds:{name} has {np.dtype(feature.np_dtype)} images of"
             f" {feature.shape[-1]} channels, expected uint8 of 1, 3 or 4"
@@ -231,32 +215,13 @@ def _choose(
 def _check_split(
     config_key: str, split: str, builder: tfds.core.DatasetBuilder
 ) -> None:
-    known = list(builder.info.splits)
     try:
         count = builder.info.splits[split].num_examples
     except Exception as error:
-        for part in split.split("+"):
-            base = part.split("[")[0].strip()
-            if base not in known:
-                raise UserError(
-                    f"data.{config_key} is {split!r}, {builder.info.full_name} has"
-                    f" {', '.join(known)}{nearest(base, known)}"
-                ) from error
-        raise UserError(
-            f"data.{config_key} is {split!r}, expected a split or a slice of one such"
-            f" as {known[0]}[:90%]"
-        ) from error
+        known = list(builder.info.splits)
+        raise wrong_split(split, known, config_key, builder.info.full_name) from error
     if count == 0:
         raise UserError(f"data.{config_key} is {split!r}, which holds no examples")
-
-
-def _differing_sizes(
-    name: str, first: Sequence[int], other: Sequence[int]
-) -> UserError:
-    return UserError(
-        f"tfds:{name} has images of differing sizes ({first[0]}x{first[1]} and"
-        f" {other[0]}x{other[1]}): set data.image_size to resize them"
-    )
 
 
 def _one_line(error: BaseException) -> str:
@@ -270,44 +235,37 @@ def _one_line(error: BaseException) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class _SplitReader:
-    """Decodes one split, or takes its arrays from the cache."""
+class TfdsSource:
+    """Records of one split, undecoded."""
 
     name: str
     builder: tfds.core.DatasetBuilder
     split: str
     image_key: str
     label_key: str
-    image_size: int | None
+
+    @property
+    def channels(self) -> int:
+        return self.builder.info.features[self.image_key].shape[-1]
 
     def __len__(self) -> int:
         return self.builder.info.splits[self.split].num_examples
 
     @functools.cached_property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of the decoded images; a guess from the first where it is open."""
-        height, width, channels = self.builder.info.features[self.image_key].shape
-        if self.image_size is not None:
-            return (self.image_size, self.image_size, channels)
-        if height is None or width is None:
-            return self._read([0])[0][0].shape
-        return (height, width, channels)
-
-    @functools.cached_property
-    def _source(self) -> Sequence[dict]:
+    def _records(self) -> Sequence[dict]:
         skip = {self.image_key: tfds.decode.SkipDecoding()}
         return self.builder.as_data_source(split=self.split, decoders=skip)
 
-    def _read(self, indices: Sequence[int]) -> list[tuple[np.ndarray, int]]:
-        """Images uint8 [h, w, C] and labels of some records.
+    def read(self, indices: Sequence[int]) -> list[tuple[Encoded, int]]:
+        """Encoded images and labels of some records.
 
         Raises:
-          UserError: a record is missing or damaged.
+          UserError: a record is missing, damaged or without a label.
         """
         try:
-            return [
-                (self._decode(record[self.image_key]), int(record[self.label_key]))
-                for record in self._source.__getitems__(list(indices))
+            examples = [
+                (bytes(record[self.image_key]), int(record[self.label_key]))
+                for record in self._records.__getitems__(list(indices))
             ]
         except Exception as error:
             raise UserError(
@@ -315,58 +273,41 @@ class _SplitReader:
                 f" {indices[0]} of {self.split!r} ({_one_line(error)}); delete that"
                 " directory and prepare it again"
             ) from error
-
-    def _decode(self, encoded: bytes) -> np.ndarray:
-        channels = self.builder.info.features[self.image_key].shape[-1]
-        image = Image.open(io.BytesIO(encoded)).convert(_IMAGE_MODES[channels])
-        pixels = np.asarray(image).reshape(image.height, image.width, channels)
-        if self.image_size is None:
-            return pixels
-        return resize_and_crop(pixels, self.image_size)
-
-    def decode_and_cache(self) -> Split:
-        """Decodes every record, and stores the arrays for the next time."""
-        split = self._decode_all()
-        self.cache.write(split)
-        return split
-
-    def _decode_all(self) -> Split:
-        images = np.empty((len(self), *self.image_shape), np.uint8)
-        labels = np.empty(len(self), np.int32)
-
-        def fill(start: int) -> int:
-            indices = range(start, min(start + _RECORDS_PER_READ, len(labels)))
-            for index, (image, label) in zip(indices, self._read(indices), strict=True):
-                if image.shape != images.shape[1:]:
-                    raise _differing_sizes(self.name, images.shape[1:], image.shape)
-                images[index], labels[index] = image, label
-            return len(indices)
-
-        map_blocks(
-            fill, len(labels), _RECORDS_PER_READ, f"decoding {self.name} {self.split}"
-        )
-        if labels.min() < 0:
+        if any(label < 0 for _, label in examples):
             raise UserError(
                 f"{self.split!r} of tfds:{self.name} has examples without a label;"
                 " choose another data.train_split or data.eval_split"
             )
-        return Split(images, labels)
+        return examples
 
-    def read_cache(self) -> Split | None:
-        """The arrays stored by an earlier call, or None where absent or damaged."""
-        return self.cache.read(len(self))
+    def describe(self, index: int) -> str:
+        return f"record {index} of {self.split!r} of tfds:{self.name}"
 
-    @property
-    def cache(self) -> DecodedCache:
+    def identity(self) -> Mapping[str, Any]:
         info_file = Path(self.builder.data_path) / "dataset_info.json"
-        full_name = self.builder.info.full_name
-        identity = {
-            "format": _CACHE_FORMAT,
-            "set": full_name,
+        return {
+            "set": self.builder.info.full_name,
             "split": self.split,
-            "image_size": self.image_size,
             "features": [self.image_key, self.label_key],
             "dataset_info": hashlib.sha256(info_file.read_bytes()).hexdigest(),
         }
-        readable = f"{full_name}-{self.split}"
-        return DecodedCache(f"tfds:{self.name}", readable, identity)
+
+
+def _open_split(source: TfdsSource, image_size: int | None) -> EncodedSplit:
+    name = f"{source.builder.info.full_name} {source.split}"
+    if image_size is not None:
+        shape = (image_size, image_size, source.channels)
+        return EncodedSplit(name, source, shape, resize=True)
+    shape = source.builder.info.features[source.image_key].shape
+    split = EncodedSplit(name, source, shape, resize=False)
+    if None not in shape:
+        return split
+    return dataclasses.replace(split, image_shape=_first_shape(split))
+
+
+def _first_shape(split: EncodedSplit) -> tuple[int, int, int]:
+    """That of the first image which is not broken."""
+    for index in range(len(split)):
+        with contextlib.suppress(BadImage):
+            return decode(split, split.source.read([index])[0][0]).shape
+    raise UserError(f"{split.name} holds no image that can be decoded")

@@ -1,16 +1,18 @@
 """Accuracy and loss on the test split."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 
 import jax
 from ml_collections import ConfigDict
 
+from nfnet_jax.data.batches import Batches
+from nfnet_jax.data.dataset import Dataset
 from nfnet_jax.errors import UserError
 from nfnet_jax.optim.tree import Params
 from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.facts import find_data_facts
 from nfnet_jax.training.setup import Run, set_up
-from nfnet_jax.training.sharding import DeviceData
 from nfnet_jax.training.state import TrainState
 from nfnet_jax.training.step import make_eval_step
 
@@ -20,30 +22,33 @@ def make_tester(
 ) -> Callable[[TrainState], dict[str, float]]:
     """`test(state)` -> `accuracy`, `loss` of the parameters, and with `_ema` of their
     average, on the test split of `run`."""
-    eval_step = make_eval_step(config, run.model)
+    eval_step = make_eval_step(config, run.model, run.test, run.facts)
 
     def test(state: TrainState) -> dict[str, float]:
-        plain, ema = (
-            evaluate(
-                eval_step,
-                {"params": params, "batch_stats": state.batch_stats},
-                run.test,
-                config.data.eval_batch_size,
-            )
-            for params in (state.params, state.ema_params)
+        plain, ema = evaluate(
+            eval_step,
+            [
+                {"params": params, "batch_stats": state.batch_stats}
+                for params in (state.params, state.ema_params)
+            ],
+            run.test,
         )
         return plain | {f"{name}_ema": value for name, value in ema.items()}
 
     return test
 
 
-def score_checkpoint(config: ConfigDict, workdir: str) -> dict[str, float]:
+def score_checkpoint(
+    config: ConfigDict, workdir: str, dataset: Dataset | None = None
+) -> dict[str, float]:
     """Scores of the last checkpoint in `workdir`, with its `step`.
+
+    `dataset` replaces that of the config.
 
     Raises:
       UserError: there is no checkpoint.
     """
-    run = set_up(config, facts=find_data_facts(workdir))
+    run = set_up(config, facts=find_data_facts(workdir), dataset=dataset)
     with Checkpoints(workdir) as checkpoints:
         if checkpoints.latest_step is None:
             raise UserError(f"--workdir: {workdir!r} holds no complete checkpoint")
@@ -52,13 +57,20 @@ def score_checkpoint(config: ConfigDict, workdir: str) -> dict[str, float]:
 
 
 def evaluate(
-    eval_step: Callable, variables: Params, data: DeviceData, batch_size: int
-) -> dict[str, float]:
-    """`accuracy` in [0, 1] and mean cross entropy `loss` of a `make_eval_step`."""
-    examples = len(data.labels)
-    sums = [eval_step(variables, data, i) for i in range(0, examples, batch_size)]
-    sums = jax.device_get(sums)
-    return {
-        "accuracy": float(sum(s["correct"] for s in sums)) / examples,
-        "loss": float(sum(s["loss"] for s in sums)) / examples,
-    }
+    eval_step: Callable, variables: Sequence[Params], batches: Batches
+) -> list[dict[str, float]]:
+    """For each of `variables`, in one pass over the batches of a `make_eval_step`:
+    `accuracy` in [0, 1] and mean cross entropy `loss`."""
+    with contextlib.closing(batches.feed(0)) as feed:
+        sums = [
+            [eval_step(v, fed, number) for v in variables]
+            for number, fed in enumerate(feed)
+        ]
+    totals = jax.tree.map(lambda *parts: float(sum(parts)), *jax.device_get(sums))
+    return [
+        {
+            "accuracy": total["correct"] / total["examples"],
+            "loss": total["loss"] / total["examples"],
+        }
+        for total in totals
+    ]

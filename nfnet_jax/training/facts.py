@@ -28,6 +28,11 @@ class DataFacts:
         if not self.class_names or min(height, width) < 1:
             raise ValueError("no classes or no pixels")
 
+    @property
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """`mean` and `std`, float32 [C]."""
+        return np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
+
 
 def write_data_facts(workdir: str, facts: DataFacts) -> None:
     """Writes data.json."""

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import contextlib
 import math
 import os
 import time
@@ -9,6 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from nfnet_jax.config import to_json
+from nfnet_jax.data.dataset import Dataset
 from nfnet_jax.models.flops import multiply_adds
 from nfnet_jax.optim.tree import count
 from nfnet_jax.training.checkpoint import Checkpoints
@@ -30,27 +32,34 @@ from nfnet_jax.training.workdir import (
 
 
 def train(
-    config: ConfigDict, workdir: str, pretrained: Pretrained | None = None
+    config: ConfigDict,
+    workdir: str,
+    pretrained: Pretrained | None = None,
+    dataset: Dataset | None = None,
 ) -> dict[str, Any]:
     """Trains as `config` says and returns what `workdir`/result.json then holds.
 
     A run that was stopped continues from its last checkpoint; a finished one is left
     as it is. `pretrained` are the weights that `config.model.weights` names; a run that
-    continues does not need them.
+    continues does not need them. `dataset`, such as `data.arrays.from_arrays` makes, is
+    taken instead of the one that `config.data` names, whose name becomes its name.
 
     Raises:
       UserError: a config that does not fit its data, model or weights, a work directory
         that holds another run, a loss that is not finite.
     """
     started = time.perf_counter()
+    if dataset is not None:
+        config = config.copy_and_resolve_references()
+        config.data.name = dataset.name
     asked = config
     config = settle_model(config, workdir, pretrained)
-    check_buildable(config)
+    check_buildable(config, dataset)
     check_workdir(workdir, config)
     if (result := read_result(workdir)) is not None:
         print(f"{workdir} holds the finished run of this config; delete it to rerun")
         return result
-    run = set_up(config, pretrained, find_data_facts(workdir))
+    run = set_up(config, pretrained, find_data_facts(workdir), dataset)
     create_workdir(workdir, config)
     if pretrained:
         record_start(workdir, asked, config)
@@ -75,20 +84,23 @@ def _run_steps(
     checkpoints: Checkpoints,
 ) -> dict[str, Any]:
     plan, batch_size = run.plan, config.data.batch_size
-    train_step = make_train_step(config, run.model, run.optimizer)
+    train_step = make_train_step(config, run.model, run.optimizer, run.train, run.facts)
     test = make_tester(config, run)
     first_step = int(state.step)
     stopwatch = Stopwatch(batch_size)
     scores: dict[str, float] = {}
-    with MetricWriter(
-        workdir,
-        first_step=first_step,
-        steps=plan.steps,
-        tensorboard=config.log.tensorboard,
-    ) as writer:
+    with (
+        contextlib.closing(run.train.feed(first_step)) as feed,
+        MetricWriter(
+            workdir,
+            first_step=first_step,
+            steps=plan.steps,
+            tensorboard=config.log.tensorboard,
+        ) as writer,
+    ):
         reporter = Reporter(config, run, writer)
         for step in range(first_step + 1, plan.steps + 1):
-            state, metrics = train_step(state, run.train)
+            state, metrics = train_step(state, next(feed))
             reporter.add(step, metrics)
             last = step == plan.steps
             if step == first_step + 1:

@@ -9,7 +9,15 @@ import optax
 from ml_collections import ConfigDict
 
 from nfnet_jax.config import model_overrides
-from nfnet_jax.data.dataset import Dataset, check_name, load_dataset
+from nfnet_jax.data.batches import Batches
+from nfnet_jax.data.dataset import Dataset, check_name, encoded, load_dataset
+from nfnet_jax.data.loaders import (
+    check_loader,
+    check_shape,
+    choose_loader,
+    evaluation_batches,
+    training_batches,
+)
 from nfnet_jax.errors import UserError
 from nfnet_jax.models.network import Network
 from nfnet_jax.models.registry import create_model
@@ -19,7 +27,7 @@ from nfnet_jax.optim.tree import count
 from nfnet_jax.training.facts import DataFacts
 from nfnet_jax.training.plan import Plan, make_plan
 from nfnet_jax.training.pretrained import Pretrained, start_from
-from nfnet_jax.training.sharding import DeviceData, device_mesh, put_split, replicate
+from nfnet_jax.training.sharding import device_mesh, replicate
 from nfnet_jax.training.state import TrainState, init_state, init_variables
 
 
@@ -32,19 +40,21 @@ class Run:
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
     state: TrainState
-    train: DeviceData
-    test: DeviceData
+    train: Batches
+    test: Batches
     facts: DataFacts
     description: str
 
 
-def check_buildable(config: ConfigDict) -> None:
+def check_buildable(config: ConfigDict, dataset: Dataset | None = None) -> None:
     """Checks what spans several keys, before data is loaded.
 
     Raises:
       UserError: unknown model, option or data set, or values that do not fit.
     """
-    check_name(config.data.name)
+    if dataset is None:
+        check_name(config.data.name)
+    check_loader(config)
     build_model(config, config.model.num_classes or 10)
 
 
@@ -58,29 +68,36 @@ def build_model(config: ConfigDict, num_classes: int) -> Network:
 
 
 def load_config_dataset(config: ConfigDict) -> Dataset:
-    """The data set of `config.data`, of no more classes than the model has."""
-    dataset = load_dataset(
+    """The data set of `config.data`."""
+    return load_dataset(
         config.data.name,
         data_dir=config.data.dir and os.path.expanduser(config.data.dir),
         train_split=config.data.train_split,
         eval_split=config.data.eval_split,
         image_size=config.data.image_size,
+        loader=choose_loader(config),
+        max_bad_fraction=config.data.max_bad_fraction,
     )
+
+
+def _check_classes(config: ConfigDict, dataset: Dataset) -> None:
     classes = config.model.num_classes
     if classes and classes < dataset.num_classes:
         raise UserError(
             f"model.num_classes is {classes}, expected at least {dataset.num_classes}, "
             f"the classes of {config.data.name}"
         )
-    return dataset
 
 
 def set_up(
     config: ConfigDict,
     pretrained: Pretrained | None = None,
     facts: DataFacts | None = None,
+    dataset: Dataset | None = None,
 ) -> Run:
     """Builds everything that a run of `config` needs, started from `pretrained`.
+
+    `dataset` replaces the one that `config.data` names.
 
     Images are normalized as `facts` of the same run say, else as for `pretrained`, else
     by the moments of the training split.
@@ -89,7 +106,12 @@ def set_up(
       UserError: data that cannot be had, or values that do not fit it, the model or the
         weights.
     """
-    dataset = load_config_dataset(config)
+    if dataset is None:
+        dataset = load_config_dataset(config)
+    elif choose_loader(config) == "stream":
+        dataset = encoded(dataset)
+    _check_classes(config, dataset)
+    check_shape(config, dataset)
     _check_augmentation(config, dataset.image_shape)
     if pretrained:
         _check_channels(config, dataset, len(pretrained.mean))
@@ -117,8 +139,8 @@ def set_up(
         optimizer=optimizer,
         schedule=schedule,
         state=replicate(init_state(params, batch_stats, optimizer), mesh),
-        train=put_split(dataset.train, mean, std, mesh),
-        test=put_split(dataset.test, mean, std, mesh),
+        train=training_batches(dataset.train, config, plan.steps, mesh),
+        test=evaluation_batches(dataset.test, config, mesh),
         facts=DataFacts(
             tuple(mean.tolist()),
             tuple(std.tolist()),

@@ -1,51 +1,51 @@
 """The two compiled functions of a run: one update, one evaluation batch."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from nfnet_jax.data.augment import cutout, normalize, take_crops
-from nfnet_jax.data.order import shuffled_indices
+from nfnet_jax.data.augment import finish, normalize
+from nfnet_jax.data.batches import Batches, run_keys
 from nfnet_jax.models.network import Network
 from nfnet_jax.optim.build import frozen_mask
 from nfnet_jax.optim.ema import update_ema
 from nfnet_jax.optim.tree import keep_frozen
-from nfnet_jax.training.sharding import DeviceData, split_batch
+from nfnet_jax.training.facts import DataFacts
+from nfnet_jax.training.sharding import split_batch
 from nfnet_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
 
 
 def make_train_step(
-    config: ConfigDict, model: Network, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, DeviceData], tuple[TrainState, Metrics]]:
-    """`step(state, data) -> (state, metrics)`: draw, augment, differentiate, update.
+    config: ConfigDict,
+    model: Network,
+    optimizer: optax.GradientTransformation,
+    batches: Batches,
+    facts: DataFacts,
+) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+    """`step(state, fed) -> (state, metrics)`: draw, augment, differentiate, update.
 
-    The state is donated. Metrics are scalars of the batch: `loss` (the objective, with
-    label smoothing), `accuracy`, `grad_norm` (before clipping). Frozen parameters and
-    their average keep every bit, and their gradients are not computed.
+    `fed` is what `batches.feed` gives for the batch number `state.step`. The state is
+    donated. Metrics are scalars of the batch: `loss` (the objective), `accuracy` (of
+    the most probable class of the target), `grad_norm` (before clipping). Frozen
+    parameters and their average keep every bit, and their gradients are not computed.
     """
-    order_key, example_key, model_key = jax.random.split(jax.random.key(config.seed), 3)
-    batch_size, accumulate = config.data.batch_size, config.optim.accumulate
+    keys, accumulate = run_keys(config.seed), config.optim.accumulate
+    moments = facts.moments
 
-    def draw_batch(step, data):
-        positions = step.astype(jnp.uint32) * batch_size + jnp.arange(
-            batch_size, dtype=jnp.uint32
+    def draw_batch(fed, step):
+        batch = batches.take(fed, step)
+        images, targets = finish(
+            batch, keys.augment, config, moments, model.spec.num_classes
         )
-        indices = shuffled_indices(order_key, positions, len(data.labels))
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(example_key, positions)
-        draws = jax.vmap(lambda key: jax.random.uniform(key, (5,)))(keys)
-        augment = config.data.augment
-        images = take_crops(data.images, indices, draws, augment)
-        images = normalize(images, data.mean, data.std)
-        if augment.cutout:
-            images = cutout(images, draws[:, 3:], augment.cutout)
-        return split_batch(images.astype(config.train.dtype), data.labels[indices])
+        return split_batch(images.astype(config.train.dtype), targets)
 
-    def objective(params, batch_stats, images, labels, key):
+    def objective(params, batch_stats, images, targets, key):
         frozen = frozen_mask(config.optim, params)
         params = keep_frozen(params, jax.lax.stop_gradient(params), frozen)
         logits, updated = model.apply(
@@ -55,19 +55,18 @@ def make_train_step(
             rngs={"dropout": key},
             mutable=["batch_stats"],
         )
-        targets = jax.nn.one_hot(labels, logits.shape[-1])
-        targets = optax.smooth_labels(targets, config.train.label_smoothing)
         loss = optax.softmax_cross_entropy(logits, targets).mean()
-        metrics = {"loss": loss, "accuracy": jnp.mean(logits.argmax(-1) == labels)}
+        correct = logits.argmax(-1) == targets.argmax(-1)
+        metrics = {"loss": loss, "accuracy": jnp.mean(correct)}
         return loss, (metrics, updated.get("batch_stats", {}))
 
     differentiate = jax.grad(objective, has_aux=True)
 
-    def gradients(params, batch_stats, images, labels, key):
+    def gradients(params, batch_stats, images, targets, key):
         """Mean gradients and metrics of the batch, and the statistics after it."""
         if accumulate == 1:
             grads, (metrics, stats) = differentiate(
-                params, batch_stats, images, labels, key
+                params, batch_stats, images, targets, key
             )
             return (grads, metrics), stats
 
@@ -79,18 +78,18 @@ def make_train_step(
             return (total, stats), None
 
         microbatches = jax.tree.map(
-            lambda x: x.reshape(accumulate, -1, *x.shape[1:]), (images, labels)
+            lambda x: x.reshape(accumulate, -1, *x.shape[1:]), (images, targets)
         )
         scanned = (*microbatches, jax.random.split(key, accumulate))
         zeros = {"loss": jnp.zeros(()), "accuracy": jnp.zeros(())}
         start = (jax.tree.map(jnp.zeros_like, params), zeros)
         return jax.lax.scan(add, (start, batch_stats), scanned)[0]
 
-    def step(state: TrainState, data: DeviceData):
-        images, labels = draw_batch(state.step, data)
-        key = jax.random.fold_in(model_key, state.step)
+    def step(state: TrainState, fed: Any):
+        images, targets = draw_batch(fed, state.step)
+        key = jax.random.fold_in(keys.model, state.step)
         (grads, metrics), stats = gradients(
-            state.params, state.batch_stats, images, labels, key
+            state.params, state.batch_stats, images, targets, key
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -105,28 +104,29 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0)
 
 
-def make_eval_step(config: ConfigDict, model: Network) -> Callable[..., Metrics]:
-    """`step(variables, data, start) -> sums` over the examples from `start` on.
+def make_eval_step(
+    config: ConfigDict, model: Network, batches: Batches, facts: DataFacts
+) -> Callable[..., Metrics]:
+    """`step(variables, fed, number) -> sums` over one batch of an evaluation.
 
-    Sums over at most `config.data.eval_batch_size` examples: `correct`, `loss` (cross
-    entropy without smoothing).
+    Sums over the examples that there are: their number `examples`, `correct`, `loss`
+    (cross entropy without smoothing).
     """
-    batch_size = config.data.eval_batch_size
+    moments = facts.moments
 
     @jax.jit
-    def step(variables, data, start):
-        indices = start + jnp.arange(min(batch_size, len(data.labels)))
-        real = indices < len(data.labels)
-        indices = jnp.where(real, indices, 0)
-        images = normalize(data.images[indices], data.mean, data.std)
-        images, labels = split_batch(
-            images.astype(config.train.dtype), data.labels[indices]
-        )
+    def step(variables, fed, number):
+        images, labels, _ = batches.take(fed, number)
+        images = normalize(images, *moments)
+        images, labels = split_batch(images.astype(config.train.dtype), labels)
         logits = model.apply(variables, images, train=False)
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        correct = logits.argmax(-1) == labels
+        real = labels >= 0
+        loss = optax.softmax_cross_entropy_with_integer_labels(
+            logits, jnp.where(real, labels, 0)
+        )
         return {
-            "correct": jnp.sum(correct & real),
+            "examples": jnp.sum(real),
+            "correct": jnp.sum(logits.argmax(-1) == labels),
             "loss": jnp.sum(jnp.where(real, loss, 0.0)),
         }
 

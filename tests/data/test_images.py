@@ -139,7 +139,7 @@ def test_truncated_files(photograph, name, share):
     path.write_bytes(content[: int(share * len(content))])
     line = refusal(open_image, path)
     assert str(path) in line
-    assert "cannot read the image" in line or "is not an image" in line
+    assert "cannot be read as an image" in line or "is not an image" in line
 
 
 def test_files_that_are_not_images(photograph):
@@ -199,3 +199,18 @@ def test_what_cannot_be_listed(tmp_path):
     assert "did you mean 'cats'?" in refusal(list_images, [tmp_path / "cat"])
     line = refusal(list_images, [tmp_path / "dogs" / "a.png"])
     assert f"there is no directory '{tmp_path}/dogs'" in line
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpegs_have_the_pixels_that_pillow_reads(save, mode, subsampling, progressive):
+    pixels = np.random.RandomState(0).randint(0, 256, (37, 51, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels).convert(mode)
+    options = {"progressive": progressive}
+    if mode == "RGB":
+        options["subsampling"] = subsampling
+    path = save(image, "image.jpg", **options)
+    with Image.open(path) as image:
+        expected = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(open_image(path), expected)

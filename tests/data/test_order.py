@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from nfnet_jax.data.order import shuffled_indices
+from nfnet_jax.data.order import host_order, shuffled_indices
 
 
 def epochs(size, count, seed=0):
@@ -43,3 +43,12 @@ def test_neighbours_are_independent():
     order = epochs(4096, 1)[0].astype(float)
     assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < 0.05
     assert abs(np.corrcoef(order, np.arange(4096))[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize("size", [1, 2, 100, 1438, 4097])
+def test_the_host_computes_the_same_order(size):
+    positions = np.arange(3 * size, dtype=np.uint32)
+    key = jax.random.key(7)
+    on_device = jax.jit(shuffled_indices, static_argnums=2)(key, positions, size)
+    on_host = host_order(key, size, len(positions))(positions)
+    np.testing.assert_array_equal(on_host, on_device)

@@ -266,13 +266,13 @@ def test_wrong_split(little, split, hints):
 def decoded(monkeypatch):
     """The images decoded so far."""
     calls = []
-    decode = tfds_source._SplitReader._decode
+    decode = decoding.decode_image
 
-    def count(self, encoded):
+    def count(encoded, channels):
         calls.append(encoded)
-        return decode(self, encoded)
+        return decode(encoded, channels)
 
-    monkeypatch.setattr(tfds_source._SplitReader, "_decode", count)
+    monkeypatch.setattr(decoding, "decode_image", count)
     return calls
 
 

@@ -14,6 +14,8 @@ from PIL import Image
 from nfnet_jax import cache, cli, evaluate
 from nfnet_jax import train as train_main
 from nfnet_jax.config import base_config
+from nfnet_jax.data.dataset import Split
+from nfnet_jax.data.memory import training_batches
 from nfnet_jax.errors import UserError
 from nfnet_jax.interop import pretrained as published
 from nfnet_jax.models.registry import create_model
@@ -23,7 +25,7 @@ from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.facts import DataFacts, write_data_facts
 from nfnet_jax.training.pretrained import Pretrained, start_from
 from nfnet_jax.training.setup import set_up
-from nfnet_jax.training.sharding import DeviceData
+from nfnet_jax.training.sharding import device_mesh
 from nfnet_jax.training.state import init_state, init_variables
 from nfnet_jax.training.step import make_train_step
 from nfnet_jax.training.workdir import create_workdir
@@ -60,14 +62,15 @@ def test_frozen_leaves_keep_every_bit_and_the_others_move():
     # An update of +0 would turn these into +0.
     params["stem"]["bias"] = -jnp.zeros_like(params["stem"]["bias"])
     optimizer = build_optimizer(config.optim, params, lambda step: 0.1)
-    step = make_train_step(config, model, optimizer)
     random = np.random.RandomState(0)
-    data = DeviceData(
-        images=jnp.asarray(random.randint(0, 256, (8, *SHAPE)), "uint8"),
-        labels=jnp.arange(8, dtype="int32"),
-        mean=jnp.full(3, 0.5),
-        std=jnp.full(3, 0.25),
+    split = Split(
+        images=random.randint(0, 256, (8, *SHAPE)).astype("uint8"),
+        labels=np.arange(8, dtype="int32"),
     )
+    batches = training_batches(split, config, device_mesh())
+    facts = DataFacts((0.5,) * 3, (0.25,) * 3, tuple("0123456789"), SHAPE)
+    step = make_train_step(config, model, optimizer, batches, facts)
+    data = next(batches.feed(0))
     before = leaves(params)
     state = init_state(params, stats, optimizer)
     for _ in range(3):
@@ -358,8 +361,8 @@ def test_a_run_begins_with_the_parameters_and_the_moments_of_the_weights(here):
     run = set_up(config, Pretrained(params, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)))
     jax.tree.map(np.testing.assert_array_equal, run.state.params, params)
     jax.tree.map(np.testing.assert_array_equal, run.state.ema_params, params)
-    np.testing.assert_allclose(run.train.mean, (0.1, 0.2, 0.3))
-    np.testing.assert_allclose(run.test.std, (0.4, 0.5, 0.6))
+    np.testing.assert_allclose(run.facts.mean, (0.1, 0.2, 0.3))
+    np.testing.assert_allclose(run.facts.std, (0.4, 0.5, 0.6))
 
 
 def test_weights_that_nobody_loaded_are_an_error(here, tmp_path):

@@ -7,25 +7,26 @@ import sys
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from nfnet_jax.config import base_config
+from nfnet_jax.data.dataset import Split
+from nfnet_jax.data.memory import evaluation_batches, training_batches
 from nfnet_jax.models.registry import create_model
 from nfnet_jax.optim.build import build_optimizer
-from nfnet_jax.training.sharding import DeviceData
+from nfnet_jax.training.facts import DataFacts
+from nfnet_jax.training.sharding import device_mesh
 from nfnet_jax.training.state import init_state, init_variables
 from nfnet_jax.training.step import make_eval_step, make_train_step
 
 RNG = np.random.RandomState(0)
-DATA = DeviceData(
-    images=jnp.asarray(RNG.randint(0, 256, (48, 8, 8, 1)), "uint8"),
-    labels=jnp.asarray(RNG.randint(0, 10, 48), "int32"),
-    mean=jnp.full(1, 0.5),
-    std=jnp.full(1, 0.25),
+DATA = Split(
+    images=RNG.randint(0, 256, (48, 8, 8, 1)).astype("uint8"),
+    labels=RNG.randint(0, 10, 48).astype("int32"),
 )
+FACTS = DataFacts((0.5,), (0.25,), tuple("0123456789"), (8, 8, 1))
 
 
 def setup(**changes):
@@ -37,22 +38,35 @@ def setup(**changes):
     model = create_model(config.model.name, 10)
     params, stats = init_variables(model, 0, (8, 8, 1))
     optimizer = build_optimizer(config.optim, params, lambda step: 0.1)
-    step = make_train_step(config, model, optimizer)
+    batches = training_batches(DATA, config, device_mesh())
+    train_step = make_train_step(config, model, optimizer, batches, FACTS)
+    fed = next(batches.feed(0))
+
+    def step(state):
+        return train_step(state, fed)
+
     return config, model, step, init_state(params, stats, optimizer)
+
+
+def evaluate(config, model, variables):
+    """The sums of each batch."""
+    batches = evaluation_batches(DATA, config.data.eval_batch_size, device_mesh())
+    step = make_eval_step(config, model, batches, FACTS)
+    return [step(variables, fed, i) for i, fed in enumerate(batches.feed(0))]
 
 
 def test_first_loss_is_that_of_a_guess():
     _, _, step, state = setup()
-    _, metrics = step(state, DATA)
+    _, metrics = step(state)
     assert float(metrics["loss"]) == pytest.approx(np.log(10), abs=0.2)
 
 
 def test_a_batch_can_be_learned_by_heart():
     config, model, step, state = setup(**{"data.batch_size": 48})
     for _ in range(60):
-        state, metrics = step(state, DATA)
+        state, metrics = step(state)
     assert float(metrics["loss"]) < 0.1
-    sums = make_eval_step(config, model)({"params": state.params}, DATA, 0)
+    (sums,) = evaluate(config, model, {"params": state.params})
     assert int(sums["correct"]) == 48
 
 
@@ -61,8 +75,8 @@ def test_microbatches_give_the_update_of_the_whole_batch():
     _, _, whole, state = setup(**augment)
     _, _, parts, same = setup(**augment, **{"optim.accumulate": 4})
     for _ in range(2):
-        state, metrics = whole(state, DATA)
-        same, same_metrics = parts(same, DATA)
+        state, metrics = whole(state)
+        same, same_metrics = parts(same)
     chex.assert_trees_all_close(state.params, same.params, rtol=1e-4, atol=1e-5)
     chex.assert_trees_all_close(metrics, same_metrics, rtol=1e-4)
 
@@ -83,7 +97,7 @@ def test_batch_norm_baseline_updates_its_running_statistics(accumulate):
     images = (np.asarray(DATA.images, np.float32) / 255 - 0.5) / 0.25
     stem = model.stem.apply({"params": state.params["stem"]}, images)
     variance = np.asarray(stem, float).var((0, 1, 2))
-    state, metrics = step(state, DATA)
+    state, metrics = step(state)
     stats = state.batch_stats["stages_0"]["transition"]["BatchNorm_0"]
     remaining = 0.9**accumulate
     expected = remaining + (1 - remaining) * variance
@@ -96,15 +110,15 @@ def test_batch_norm_baseline_updates_its_running_statistics(accumulate):
 
 def test_nothing_crosses_to_the_host_in_the_loop():
     _, _, step, state = setup()
-    state, _ = step(state, DATA)
+    state, _ = step(state)
     with jax.transfer_guard("disallow"):
-        state, _ = step(state, DATA)
+        state, _ = step(state)
 
 
 def test_evaluation_counts_every_example_once():
     config, model, _, state = setup(**{"data.eval_batch_size": 20})
-    eval_step = make_eval_step(config, model)
-    sums = [eval_step({"params": state.params}, DATA, start) for start in (0, 20, 40)]
+    sums = evaluate(config, model, {"params": state.params})
+    assert [int(s["examples"]) for s in sums] == [20, 20, 8]
     images = (np.asarray(DATA.images, np.float32) / 255 - 0.5) / 0.25
     logits = model.apply({"params": state.params}, images)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, DATA.labels)
@@ -116,13 +130,12 @@ def test_evaluation_counts_every_example_once():
 
 PROGRAM = """
 import json, jax, numpy as np
-from tests_training_step import DATA, setup
+from tests_training_step import setup
 from nfnet_jax.training.sharding import device_mesh, replicate
 _, _, step, state = setup(**{"data.augment.crop_padding": 2})
-mesh = device_mesh()
-state, data = replicate(state, mesh), replicate(DATA, mesh)
+state = replicate(state, device_mesh())
 for _ in range(2):
-    state, metrics = step(state, data)
+    state, metrics = step(state)
 sums = [float(np.abs(leaf).sum()) for leaf in jax.tree.leaves(state.params)]
 print(json.dumps([float(metrics["loss"]), *sums]))
 """

@@ -1,0 +1,69 @@
+"""Batches of a split that lies in device memory, as uint8."""
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from nfnet_jax.data.augment import take_crops
+from nfnet_jax.data.batches import (
+    Batch,
+    Batches,
+    batch_positions,
+    example_keys,
+    run_keys,
+)
+from nfnet_jax.data.dataset import Split
+from nfnet_jax.data.order import shuffled_indices
+
+
+def training_batches(split: Split, config: ConfigDict, mesh: Mesh) -> Batches:
+    """Shuffled, cropped and flipped batches of `config.data.batch_size`, endless."""
+    keys, size = run_keys(config.seed), config.data.batch_size
+    augment = config.data.augment
+    data = _put(split, mesh)
+
+    def feed(number: int):
+        while True:
+            yield data
+
+    def take(data, number) -> Batch:
+        images, labels = data
+        positions = batch_positions(number, size)
+        drawn = positions // augment.repeats
+        indices = shuffled_indices(keys.order, drawn, len(split))
+        draws = crop_draws(keys.crop, positions)
+        crops = take_crops(images, indices, draws, augment)
+        return Batch(crops, labels[indices], positions)
+
+    return Batches(feed, take)
+
+
+def evaluation_batches(split: Split, size: int, mesh: Mesh) -> Batches:
+    """The examples in their order; the last batch is filled up with label -1."""
+    size = min(size, len(split))
+    data = _put(split, mesh)
+
+    def feed(number: int):
+        for _ in range(number, -(-len(split) // size)):
+            yield data
+
+    def take(data, number) -> Batch:
+        images, labels = data
+        positions = batch_positions(number, size)
+        real = positions < len(split)
+        indices = jnp.where(real, positions, 0)
+        return Batch(images[indices], jnp.where(real, labels[indices], -1), positions)
+
+    return Batches(feed, take)
+
+
+def crop_draws(key: jax.Array, positions: jax.Array) -> jax.Array:
+    """What `take_crops` draws at the positions [N]: uniform float32 [N, 3]."""
+    return jax.vmap(lambda k: jax.random.uniform(k, (3,)))(example_keys(key, positions))
+
+
+def _put(split: Split, mesh: Mesh) -> tuple[jax.Array, jax.Array]:
+    """Images and labels on every device."""
+    arrays = (split.images, split.labels)
+    return jax.device_put(arrays, NamedSharding(mesh, PartitionSpec()))

@@ -1,0 +1,170 @@
+"""Streams: the same images from any start and any number of workers."""
+
+import contextlib
+import multiprocessing
+import time
+
+import jax
+import numpy as np
+import pytest
+from jpeg_set import write_jpeg_set
+
+from nfnet_jax.config import base_config
+from nfnet_jax.data import stream
+from nfnet_jax.data.dataset import load_dataset
+from nfnet_jax.data.host_batches import HostBatches, center_crop
+from nfnet_jax.data.loaders import (
+    check_loader,
+    choose_loader,
+    evaluation_batches,
+    training_batches,
+)
+from nfnet_jax.data.order import host_order
+from nfnet_jax.errors import UserError
+from nfnet_jax.training.sharding import device_mesh
+
+
+@pytest.fixture(scope="module")
+def jpegs(tmp_path_factory):
+    data_dir = tmp_path_factory.mktemp("data")
+    write_jpeg_set(data_dir)
+    return load_dataset("tfds:jpegs", data_dir=data_dir, image_size=16, loader="stream")
+
+
+def make_config(**changes):
+    config = base_config()
+    config.data.batch_size = 80
+    config.data.augment.flip = True
+    config.data.augment.random_resized_crop = True
+    config.data.workers = 0
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def read(batches, start, stop):
+    """Images and labels of some batches."""
+    with contextlib.closing(batches.feed(start)) as feed:
+        fed = [next(feed) for _ in range(start, stop)]
+    taken = [batches.take(arrays, start + i) for i, arrays in enumerate(fed)]
+    images, labels, positions = zip(*jax.device_get(taken), strict=True)
+    expected = np.arange(start * len(labels[0]), stop * len(labels[0]))
+    np.testing.assert_array_equal(np.concatenate(positions), expected)
+    images, labels = np.concatenate(images), np.concatenate(labels)
+    return images[labels >= 0], labels[labels >= 0]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_stream_continues_from_any_batch_with_any_workers(jpegs, workers):
+    whole = training_batches(jpegs.train, make_config(), 6, device_mesh())
+    images, labels = read(whole, 0, 6)
+    config = make_config(**{"data.workers": workers})
+    rest = training_batches(jpegs.train, config, 6, device_mesh())
+    more_images, more_labels = read(rest, 2, 6)
+    np.testing.assert_array_equal(labels[160:], more_labels)
+    np.testing.assert_array_equal(images[160:], more_images)
+
+
+def test_every_epoch_shows_every_image_once_and_differently(jpegs):
+    batches = training_batches(jpegs.train, make_config(), 5, device_mesh())
+    images, labels = read(batches, 0, 5)
+    first, second = labels.reshape(2, 200)
+    np.testing.assert_array_equal(np.sort(first), np.arange(200))
+    np.testing.assert_array_equal(np.sort(second), np.arange(200))
+    assert np.mean(first == second) < 0.05
+    once, again = images[np.argsort(first)], images[200 + np.argsort(second)]
+    assert (once != again).any(axis=(1, 2, 3)).all()
+
+
+def test_repeats_draw_an_example_in_a_row_with_other_crops(jpegs):
+    config = make_config(**{"data.augment.repeats": 4})
+    images, labels = read(training_batches(jpegs.train, config, 2, device_mesh()), 0, 2)
+    labels, images = labels.reshape(40, 4), images.reshape(40, 4, -1)
+    assert (labels == labels[:, :1]).all() and len(set(labels[:, 0])) == 40
+    assert (images[:, 0] != images[:, 1]).any(axis=-1).all()
+
+
+@pytest.mark.parametrize("crop_padding", [0, 2])
+def test_both_loaders_give_the_same_batches(crop_padding):
+    config = make_config(
+        **{
+            "data.augment.random_resized_crop": False,
+            "data.augment.crop_padding": crop_padding,
+            "data.eval_batch_size": 100,
+        }
+    )
+    found = []
+    for loader in ("memory", "stream"):
+        digits = load_dataset("digits", train_split="train[:75%]", loader=loader)
+        train = training_batches(digits.train, config, 20, device_mesh())
+        test = evaluation_batches(digits.test, config, device_mesh())
+        found.append((read(train, 11, 20), read(test, 0, 4)))
+    jax.tree.map(np.testing.assert_array_equal, *found)
+
+
+def test_an_evaluation_is_one_pass_in_order(jpegs):
+    config = make_config(**{"data.eval_batch_size": 20})
+    batches = evaluation_batches(jpegs.test, config, device_mesh())
+    _, labels = read(batches, 0, 3)
+    with contextlib.closing(batches.feed(0)) as feed:
+        assert len(list(feed)) == 3
+    source = jpegs.test.source
+    assert labels.tolist() == [label for _, label in source.read(range(50))]
+
+
+@pytest.mark.parametrize("size", [12, 160])
+def test_processes_share_the_rows_of_a_batch(jpegs, size):
+    order = host_order(jax.random.key(0), 200, 400)
+    batches = HostBatches(jpegs.train, size, center_crop, order)
+    whole = np.concatenate([batches.positions(n) for n in range(2 * batches.pieces)])
+    np.testing.assert_array_equal(whole, np.arange(2 * size))
+    parts = [batches.of_process(i, 4) for i in range(4)]
+    rows = [
+        np.concatenate([part.positions(n) for n in range(part.pieces, 2 * part.pieces)])
+        for part in parts
+    ]
+    np.testing.assert_array_equal(np.concatenate(rows), np.arange(size, 2 * size))
+
+
+def test_an_error_in_a_worker_is_the_users(jpegs):
+    class Damaged:
+        channels = 3
+
+        def __len__(self):
+            return 200
+
+        def read(self, indices):
+            raise UserError("records are damaged")
+
+    split = type(jpegs.train)("damaged", Damaged(), (16, 16, 3), True)
+    batches = HostBatches(split, 8, center_crop)
+    assert batches.piece(0)["error"] == "records are damaged"
+    with pytest.raises(UserError, match="records are damaged"):
+        next(stream.assemble(batches, [batches.piece(0)], None))
+
+
+def test_the_death_of_a_worker_ends_a_run_in_one_line(jpegs):
+    config = make_config(**{"data.workers": 1, "data.batch_size": 2})
+    before = set(multiprocessing.active_children())
+    batches = training_batches(jpegs.train, config, 100_000, device_mesh())
+    with contextlib.closing(batches.feed(0)) as feed:
+        next(feed)
+        (worker,) = set(multiprocessing.active_children()) - before
+        worker.kill()
+        started = time.monotonic()
+        with pytest.raises(UserError, match="worker of the data loader died.*-9"):
+            for _ in feed:
+                pass
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "hint"),
+    [
+        ({"data.loader": "memory"}, "expected 'stream' or 'auto'"),
+        ({"data.augment.crop_padding": 4}, "expected only one crop"),
+    ],
+)
+def test_crops_that_a_loader_does_not_have(changes, hint):
+    with pytest.raises(UserError, match=hint):
+        check_loader(make_config(**changes))
+    assert choose_loader(make_config()) == "stream"
