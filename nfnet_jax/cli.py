@@ -12,6 +12,7 @@ from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
+from nfnet_jax.cache import enable_compilation_cache
 from nfnet_jax.config import (
     KEYS,
     base_config,
@@ -27,7 +28,6 @@ from nfnet_jax.host_memory import keep_host_memory
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs `main(argv)` and exits: 0, 2 with one line on stderr, 130 on Ctrl-C, or 141
     when nobody reads on, as in `... | head`."""
-    keep_host_memory()
     try:
         main(sys.argv)
     except UserError as error:
@@ -40,6 +40,12 @@ def run(main: Callable[[list[str]], None]) -> None:
         # Or Python flushes into the same pipe on its way out, and says so.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+
+
+def prepare_jax() -> None:
+    """Before anything is computed: keeps compiled programs, and a CPU's memory."""
+    enable_compilation_cache()
+    keep_host_memory()
 
 
 def parse_flags(argv: list[str], **meanings: str) -> flags.FlagValues:

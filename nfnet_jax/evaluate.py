@@ -16,11 +16,10 @@ def main(argv: list[str]) -> None:
     )
     if not flags.workdir:
         raise UserError("--workdir is missing, expected the directory of a run")
-    from nfnet_jax.cache import enable_compilation_cache
     from nfnet_jax.training.evaluation import score_checkpoint
     from nfnet_jax.training.workdir import read_config
 
-    enable_compilation_cache()
+    cli.prepare_jax()
     config = read_config(flags.workdir)
     if flags.data_dir:
         config.data.dir = flags.data_dir

@@ -19,12 +19,11 @@ def main(argv: list[str]) -> None:
     )
     _check_given(flags)
     size = _image_size(flags.image_size)
-    from nfnet_jax.cache import enable_compilation_cache
     from nfnet_jax.interop.export import check_target, export, format_of
 
     file_format = flags.format or format_of(flags.output)
     check_target(flags.output, file_format)
-    enable_compilation_cache()
+    cli.prepare_jax()
     if flags.workdir:
         model, variables, image_shape, facts = _of_run(flags.workdir)
     else:

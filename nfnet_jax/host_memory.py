@@ -1,7 +1,6 @@
 """Memory that stays with the process between the steps of a training run."""
 
 import ctypes
-import os
 import platform
 
 # Parameters of mallopt(3), and the largest value that it takes.
@@ -18,8 +17,7 @@ def keep_host_memory() -> None:
     keeps the block, provided that it is allocated by the main thread, hence no
     asynchronous dispatch. The process stays as large as it once was.
 
-    To be called before JAX is imported; what JAX_CPU_ENABLE_ASYNC_DISPATCH says already
-    stays. Without glibc: does nothing.
+    To be called before JAX computes anything. Without glibc: does nothing.
     """
     if platform.libc_ver()[0] != "glibc":
         return
@@ -29,4 +27,6 @@ def keep_host_memory() -> None:
     mallopt = ctypes.CDLL(None).mallopt
     mallopt(_MMAP_MAX, 0)
     mallopt(_TRIM_THRESHOLD, _LARGEST)
-    os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "0")
+    import jax
+
+    jax.config.update("jax_cpu_enable_async_dispatch", False)

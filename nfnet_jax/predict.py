@@ -23,12 +23,11 @@ def main(argv: list[str]) -> None:
         top="how many classes to print (default: 5)",
     )
     top = _check(flags, paths)
-    from nfnet_jax.cache import enable_compilation_cache
     from nfnet_jax.data.class_names import read_class_names
     from nfnet_jax.data.images import list_images
     from nfnet_jax.training.prediction import predict, with_class_names
 
-    enable_compilation_cache()
+    cli.prepare_jax()
     # Before the network, which may have to be downloaded.
     images = list_images(paths)
     names = read_class_names(flags.labels) if flags.labels else None

@@ -13,11 +13,10 @@ def main(argv: list[str]) -> None:
         argv, workdir="where the run is written (default: runs/NAME)"
     )
     workdir = flags.workdir or os.path.join("runs", config.name)
-    from nfnet_jax.cache import enable_compilation_cache
     from nfnet_jax.training.loop import train
     from nfnet_jax.training.pretrained import has_checkpoint
 
-    enable_compilation_cache()
+    cli.prepare_jax()
     pretrained = None
     if config.model.weights and not has_checkpoint(workdir):
         pretrained = load_weights(config)

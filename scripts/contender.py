@@ -16,16 +16,15 @@ MATRIX = 2048
 
 def jax_contender(options):
     """This project's network: training step, and the folded network at inference."""
-    from nfnet_jax.host_memory import keep_host_memory
-
-    keep_host_memory()
     import jax
     import jax.numpy as jnp
 
     from nfnet_jax import create_model
+    from nfnet_jax.host_memory import keep_host_memory
     from nfnet_jax.interop.fold import fold
     from nfnet_jax.models.flops import multiply_adds
 
+    keep_host_memory()
     model = create_model(options.model, 1000)
     shape = (options.batch, options.size, options.size, 3)
     images = jax.random.normal(jax.random.key(0), shape, options.dtype)
