@@ -11,7 +11,7 @@ derived in `training/plan.py`, after overrides. What follows from a variant, as
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -137,10 +137,27 @@ KEYS: dict[str, Key] = {
     "data.image_size": _number(
         int, "pixels of the side; unset: as stored (a folder needs it)", 1
     ),
+    "data.eval_image_size": _number(
+        int, "pixels of the side in evaluation; unset: data.image_size", 1
+    ),
+    "data.crop": _choice(
+        "training",
+        "of evaluation images that are resized: as in training, or a published form",
+        "training",
+        "resize_crop_32",
+        "crop_resize",
+    ),
     "data.batch_size": _number(128, "examples per update", 1),
     "data.eval_batch_size": _number(500, "examples per evaluation step", 1),
     "data.augment.crop_padding": _number(0, "pixels of mirrored padding around crops"),
     "data.augment.flip": _switch(False, "flip half of the images left to right"),
+    "data.augment.random_resized_crop": _switch(
+        False, "crops of 8-100 % of the area, aspect 3/4-4/3, resized"
+    ),
+    "data.augment.randaugment.layers": _number(0, "distortions of an image; 0: none"),
+    "data.augment.randaugment.magnitude": _number(
+        10, "of each distortion", 0, 20, open_high=False
+    ),
     "data.augment.cutout": _number(0, "side in pixels of the square set to the mean"),
     "optim.name": _choice("sgd", "update rule", "sgd", "adamw", "lamb"),
     "optim.learning_rate": _number(0.1, "peak, for a batch of optim.base_batch_size"),
@@ -198,6 +215,10 @@ KEYS: dict[str, Key] = {
     "train.epochs": _number(10.0, "passes over the training split", open_low=True),
     "train.steps": _number(int, "updates; set: overrides train.epochs", 1),
     "train.label_smoothing": _number(0.0, "share spread over all classes", 0, 1),
+    "train.mixup": _number(
+        0.0, "parameter of the Beta distribution of MixUp's ratio; 0: no MixUp"
+    ),
+    "train.cutmix": _switch(False, "CutMix; with MixUp too, half of the batch each"),
     "train.dtype": _choice("float32", "of activations", "float32", "bfloat16"),
     "eval.every_epochs": _number(1.0, "between evaluations; 0: at the end only"),
     "checkpoint.every_epochs": _number(0.0, "between checkpoints; 0: at the end only"),
@@ -221,6 +242,20 @@ def base_config() -> ConfigDict:
             node = node[section]
         node[leaf] = placeholder(key.default) if key.unset else key.default
     return config.lock()
+
+
+def choose(variants: Mapping[str, Any], name: str) -> Any:
+    """`variants[name]`, for the argument of a config file.
+
+    Raises:
+      UserError: there is none of that name.
+    """
+    if name not in variants:
+        raise UserError(
+            f"unknown variant {name!r}, expected one of {', '.join(variants)}"
+            f"{nearest(name, variants)}"
+        )
+    return variants[name]
 
 
 def check_config(config: ConfigDict) -> None:
