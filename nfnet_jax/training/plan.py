@@ -71,6 +71,12 @@ def peak_rate(config: ConfigDict) -> float:
     return config.optim.learning_rate * (batch / base)
 
 
+def differentiated_examples(config: ConfigDict) -> int:
+    """Examples of an update that gradients are computed of, SAM's ascent included."""
+    batch, sam = config.data.batch_size, config.optim.sam
+    return batch + (ascent_size(batch, sam.fraction) if sam.rho else 0)
+
+
 def _check_ascent(config: ConfigDict, parts: int) -> None:
     """Raises UserError if SAM's share of the batch does not divide into `parts`."""
     batch, fraction = config.data.batch_size, config.optim.sam.fraction

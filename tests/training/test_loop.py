@@ -13,7 +13,7 @@ from nfnet_jax.errors import UserError
 from nfnet_jax.training import loop
 from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.evaluation import score_checkpoint
-from nfnet_jax.training.plan import make_plan
+from nfnet_jax.training.plan import differentiated_examples, make_plan
 from nfnet_jax.training.setup import set_up
 
 RESULT_KEYS = {
@@ -161,6 +161,13 @@ def test_the_peak_rate_follows_the_batch_where_it_has_a_base():
     assert make_plan(config, 5000, 1).peak_rate == 0.1
     config.optim.base_batch_size = 256
     assert make_plan(config, 5000, 1).peak_rate == 0.4
+
+
+def test_the_ascent_of_sam_counts_as_work():
+    config = small_config(**{"optim.sam.fraction": 0.25})
+    assert differentiated_examples(config) == 32
+    config.optim.sam.rho = 0.05
+    assert differentiated_examples(config) == 40
 
 
 def test_epochs_need_not_be_whole_batches():
