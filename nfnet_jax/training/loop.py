@@ -15,9 +15,9 @@ from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.evaluation import make_tester
 from nfnet_jax.training.facts import find_data_facts, write_data_facts
 from nfnet_jax.training.metrics import MetricWriter
+from nfnet_jax.training.plan import differentiated_examples
 from nfnet_jax.training.pretrained import Pretrained, record_start, settle_model
 from nfnet_jax.training.report import Reporter
-from nfnet_jax.training.plan import differentiated_examples
 from nfnet_jax.training.setup import Run, check_buildable, set_up
 from nfnet_jax.training.state import TrainState
 from nfnet_jax.training.step import make_train_step
