@@ -3,13 +3,15 @@
     python -m nfnet_jax.config
 
 prints the table. A config file sets what differs from the base and nothing else; what
-follows from other values (steps from epochs, ...) is derived in `training/plan.py`,
-after overrides.
+follows from other values (steps from epochs, the peak rate from the batch, ...) is
+derived in `training/plan.py`, after overrides. What follows from a variant, as
+`configs/imagenet_nfnet.py:f3` names one, its config file sets as plain numbers.
 """
 
 import dataclasses
+import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -81,6 +83,14 @@ def _patterns(default: tuple[str, ...], meaning: str) -> Key:
     return Key(default, meaning, expected, valid)
 
 
+def _increasing_shares(value) -> bool:
+    ends = (0, *value, 1)
+    return all(
+        isinstance(right, int | float) and left < right
+        for left, right in itertools.pairwise(ends)
+    )
+
+
 KEYS: dict[str, Key] = {
     "name": _file_name("run", "names the default work directory, runs/NAME"),
     "seed": _number(0, "of initialization, shuffling, augmentation, dropout", 0, 2**32),
@@ -127,6 +137,16 @@ KEYS: dict[str, Key] = {
     "data.image_size": _number(
         int, "pixels of the side; unset: as stored (a folder needs it)", 1
     ),
+    "data.eval_image_size": _number(
+        int, "pixels of the side in evaluation; unset: data.image_size", 1
+    ),
+    "data.crop": _choice(
+        "training",
+        "of evaluation images that are resized: as in training, or a published form",
+        "training",
+        "resize_crop_32",
+        "crop_resize",
+    ),
     "data.batch_size": _number(128, "examples per update", 1),
     "data.eval_batch_size": _number(500, "examples per evaluation step", 1),
     "data.loader": _choice(
@@ -150,18 +170,52 @@ KEYS: dict[str, Key] = {
     "data.augment.repeats": _number(1, "times that an example is drawn in a row", 1),
     "data.augment.crop_padding": _number(0, "pixels of mirrored padding around crops"),
     "data.augment.flip": _switch(False, "flip half of the images left to right"),
+    "data.augment.randaugment.layers": _number(0, "distortions of an image; 0: none"),
+    "data.augment.randaugment.magnitude": _number(
+        10, "of each distortion", 0, 20, open_high=False
+    ),
     "data.augment.cutout": _number(0, "side in pixels of the square set to the mean"),
-    "optim.learning_rate": _number(0.1, "peak, for a batch of data.batch_size"),
+    "optim.name": _choice("sgd", "update rule", "sgd", "adamw", "lamb"),
+    "optim.learning_rate": _number(0.1, "peak, for a batch of optim.base_batch_size"),
+    "optim.base_batch_size": _number(
+        int,
+        "batch that the learning rate is for; with another data.batch_size it grows "
+        "or shrinks in proportion; unset: never",
+        1,
+    ),
     "optim.momentum": _number(0.9, "of SGD", 0, 1),
-    "optim.nesterov": _switch(True, "Nesterov's form of momentum"),
-    "optim.weight_decay": _number(5e-4, "added to the gradient, times the parameter"),
+    "optim.nesterov": _switch(True, "Nesterov's form of momentum, of SGD"),
+    "optim.adam.b1": _number(0.9, "decay of AdamW's and LAMB's mean gradient", 0, 1),
+    "optim.adam.b2": _number(0.999, "decay of their mean squared gradient", 0, 1),
+    "optim.adam.eps": _number(1e-8, "added to its root", open_low=True),
+    "optim.weight_decay": _number(
+        5e-4,
+        "times the parameter, added to SGD's gradient, to AdamW's and LAMB's update",
+    ),
     "optim.weight_decay_exclude": _patterns(
         ("bias$", "gain$"), "parameters exempt from weight decay, by path"
     ),
-    "optim.schedule.name": _choice("cosine", "decay", "cosine", "linear", "constant"),
+    "optim.schedule.name": _choice(
+        "cosine", "decay", "cosine", "linear", "step", "constant"
+    ),
     "optim.schedule.warmup_epochs": _number(1.0, "of linear warm-up"),
     "optim.schedule.final_fraction": _number(
         0.0, "rate at the end, as a share of the peak", 0, 1, open_high=False
+    ),
+    "optim.schedule.boundaries": Key(
+        (0.5, 0.75),
+        "of the step schedule, as shares of the run",
+        "a tuple of increasing numbers in (0, 1) such as (0.5, 0.75)",
+        _increasing_shares,
+    ),
+    "optim.schedule.factor": _number(
+        0.1, "what the step schedule multiplies by at each boundary", open_low=True
+    ),
+    "optim.sam.rho": _number(
+        0.0, "length of sharpness-aware minimization's ascent step; 0: none"
+    ),
+    "optim.sam.fraction": _number(
+        1.0, "of the batch, for that step", 0, 1, open_low=True, open_high=False
     ),
     "optim.agc.clipping": _number(0.1, "λ: largest gradient / weight norm; 0: no AGC"),
     "optim.agc.eps": _number(1e-3, "least weight norm that AGC assumes", open_low=True),
@@ -177,11 +231,18 @@ KEYS: dict[str, Key] = {
     "train.epochs": _number(10.0, "passes over the training split", open_low=True),
     "train.steps": _number(int, "updates; set: overrides train.epochs", 1),
     "train.label_smoothing": _number(0.0, "share spread over all classes", 0, 1),
+    "train.mixup": _number(
+        0.0, "parameter of the Beta distribution of MixUp's ratio; 0: no MixUp"
+    ),
+    "train.cutmix": _switch(False, "CutMix; with MixUp too, half of the batch each"),
     "train.dtype": _choice("float32", "of activations", "float32", "bfloat16"),
     "eval.every_epochs": _number(1.0, "between evaluations; 0: at the end only"),
     "checkpoint.every_epochs": _number(0.0, "between checkpoints; 0: at the end only"),
     "log.every_steps": _number(50, "between lines of metrics", 1),
     "log.tensorboard": _switch(True, "write TensorBoard events"),
+    "log.gradient_ratios": _switch(
+        False, "write gradient / weight norms of all layers every log.every_steps"
+    ),
 }
 
 
@@ -197,6 +258,20 @@ def base_config() -> ConfigDict:
             node = node[section]
         node[leaf] = placeholder(key.default) if key.unset else key.default
     return config.lock()
+
+
+def choose(variants: Mapping[str, Any], name: str) -> Any:
+    """`variants[name]`, for the argument of a config file.
+
+    Raises:
+      UserError: there is none of that name.
+    """
+    if name not in variants:
+        raise UserError(
+            f"unknown variant {name!r}, expected one of {', '.join(variants)}"
+            f"{nearest(name, variants)}"
+        )
+    return variants[name]
 
 
 def check_config(config: ConfigDict) -> None:

@@ -27,6 +27,4 @@ def keep_host_memory() -> None:
     mallopt = ctypes.CDLL(None).mallopt
     mallopt(_MMAP_MAX, 0)
     mallopt(_TRIM_THRESHOLD, _LARGEST)
-    import jax
-
     jax.config.update("jax_cpu_enable_async_dispatch", False)

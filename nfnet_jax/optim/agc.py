@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nfnet_jax.optim.tree import is_stacked
+from nfnet_jax.optim.tree import Params, map_layers
 
 
 def unit_norm(x: jax.Array) -> jax.Array:
@@ -17,12 +17,16 @@ def unit_norm(x: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sum(jnp.square(x), axes, keepdims=True))
 
 
+def largest_norm(param: jax.Array, clipping: float, eps: float) -> jax.Array:
+    """λ · max(‖W_i‖, ε), what AGC lets the gradient of each unit i be."""
+    return clipping * jnp.maximum(unit_norm(param), eps)
+
+
 def clip_units(
     grad: jax.Array, param: jax.Array, clipping: float, eps: float
 ) -> jax.Array:
     """G_i ← G_i · min(1, λ · max(‖W_i‖, ε) / max(‖G_i‖, 1e-6)) for each unit i."""
-    largest = clipping * jnp.maximum(unit_norm(param), eps)
-    norm = unit_norm(grad)
+    largest, norm = largest_norm(param, clipping, eps), unit_norm(grad)
     scale = jnp.where(norm > largest, largest / jnp.maximum(norm, 1e-6), 1.0)
     return (grad * scale).astype(grad.dtype)
 
@@ -37,12 +41,29 @@ def adaptive_gradient_clipping(
     """
 
     def update(updates, state, params):
-        def clip(path, grad, param):
-            def one(grad, param):
-                return clip_units(grad, param, clipping, eps)
+        def clip(grad, param):
+            return clip_units(grad, param, clipping, eps)
 
-            return (jax.vmap(one) if is_stacked(path) else one)(grad, param)
-
-        return jax.tree_util.tree_map_with_path(clip, updates, params), state
+        return map_layers(clip, updates, params), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def clip_fraction(
+    grads: Params, params: Params, mask: Params, clipping: float, eps: float
+) -> jax.Array:
+    """Share of the units at the leaves where `mask` is True that AGC clips.
+
+    A float32 scalar; 0 where no leaf is covered.
+    """
+
+    def is_clipped(grad, param):
+        return unit_norm(grad) > largest_norm(param, clipping, eps)
+
+    leaves = jax.tree.leaves(map_layers(is_clipped, grads, params))
+    covered = [
+        leaf for leaf, hit in zip(leaves, jax.tree.leaves(mask), strict=True) if hit
+    ]
+    units = sum(leaf.size for leaf in covered)
+    clipped = sum(jnp.sum(leaf, dtype=jnp.float32) for leaf in covered)
+    return jnp.asarray(clipped / max(1, units), jnp.float32)

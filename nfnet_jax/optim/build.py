@@ -1,14 +1,44 @@
-"""The optimizer of a config: AGC, then weight decay, then Nesterov momentum."""
+"""The optimizer of a config: AGC, then SGD, AdamW or LAMB with weight decay."""
 
 import operator
+from collections.abc import Callable
 
 import jax
 import optax
 from ml_collections import ConfigDict
 
 from nfnet_jax.errors import UserError
-from nfnet_jax.optim.agc import adaptive_gradient_clipping
+from nfnet_jax.optim.agc import adaptive_gradient_clipping, clip_fraction
+from nfnet_jax.optim.lamb import lamb
 from nfnet_jax.optim.tree import Params, count, in_classifier, matches
+
+
+def _sgd(config: ConfigDict, rate: optax.Schedule, decayed: Params):
+    return optax.chain(
+        optax.add_decayed_weights(config.weight_decay, decayed),
+        optax.sgd(rate, config.momentum or None, config.nesterov),
+    )
+
+
+def _adamw(config: ConfigDict, rate: optax.Schedule, decayed: Params):
+    moments = {"b1": config.adam.b1, "b2": config.adam.b2, "eps": config.adam.eps}
+    return optax.adamw(rate, **moments, weight_decay=config.weight_decay, mask=decayed)
+
+
+def _lamb(config: ConfigDict, rate: optax.Schedule, decayed: Params):
+    moments = {"b1": config.adam.b1, "b2": config.adam.b2, "eps": config.adam.eps}
+    return lamb(rate, **moments, weight_decay=config.weight_decay, decayed=decayed)
+
+
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "sgd": _sgd,
+    "adamw": _adamw,
+    "lamb": _lamb,
+}
+"""By `optim.name`; of `config.optim`, the learning rate, and where weights decay."""
+
+SIGN_LIKE = ("adamw", "lamb")
+"""Optimizers that divide a gradient by its own size, which undoes a clip of it."""
 
 
 def build_optimizer(
@@ -16,30 +46,34 @@ def build_optimizer(
 ) -> optax.GradientTransformation:
     """Transformation for `config.optim` over parameters shaped like `params`.
 
-    AGC comes first, because its threshold is about gradients; weight decay is added to
-    the clipped gradient and so passes through momentum and the learning rate. The rate
-    of the body scales what results. Frozen parameters get updates of 0.
+    AGC comes first, because its threshold is about gradients. SGD adds weight decay to
+    the clipped gradient, so that it passes through momentum; AdamW and LAMB add it to
+    the update. The rate of the body scales what results. Frozen parameters get updates
+    of 0 and no state.
 
     Raises:
       UserError: a pattern matches no parameter, or all parameters are frozen.
     """
     masks = group_masks(config, params)
-    frozen = masks["freeze"]
     steps = []
     if config.agc.clipping:
         agc = adaptive_gradient_clipping(config.agc.clipping, config.agc.eps)
         steps.append(optax.masked(agc, masks["agc"]))
-    steps.append(optax.add_decayed_weights(config.weight_decay, masks["weight_decay"]))
-    sgd = optax.sgd(schedule, config.momentum or None, config.nesterov)
+    rule = OPTIMIZERS[config.name](config, schedule, masks["weight_decay"])
     if config.freeze:
-        # Without momentum for the frozen ones, which would only take memory.
-        sgd = optax.masked(sgd, jax.tree.map(operator.not_, frozen))
-    steps.append(sgd)
+        rule = optax.masked(rule, jax.tree.map(operator.not_, masks["freeze"]))
+    steps.append(rule)
     if config.body_rate != 1:
         steps.append(optax.masked(optax.scale(config.body_rate), masks["body_rate"]))
     if config.freeze:
-        steps.append(optax.masked(optax.set_to_zero(), frozen))
+        steps.append(optax.masked(optax.set_to_zero(), masks["freeze"]))
     return optax.chain(*steps)
+
+
+def clipped_share(config: ConfigDict, grads: Params, params: Params) -> jax.Array:
+    """Share of the units under AGC that it clips, a float32 scalar."""
+    mask = group_masks(config, params)["agc"]
+    return clip_fraction(grads, params, mask, config.agc.clipping, config.agc.eps)
 
 
 def frozen_mask(config: ConfigDict, params: Params) -> Params:
@@ -107,5 +141,11 @@ def describe_groups(config: ConfigDict, params: Params) -> str:
         lines.append(
             f"body_rate {config.body_rate:g}: {line('body_rate', 1)}; exempt: the "
             f"classifier{frozen}"
+        )
+    if config.agc.clipping and config.name in SIGN_LIKE:
+        lines.append(
+            f"warning: optim.agc.clipping is {config.agc.clipping:g} with optim.name "
+            f"{config.name!r}, which divides gradients by their own size: clipping "
+            "hardly changes its direction; 0 turns AGC off"
         )
     return "\n".join(lines)

@@ -1,21 +1,31 @@
 """Learning rate as a function of the step."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import optax
 
-SCHEDULES = ("cosine", "linear", "constant")
-
 
 def warmup_then(
-    name: str, peak: float, warmup_steps: int, total_steps: int, final_fraction: float
+    name: str,
+    peak: float,
+    warmup_steps: int,
+    total_steps: int,
+    final_fraction: float = 0.0,
+    boundaries: Sequence[float] = (),
+    factor: float = 1.0,
 ) -> optax.Schedule:
     """Linear warm-up to `peak` over `warmup_steps`, then a decay to the last step.
 
     With p in [0, 1] the share of the steps after warm-up that have passed, the rate is
     peak · (f + (1 − f) · g), f = `final_fraction`, g = (1 + cos πp) / 2 for "cosine",
-    1 − p for "linear", 1 for "constant". Step t of the warm-up has (t + 1) /
-    (warmup_steps + 1) of the peak, so that no step is spent at rate 0.
+    1 − p for "linear" (with a long warm-up: one cycle), 1 for "constant". For "step", g
+    is multiplied by `factor` at each of `boundaries`, shares of `total_steps`. Step t
+    of the warm-up has (t + 1) / (warmup_steps + 1) of the peak, so that no step is
+    spent at rate 0.
     """
+
+    ends = jnp.asarray([round(share * total_steps) for share in boundaries])
 
     def schedule(step):
         progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
@@ -24,6 +34,7 @@ def warmup_then(
             "cosine": (1 + jnp.cos(jnp.pi * progress)) / 2,
             "linear": 1 - progress,
             "constant": 1.0,
+            "step": factor ** jnp.sum(step >= ends),
         }[name]
         warmup = jnp.minimum(1.0, (step + 1) / (warmup_steps + 1))
         return peak * warmup * (final_fraction + (1 - final_fraction) * decay)

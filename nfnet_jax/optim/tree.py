@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,15 @@ def path_name(path) -> str:
 def is_stacked(path) -> bool:
     """Whether axis 0 of the leaf counts layers: it lies in the scanned `blocks`."""
     return any(key.key == "blocks" for key in path)
+
+
+def map_layers(function: Callable, *trees: Params) -> Params:
+    """`function` of the leaves of `trees`; layer by layer where they are stacked."""
+
+    def apply(path, *leaves):
+        return (jax.vmap(function) if is_stacked(path) else function)(*leaves)
+
+    return jax.tree_util.tree_map_with_path(apply, *trees)
 
 
 def in_classifier(params: Params) -> Params:

@@ -17,6 +17,7 @@ from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.evaluation import make_tester
 from nfnet_jax.training.facts import find_data_facts, write_data_facts
 from nfnet_jax.training.metrics import MetricWriter
+from nfnet_jax.training.plan import differentiated_examples
 from nfnet_jax.training.pretrained import Pretrained, record_start, settle_model
 from nfnet_jax.training.report import Reporter
 from nfnet_jax.training.setup import Run, check_buildable, set_up
@@ -129,7 +130,7 @@ def _run_steps(
         "images_per_second": stopwatch.images_per_second,
         "parameters": count(state.params),
         "multiply_adds": macs,
-        "train_flops": 3 * 2 * macs * plan.steps * batch_size,
+        "train_flops": 3 * 2 * macs * plan.steps * differentiated_examples(config),
         "dataset": config.data.name,
         "versions": versions(),
         "config": to_json(config),

@@ -36,13 +36,15 @@ class MetricWriter:
         """Moves the bar to `step`."""
         self._bar.update(step - self._bar.n)
 
-    def write(self, step: int, row: dict[str, float]) -> None:
-        """One row of metrics, in all places."""
+    def write(self, step: int, row: dict[str, float], *, show: bool = True) -> None:
+        """One row of metrics, in the files and, with `show`, on the screen."""
         self._file.write(json.dumps({"step": step} | row) + "\n")
         self._file.flush()
         if self._events:
             for name, value in row.items():
                 self._events.add_scalar(name, value, step)
+        if not show:
+            return
         line = "  ".join(f"{name} {value:.4g}" for name, value in row.items())
         if self._bar.disable:
             print(f"step {step}  {line}", flush=True)

@@ -6,12 +6,17 @@ import math
 from ml_collections import ConfigDict
 
 from nfnet_jax.errors import UserError
+from nfnet_jax.optim.sam import ascent_size
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Numbers of one run, in updates: the length, the warm-up, between evaluations."""
+    """Numbers of one run, in updates: the length, the warm-up, between evaluations.
 
+    `peak_rate` is the largest learning rate.
+    """
+
+    peak_rate: float
     steps: int
     steps_per_epoch: float
     warmup_steps: int
@@ -39,6 +44,7 @@ def make_plan(config: ConfigDict, train_examples: int, devices: int) -> Plan:
             f"{accumulate * devices}: {accumulate} microbatches "
             f"(optim.accumulate) on {devices} devices"
         )
+    _check_ascent(config, accumulate * devices)
     steps_per_epoch = train_examples / batch
     steps = config.train.steps or math.ceil(config.train.epochs * steps_per_epoch)
     warmup = min(
@@ -49,9 +55,36 @@ def make_plan(config: ConfigDict, train_examples: int, devices: int) -> Plan:
         return max(1, round(epochs * steps_per_epoch)) if epochs else steps
 
     return Plan(
+        peak_rate=peak_rate(config),
         steps=steps,
         steps_per_epoch=steps_per_epoch,
         warmup_steps=warmup,
         eval_every=every(config.eval.every_epochs),
         checkpoint_every=every(config.checkpoint.every_epochs),
     )
+
+
+def peak_rate(config: ConfigDict) -> float:
+    """The largest rate: learning_rate · batch_size / base_batch_size."""
+    batch = config.data.batch_size
+    base = config.optim.base_batch_size or batch
+    return config.optim.learning_rate * (batch / base)
+
+
+def differentiated_examples(config: ConfigDict) -> int:
+    """Examples of an update that gradients are computed of, SAM's ascent included."""
+    batch, sam = config.data.batch_size, config.optim.sam
+    return batch + (ascent_size(batch, sam.fraction) if sam.rho else 0)
+
+
+def _check_ascent(config: ConfigDict, parts: int) -> None:
+    """Raises UserError if SAM's share of the batch does not divide into `parts`."""
+    batch, fraction = config.data.batch_size, config.optim.sam.fraction
+    size = ascent_size(batch, fraction)
+    if config.optim.sam.rho and size % parts:
+        valid = max(1, round(size / parts)) * parts
+        raise UserError(
+            f"optim.sam.fraction is {fraction}, {size} of {batch} examples, expected a "
+            f"multiple of {parts} (optim.accumulate on all devices) such as {valid}; "
+            f"did you mean {valid / batch:.6g}?"
+        )

@@ -4,9 +4,11 @@ import math
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from nfnet_jax.errors import UserError
+from nfnet_jax.optim.ratios import layer_names
 from nfnet_jax.training.metrics import MetricWriter
 from nfnet_jax.training.setup import Run
 from nfnet_jax.training.step import Metrics
@@ -23,6 +25,8 @@ class Reporter:
         self._config, self._run, self._writer = config, run, writer
         self._interval: list[tuple[int, Metrics]] = []
         self._previous: list[tuple[int, Metrics]] = []
+        self._layers = layer_names(run.state.params)
+        self._ratios: tuple[int, np.ndarray] | None = None
 
     def add(self, step: int, metrics: Metrics) -> None:
         """Keeps the metrics of the update that made it `step` updates."""
@@ -51,7 +55,12 @@ class Reporter:
         for step, metrics in fetched:
             if not math.isfinite(metrics["loss"]):
                 raise UserError(self._divergence(step, metrics["loss"]))
+            ratios = metrics.pop("gradient_ratios", None)
+            if ratios is not None and np.isfinite(ratios).all():
+                self._ratios = (step, ratios)
         step = fetched[-1][0]
+        if self._ratios is not None:
+            self._write_ratios(*self._ratios)
         row = {
             f"train/{name}": float(sum(m[name] for _, m in fetched)) / len(fetched)
             for name in fetched[0][1]
@@ -59,6 +68,11 @@ class Reporter:
         row["learning_rate"] = float(self._run.schedule(step - 1))
         row["epoch"] = step / self._run.plan.steps_per_epoch
         self._writer.write(step, row)
+
+    def _write_ratios(self, step: int, ratios: np.ndarray) -> None:
+        names = [f"gradient_ratio/{layer}" for layer in self._layers]
+        row = dict(zip(names, ratios.tolist(), strict=True))
+        self._writer.write(step, row, show=False)
 
     def _divergence(self, step: int, loss: float) -> str:
         agc = self._config.optim.agc.clipping
@@ -70,5 +84,14 @@ class Reporter:
         rate = float(self._run.schedule(step - 1))
         return (
             f"step {step}: the loss is {loss}; likely cause: the learning rate, "
-            f"{rate:g} at that step, is too high; {remedy}"
+            f"{rate:g} at that step, is too high; {remedy}{self._largest_ratio()}"
+        )
+
+    def _largest_ratio(self) -> str:
+        if self._ratios is None:
+            return ""
+        step, ratios = self._ratios
+        return (
+            f"; the largest gradient / weight norm at step {step} was "
+            f"{ratios.max():.3g}, of {self._layers[ratios.argmax()]}"
         )

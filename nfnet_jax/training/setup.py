@@ -125,10 +125,12 @@ def set_up(
         )
     schedule = warmup_then(
         config.optim.schedule.name,
-        config.optim.learning_rate,
+        plan.peak_rate,
         plan.warmup_steps,
         plan.steps,
         config.optim.schedule.final_fraction,
+        config.optim.schedule.boundaries,
+        config.optim.schedule.factor,
     )
     optimizer = build_optimizer(config.optim, params, schedule)
     mesh = device_mesh()
@@ -151,9 +153,8 @@ def set_up(
             f"{config.model.name}: {count(params):,} parameters; {config.data.name}: "
             f"{len(dataset.train):,} training and {len(dataset.test):,} test images of "
             f"{dataset.image_shape}; {plan.steps} steps on {mesh.size} "
-            f"{jax.default_backend()} device(s)\n"
-            + started
-            + describe_groups(config.optim, params)
+            f"{jax.default_backend()} device(s), {config.optim.name} at a peak rate of "
+            f"{plan.peak_rate:g}\n" + started + describe_groups(config.optim, params)
         ),
     )
 

@@ -11,11 +11,13 @@ from ml_collections import ConfigDict
 from nfnet_jax.data.augment import finish, normalize
 from nfnet_jax.data.batches import Batches, run_keys
 from nfnet_jax.models.network import Network
-from nfnet_jax.optim.build import frozen_mask
+from nfnet_jax.optim.build import clipped_share, frozen_mask
 from nfnet_jax.optim.ema import update_ema
+from nfnet_jax.optim.ratios import gradient_ratios
 from nfnet_jax.optim.tree import keep_frozen
 from nfnet_jax.training.facts import DataFacts
 from nfnet_jax.training.sharding import split_batch
+from nfnet_jax.training.sharpness import sharpness_aware
 from nfnet_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -31,9 +33,11 @@ def make_train_step(
     """`step(state, fed) -> (state, metrics)`: draw, augment, differentiate, update.
 
     `fed` is what `batches.feed` gives for the batch number `state.step`. The state is
-    donated. Metrics are scalars of the batch: `loss` (the objective), `accuracy` (of
-    the most probable class of the target), `grad_norm` (before clipping). Frozen
-    parameters and their average keep every bit, and their gradients are not computed.
+    donated. Metrics are scalars of the batch: `loss` (the objective; with SAM, after
+    its ascent), `accuracy` (of the most probable class of the target), `grad_norm`
+    (before clipping) and, with AGC, `clip_fraction`; `gradient_ratios`, an array of all
+    layers, on request. Frozen parameters and their average keep every bit, and their
+    gradients are not computed.
     """
     keys, accumulate = run_keys(config.seed), config.optim.accumulate
     moments = facts.moments
@@ -85,6 +89,18 @@ def make_train_step(
         start = (jax.tree.map(jnp.zeros_like, params), zeros)
         return jax.lax.scan(add, (start, batch_stats), scanned)[0]
 
+    if config.optim.sam.rho:
+        gradients = sharpness_aware(gradients, config.optim.sam)
+
+    def observe(grads, params):
+        """Metrics of the gradients before they are clipped."""
+        metrics = {"grad_norm": optax.tree.norm(grads)}
+        if config.optim.agc.clipping:
+            metrics["clip_fraction"] = clipped_share(config.optim, grads, params)
+        if config.log.gradient_ratios:
+            metrics["gradient_ratios"] = gradient_ratios(grads, params)
+        return metrics
+
     def step(state: TrainState, fed: Any):
         images, targets = draw_batch(fed, state.step)
         key = jax.random.fold_in(keys.model, state.step)
@@ -99,7 +115,7 @@ def make_train_step(
         params = keep_frozen(params, state.params, frozen)
         ema = keep_frozen(ema, state.ema_params, frozen)
         new_state = TrainState(state.step + 1, params, ema, stats, opt_state)
-        return new_state, metrics | {"grad_norm": optax.tree.norm(grads)}
+        return new_state, metrics | observe(grads, state.params)
 
     return jax.jit(step, donate_argnums=0)
 

@@ -7,7 +7,7 @@ import pytest
 
 from nfnet_jax.config import base_config
 from nfnet_jax.errors import UserError
-from nfnet_jax.optim.build import build_optimizer, describe_groups
+from nfnet_jax.optim.build import OPTIMIZERS, build_optimizer, describe_groups
 from nfnet_jax.optim.ema import update_ema
 from nfnet_jax.optim.schedules import warmup_then
 
@@ -73,6 +73,30 @@ def test_a_pattern_that_matches_nothing_is_an_error(key, words):
         build_optimizer(config.optim, PARAMS, lambda step: 0.1)
 
 
+def test_clipping_before_a_sign_like_optimizer_is_warned_of():
+    config = base_config()
+    assert "warning" not in describe_groups(config.optim, PARAMS)
+    config.optim.name = "lamb"
+    warning = describe_groups(config.optim, PARAMS).splitlines()[-1]
+    assert "warning: optim.agc.clipping is 0.1 with optim.name 'lamb'" in warning
+    config.optim.agc.clipping = 0.0
+    assert "warning" not in describe_groups(config.optim, PARAMS)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_frozen_parameters_get_no_update_and_no_state(name):
+    config = base_config()
+    config.optim.name = name
+    config.optim.freeze = ("stem",)
+    config.optim.weight_decay = 0.5
+    optimizer = build_optimizer(config.optim, PARAMS, lambda step: 0.1)
+    state = optimizer.init(PARAMS)
+    assert not any(leaf.shape == (3, 2) for leaf in jax.tree.leaves(state))
+    updates, _ = optimizer.update(GRADS, state, PARAMS)
+    assert not np.any(updates["stem"]["kernel"]) and not np.any(updates["stem"]["bias"])
+    assert np.all(updates["head"]["classifier"]["kernel"])
+
+
 def test_ema_warms_up_and_then_follows_its_decay():
     ema, params = {"w": np.float32(1.0)}, {"w": np.float32(0.0)}
     assert update_ema(ema, params, 0, 0.9)["w"] == pytest.approx(0.1)
@@ -92,3 +116,18 @@ def test_schedules_at_their_landmarks(name, middle, last):
     np.testing.assert_allclose(schedule(59), 2 * middle, rtol=1e-6)
     np.testing.assert_allclose(schedule(109), 2 * last, rtol=1e-5)
     np.testing.assert_allclose(schedule(500), 2 * last, rtol=1e-5)
+
+
+def test_step_schedule_multiplies_at_its_boundaries():
+    schedule = warmup_then("step", 2.0, 1, 200, 0.0, (0.25, 0.5, 0.75), 0.1)
+    rates = {0: 1, 1: 2, 49: 2, 50: 0.2, 99: 0.2, 100: 0.02, 150: 0.002, 199: 0.002}
+    for step, rate in rates.items():
+        np.testing.assert_allclose(schedule(step), rate, rtol=1e-5, err_msg=str(step))
+
+
+def test_linear_decay_after_half_a_run_of_warmup_is_one_cycle():
+    schedule = warmup_then("linear", 1.0, 4, 8)
+    rates = [float(schedule(step)) for step in range(9)]
+    np.testing.assert_allclose(
+        rates, [0.2, 0.4, 0.6, 0.8, 1, 0.75, 0.5, 0.25, 0], atol=1e-6
+    )

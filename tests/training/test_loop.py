@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from nfnet_jax.errors import UserError
 from nfnet_jax.training import loop
 from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.evaluation import score_checkpoint
-from nfnet_jax.training.plan import make_plan
+from nfnet_jax.training.plan import differentiated_examples, make_plan
 from nfnet_jax.training.setup import set_up
 
 RESULT_KEYS = {
@@ -69,6 +70,7 @@ def test_metrics_are_rows_of_means_in_order(finished):
     train = [row for row in rows if "train/loss" in row]
     assert [row["step"] for row in train] == [8, 16, 24, 30]
     assert train[-1]["train/loss"] < train[0]["train/loss"]
+    assert all(0 <= row["train/clip_fraction"] <= 1 for row in train)
     assert rows[-1]["test/accuracy"] == result["test_accuracy"]
 
 
@@ -129,10 +131,43 @@ def stop_instead(config, run):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    config = small_config(**{"optim.agc.clipping": 0.0, "optim.learning_rate": 1e6})
-    with pytest.raises(UserError, match=r"step \d+: the loss is .*optim.agc.clipping"):
+    config = small_config(
+        **{
+            "optim.agc.clipping": 0.0,
+            "optim.learning_rate": 1e6,
+            "log.gradient_ratios": True,
+            "log.every_steps": 1,
+        }
+    )
+    with pytest.raises(UserError, match=r"step \d+: the loss is .*optim.agc") as error:
         loop.train(config, str(tmp_path / "run"))
     assert not (tmp_path / "run" / "result.json").exists()
+    with open(tmp_path / "run" / "metrics.jsonl") as file:
+        rows = [json.loads(line) for line in file]
+    ratios = [row for row in rows if "gradient_ratio/stem/kernel" in row]
+    assert ratios and not any("train/clip_fraction" in row for row in rows)
+    step, ratio, layer = re.search(
+        r"norm at step (\d+) was (\S+), of (\S+)", str(error.value)
+    ).groups()
+    assert f"gradient_ratio/{layer}" in ratios[0]
+    recorded = {row["step"]: row for row in ratios}
+    if int(step) in recorded:
+        largest = max(v for k, v in recorded[int(step)].items() if k != "step")
+        assert float(ratio) == pytest.approx(largest, rel=1e-2)
+
+
+def test_the_peak_rate_follows_the_batch_where_it_has_a_base():
+    config = small_config(**{"data.batch_size": 1024, "optim.learning_rate": 0.1})
+    assert make_plan(config, 5000, 1).peak_rate == 0.1
+    config.optim.base_batch_size = 256
+    assert make_plan(config, 5000, 1).peak_rate == 0.4
+
+
+def test_the_ascent_of_sam_counts_as_work():
+    config = small_config(**{"optim.sam.fraction": 0.25})
+    assert differentiated_examples(config) == 32
+    config.optim.sam.rho = 0.05
+    assert differentiated_examples(config) == 40
 
 
 def test_epochs_need_not_be_whole_batches():
