@@ -127,11 +127,29 @@ KEYS: dict[str, Key] = {
     "data.image_size": _number(
         int, "pixels of the side; unset: as stored (a folder needs it)", 1
     ),
+    "data.crop": _choice(
+        "training",
+        "of evaluation images that are resized: as in training, or a published form",
+        "training",
+        "resize_crop_32",
+        "crop_resize",
+    ),
     "data.batch_size": _number(128, "examples per update", 1),
     "data.eval_batch_size": _number(500, "examples per evaluation step", 1),
     "data.augment.crop_padding": _number(0, "pixels of mirrored padding around crops"),
     "data.augment.flip": _switch(False, "flip half of the images left to right"),
+    "data.augment.random_resized_crop": _switch(
+        False, "crops of 8-100 % of the area, aspect 3/4-4/3, resized"
+    ),
+    "data.augment.randaugment.layers": _number(0, "distortions of an image; 0: none"),
+    "data.augment.randaugment.magnitude": _number(
+        10, "of each distortion", 0, 20, open_high=False
+    ),
     "data.augment.cutout": _number(0, "side in pixels of the square set to the mean"),
+    "data.augment.erasing": _number(
+        0.0, "share of images with a rectangle set to the mean", 0, 1, open_high=False
+    ),
+    "data.augment.repeats": _number(1, "times in a row that an example is drawn", 1),
     "optim.learning_rate": _number(0.1, "peak, for a batch of data.batch_size"),
     "optim.momentum": _number(0.9, "of SGD", 0, 1),
     "optim.nesterov": _switch(True, "Nesterov's form of momentum"),
@@ -158,6 +176,10 @@ KEYS: dict[str, Key] = {
     "train.epochs": _number(10.0, "passes over the training split", open_low=True),
     "train.steps": _number(int, "updates; set: overrides train.epochs", 1),
     "train.label_smoothing": _number(0.0, "share spread over all classes", 0, 1),
+    "train.mixup": _number(
+        0.0, "parameter of the Beta distribution of MixUp's ratio; 0: no MixUp"
+    ),
+    "train.cutmix": _switch(False, "CutMix; with MixUp too, half of the batch each"),
     "train.dtype": _choice("float32", "of activations", "float32", "bfloat16"),
     "eval.every_epochs": _number(1.0, "between evaluations; 0: at the end only"),
     "checkpoint.every_epochs": _number(0.0, "between checkpoints; 0: at the end only"),

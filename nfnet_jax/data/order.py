@@ -45,6 +45,24 @@ def shuffled_indices(key: jax.Array, positions: jax.Array, size: int) -> jax.Arr
     )
 
 
+def drawn_positions(
+    positions: jax.Array, per_image: int, repeats: int
+) -> tuple[jax.Array, jax.Array]:
+    """What is drawn for the images at some positions of a run.
+
+    Image p is made of `per_image` draws, numbered from p · per_image. `repeats`
+    consecutive images are made of the same examples.
+
+    Returns:
+      The numbers of the draws, by which they are augmented, and their places in the
+      shuffled stream of examples: uint32 [N · per_image] each.
+    """
+    member = jnp.arange(per_image, dtype=jnp.uint32)
+    draws = positions[:, None] * per_image + member
+    places = positions[:, None] // repeats * per_image + member
+    return draws.reshape(-1), places.reshape(-1)
+
+
 def _hash(x: jax.Array) -> jax.Array:
     """The finalizer of MurmurHash3: every bit of the input flips half of the output."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)

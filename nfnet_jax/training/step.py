@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from nfnet_jax.data.augment import cutout, normalize, take_crops
-from nfnet_jax.data.order import shuffled_indices
+from nfnet_jax.data.augment import normalize, take_crops
+from nfnet_jax.data.finish import finish_batch
+from nfnet_jax.data.mixing import drawn_per_image
+from nfnet_jax.data.order import drawn_positions, shuffled_indices
 from nfnet_jax.models.network import Network
 from nfnet_jax.optim.build import frozen_mask
 from nfnet_jax.optim.ema import update_ema
@@ -19,33 +21,59 @@ from nfnet_jax.training.state import TrainState
 Metrics = dict[str, jax.Array]
 
 
+def make_draw_batch(
+    config: ConfigDict, num_classes: int
+) -> Callable[[jax.Array, DeviceData], tuple[jax.Array, jax.Array]]:
+    """`draw_batch(step, data) -> (images, targets)`, for use inside a jitted function.
+
+    Images [N, H, W, C] are what the network sees, in `config.train.dtype`; targets are
+    class probabilities float32 [N, num_classes] before label smoothing.
+    """
+    keys = jax.random.split(jax.random.key(config.seed), 4)
+    order_key, example_key, finish_key = keys[0], keys[1], keys[3]
+    batch_size = config.data.batch_size
+
+    def draw_batch(step, data):
+        positions = step.astype(jnp.uint32) * batch_size + jnp.arange(
+            batch_size, dtype=jnp.uint32
+        )
+        draws, places = drawn_positions(
+            positions, drawn_per_image(config.train), config.data.augment.repeats
+        )
+        indices = shuffled_indices(order_key, places, len(data.labels))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(example_key, draws)
+        uniform = jax.vmap(lambda key: jax.random.uniform(key, (5,)))(keys)
+        images = take_crops(data.images, indices, uniform, config.data.augment)
+        images, targets = finish_batch(
+            images,
+            data.labels[indices],
+            positions,
+            finish_key,
+            config,
+            num_classes,
+            data.mean,
+            data.std,
+        )
+        return split_batch(images.astype(config.train.dtype), targets)
+
+    return draw_batch
+
+
 def make_train_step(
     config: ConfigDict, model: Network, optimizer: optax.GradientTransformation
 ) -> Callable[[TrainState, DeviceData], tuple[TrainState, Metrics]]:
     """`step(state, data) -> (state, metrics)`: draw, augment, differentiate, update.
 
     The state is donated. Metrics are scalars of the batch: `loss` (the objective, with
-    label smoothing), `accuracy`, `grad_norm` (before clipping). Frozen parameters and
-    their average keep every bit, and their gradients are not computed.
+    label smoothing), `accuracy` (of mixed images: for the class with the larger share),
+    `grad_norm` (before clipping). Frozen parameters and their average keep every bit,
+    and their gradients are not computed.
     """
-    order_key, example_key, model_key = jax.random.split(jax.random.key(config.seed), 3)
-    batch_size, accumulate = config.data.batch_size, config.optim.accumulate
+    model_key = jax.random.split(jax.random.key(config.seed), 4)[2]
+    accumulate = config.optim.accumulate
+    draw_batch = make_draw_batch(config, model.spec.num_classes)
 
-    def draw_batch(step, data):
-        positions = step.astype(jnp.uint32) * batch_size + jnp.arange(
-            batch_size, dtype=jnp.uint32
-        )
-        indices = shuffled_indices(order_key, positions, len(data.labels))
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(example_key, positions)
-        draws = jax.vmap(lambda key: jax.random.uniform(key, (5,)))(keys)
-        augment = config.data.augment
-        images = take_crops(data.images, indices, draws, augment)
-        images = normalize(images, data.mean, data.std)
-        if augment.cutout:
-            images = cutout(images, draws[:, 3:], augment.cutout)
-        return split_batch(images.astype(config.train.dtype), data.labels[indices])
-
-    def objective(params, batch_stats, images, labels, key):
+    def objective(params, batch_stats, images, targets, key):
         frozen = frozen_mask(config.optim, params)
         params = keep_frozen(params, jax.lax.stop_gradient(params), frozen)
         logits, updated = model.apply(
@@ -55,19 +83,19 @@ def make_train_step(
             rngs={"dropout": key},
             mutable=["batch_stats"],
         )
-        targets = jax.nn.one_hot(labels, logits.shape[-1])
-        targets = optax.smooth_labels(targets, config.train.label_smoothing)
-        loss = optax.softmax_cross_entropy(logits, targets).mean()
-        metrics = {"loss": loss, "accuracy": jnp.mean(logits.argmax(-1) == labels)}
+        smooth = optax.smooth_labels(targets, config.train.label_smoothing)
+        loss = optax.softmax_cross_entropy(logits, smooth).mean()
+        correct = logits.argmax(-1) == targets.argmax(-1)
+        metrics = {"loss": loss, "accuracy": jnp.mean(correct)}
         return loss, (metrics, updated.get("batch_stats", {}))
 
     differentiate = jax.grad(objective, has_aux=True)
 
-    def gradients(params, batch_stats, images, labels, key):
+    def gradients(params, batch_stats, images, targets, key):
         """Mean gradients and metrics of the batch, and the statistics after it."""
         if accumulate == 1:
             grads, (metrics, stats) = differentiate(
-                params, batch_stats, images, labels, key
+                params, batch_stats, images, targets, key
             )
             return (grads, metrics), stats
 
@@ -79,7 +107,7 @@ def make_train_step(
             return (total, stats), None
 
         microbatches = jax.tree.map(
-            lambda x: x.reshape(accumulate, -1, *x.shape[1:]), (images, labels)
+            lambda x: x.reshape(accumulate, -1, *x.shape[1:]), (images, targets)
         )
         scanned = (*microbatches, jax.random.split(key, accumulate))
         zeros = {"loss": jnp.zeros(()), "accuracy": jnp.zeros(())}
@@ -87,10 +115,10 @@ def make_train_step(
         return jax.lax.scan(add, (start, batch_stats), scanned)[0]
 
     def step(state: TrainState, data: DeviceData):
-        images, labels = draw_batch(state.step, data)
+        images, targets = draw_batch(state.step, data)
         key = jax.random.fold_in(model_key, state.step)
         (grads, metrics), stats = gradients(
-            state.params, state.batch_stats, images, labels, key
+            state.params, state.batch_stats, images, targets, key
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
