@@ -83,12 +83,14 @@ def load_dataset(
     train_split: str = "train",
     eval_split: str = "test",
     image_size: int | None = None,
+    crop: str = "training",
 ) -> Dataset:
     """Loads the data set `digits`, `tfds:NAME` or `folder:PATH` into memory.
 
     `data_dir` is where a TFDS set is looked for first, and prepared if need be.
     `image_size` (pixels) resizes the shorter side and crops the centre square; None
-    keeps the native size, which a folder does not have.
+    keeps the native size, which a folder does not have. `crop`, one of
+    `preprocess.CROPS`, resizes and crops the test split in another way.
 
     Raises:
       UserError: unknown name or split, data that is absent, damaged, of differing image
@@ -99,6 +101,12 @@ def load_dataset(
         raise UserError(
             f"data.image_size is {image_size}, expected at least 1 or unset"
         )
+    if crop != "training" and (name == "digits" or image_size is None):
+        found = "data.name is 'digits'" if image_size else "data.image_size is unset"
+        raise UserError(
+            f"data.crop is {crop!r} and {found}, expected 'training': only images of a"
+            " TFDS set or a folder that are resized can be cropped otherwise"
+        )
     # Imported here: each source pulls in a library that the other does not need.
     if name == "digits":
         from nfnet_jax.data.digits import load_digits
@@ -108,11 +116,16 @@ def load_dataset(
         from nfnet_jax.data.folder import load_folder
 
         path = name.removeprefix("folder:")
-        return load_folder(path, train_split, eval_split, image_size)
+        return load_folder(path, train_split, eval_split, image_size, crop)
     from nfnet_jax.data.tfds_source import load_tfds
 
     return load_tfds(
-        name.removeprefix("tfds:"), data_dir, train_split, eval_split, image_size
+        name.removeprefix("tfds:"),
+        data_dir,
+        train_split,
+        eval_split,
+        image_size,
+        crop,
     )
 
 

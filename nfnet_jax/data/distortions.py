@@ -24,17 +24,15 @@ COVERED = 40
 _VALUES = np.arange(256)
 
 
-def blend_factor(level: float) -> float:
-    """How much of the image a blend shows; above 1 it extrapolates."""
-    return level * 1.8 + 0.1
+def blend(degenerate: jax.Array, image: jax.Array, level: float) -> jax.Array:
+    """degenerate + factor · (image − degenerate), clipped, the fraction dropped.
 
-
-def blend(degenerate: jax.Array, image: jax.Array, factor: float) -> jax.Array:
-    """degenerate + factor · (image − degenerate), clipped, the fraction dropped."""
-    if factor == 1:
-        return image.astype(jnp.uint8)
-    start = degenerate.astype(jnp.float32)
-    return _clip(start + factor * (image.astype(jnp.float32) - start))
+    The factor is 1.8 · level + 0.1; above 1 it extrapolates. Whole magnitudes make it a
+    whole number of fiftieths, so that nothing is rounded.
+    """
+    fiftieths = round(90 * level + 5)
+    start = degenerate.astype(jnp.int32)
+    return _clip((50 * start + fiftieths * (image.astype(jnp.int32) - start)) // 50)
 
 
 # --- Tables: pixel values after a distortion, uint8 [256] or [C, 256] ----------------
@@ -98,12 +96,12 @@ def _contrast(image: jax.Array, level: float) -> jax.Array:
     """
     pixels = image.shape[0] * image.shape[1]
     constant = jnp.full(256, min(pixels // 256, 255))
-    return blend(constant, jnp.asarray(_VALUES), blend_factor(level))
+    return blend(constant, jnp.asarray(_VALUES), level)
 
 
 def _brightness(image: jax.Array, level: float) -> jax.Array:
     """A blend with black."""
-    return blend(jnp.zeros(256), jnp.asarray(_VALUES), blend_factor(level))
+    return blend(jnp.zeros(256), jnp.asarray(_VALUES), level)
 
 
 def keep_values(image: jax.Array, level: float) -> jax.Array:
@@ -223,7 +221,7 @@ def color(image: jax.Array, level: float) -> jax.Array:
         return image
     red, green, blue = jnp.moveaxis(image.astype(jnp.int32), -1, 0)
     grey = (2989 * red + 5870 * green + 1140 * blue) * 511 // (10_000 * 510)
-    return blend(grey[..., None], image, blend_factor(level))
+    return blend(grey[..., None], image, level)
 
 
 def sharpness(image: jax.Array, level: float) -> jax.Array:
@@ -237,7 +235,7 @@ def sharpness(image: jax.Array, level: float) -> jax.Array:
     total = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * wide[1:-1, 1:-1]
     inner = (total // 13).astype(jnp.uint8)
     smooth = image.at[1 : height - 1, 1 : width - 1].set(inner)
-    return blend(smooth, image, blend_factor(level))
+    return blend(smooth, image, level)
 
 
 def cover(image: jax.Array, centre: jax.Array, level: float) -> jax.Array:

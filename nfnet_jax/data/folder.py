@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nfnet_jax.data.dataset import Dataset, Split, resize_and_crop
+from nfnet_jax.data.dataset import Dataset, Split
 from nfnet_jax.data.decoded_cache import DecodedCache
 from nfnet_jax.data.decoding import check_memory, map_blocks
 from nfnet_jax.data.images import open_image
+from nfnet_jax.data.preprocess import crop_to_size
 from nfnet_jax.errors import UserError, nearest
 
 EXTENSIONS = (
@@ -49,12 +50,17 @@ class _Listing:
 
 
 def load_folder(
-    path: str, train_split: str, eval_split: str, image_size: int | None
+    path: str,
+    train_split: str,
+    eval_split: str,
+    image_size: int | None,
+    crop: str = "training",
 ) -> Dataset:
     """Loads the images below the folder `path` into memory.
 
     Any mode and size: they become RGB, uint8 [N, image_size, image_size, 3], the
-    shorter side resized and the centre square cropped. Classes are the names of the
+    shorter side resized and the centre square cropped, those of the evaluation split by
+    the rule `crop` of `preprocess.CROPS`. Classes are the names of the
     directories, in alphabetical order; hidden files are passed over. Where a folder
     has no `test`, the split 'test' is its `validation` or `val`.
 
@@ -75,7 +81,10 @@ def load_folder(
         for key, name in (("train_split", train_split), ("eval_split", eval_split))
     ]
     class_names = _common_classes(root, listings)
-    readers = [_Reader(root, listing, image_size) for listing in listings]
+    readers = [
+        _Reader(root, listing, image_size, rule)
+        for listing, rule in zip(listings, ("training", crop), strict=True)
+    ]
     cached = [reader.cache.read(len(reader.listing)) for reader in readers]
     if any(split is None for split in cached):
         needed = sum(len(listing) for listing in listings) * image_size**2 * 3
@@ -221,6 +230,7 @@ class _Reader:
     root: Path
     listing: _Listing
     image_size: int
+    crop: str
 
     @property
     def cache(self) -> DecodedCache:
@@ -235,6 +245,7 @@ class _Reader:
             "classes": {name: len(i) for name, i in self.listing.classes.items()},
             "files": files,
             "image_size": self.image_size,
+            "crop": self.crop,
         }
         readable = f"{self.root.absolute().name}-{self.listing.name}"
         return DecodedCache(f"folder:{self.root}", readable, identity)
@@ -250,7 +261,7 @@ class _Reader:
             indices = range(start, min(start + _IMAGES_PER_READ, len(paths)))
             for index in indices:
                 image = open_image(self.root / paths[index])
-                pixels[index] = resize_and_crop(image, self.image_size)
+                pixels[index] = crop_to_size(image, self.crop, self.image_size)
             return len(indices)
 
         description = f"decoding {self.root.name} {self.listing.name}"

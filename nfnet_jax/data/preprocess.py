@@ -106,6 +106,14 @@ CROPS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
 """The rules by name."""
 
 
+def crop_to_size(image: np.ndarray, crop: str, size: int) -> np.ndarray:
+    """By one of `CROPS`, rounded: uint8 [H, W, C] -> uint8 [size, size, C]."""
+    square = CROPS[crop](image, size)
+    if square.dtype == np.uint8:
+        return square
+    return np.clip(np.rint(square), 0, 255).astype(np.uint8)
+
+
 def bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """TensorFlow 2's bicubic resize without antialiasing, to the last table entry.
 

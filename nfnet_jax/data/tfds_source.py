@@ -22,9 +22,10 @@ from tensorflow_datasets.core import file_adapters, naming, read_only_builder
 from tensorflow_datasets.core import registered as registry
 
 from nfnet_jax.data import cifar
-from nfnet_jax.data.dataset import Dataset, Split, resize_and_crop
+from nfnet_jax.data.dataset import Dataset, Split
 from nfnet_jax.data.decoded_cache import DecodedCache
 from nfnet_jax.data.decoding import check_memory, map_blocks
+from nfnet_jax.data.preprocess import crop_to_size
 from nfnet_jax.errors import UserError, nearest
 
 _IMAGE_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -39,11 +40,13 @@ def load_tfds(
     train_split: str,
     eval_split: str,
     image_size: int | None,
+    crop: str = "training",
 ) -> Dataset:
     """Loads a TFDS set such as `cifar10` or `imagenette/160px:1.0.0` into memory.
 
     Splits may be sliced ('train[:90%]'). Images are uint8 [N, H, W, C] of the native
-    size, or [N, image_size, image_size, C]; grey images have C = 1.
+    size, or [N, image_size, image_size, C]; grey images have C = 1. `crop`, one of
+    `preprocess.CROPS`, is how those of the evaluation split are resized.
 
     Raises:
       UserError: the set or split is unknown, absent, damaged, holds no images with
@@ -54,8 +57,8 @@ def load_tfds(
     _check_split("train_split", train_split, builder)
     _check_split("eval_split", eval_split, builder)
     readers = [
-        _SplitReader(name, builder, split, image_key, label_key, image_size)
-        for split in (train_split, eval_split)
+        _SplitReader(name, builder, split, image_key, label_key, image_size, rule)
+        for split, rule in ((train_split, "training"), (eval_split, crop))
     ]
     cached = [reader.read_cache() for reader in readers]
     if any(split is None for split in cached):
@@ -279,6 +282,7 @@ class _SplitReader:
     image_key: str
     label_key: str
     image_size: int | None
+    crop: str
 
     def __len__(self) -> int:
         return self.builder.info.splits[self.split].num_examples
@@ -322,7 +326,7 @@ class _SplitReader:
         pixels = np.asarray(image).reshape(image.height, image.width, channels)
         if self.image_size is None:
             return pixels
-        return resize_and_crop(pixels, self.image_size)
+        return crop_to_size(pixels, self.crop, self.image_size)
 
     def decode_and_cache(self) -> Split:
         """Decodes every record, and stores the arrays for the next time."""
@@ -365,6 +369,7 @@ class _SplitReader:
             "set": full_name,
             "split": self.split,
             "image_size": self.image_size,
+            "crop": self.crop,
             "features": [self.image_key, self.label_key],
             "dataset_info": hashlib.sha256(info_file.read_bytes()).hexdigest(),
         }

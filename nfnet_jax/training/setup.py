@@ -65,6 +65,7 @@ def load_config_dataset(config: ConfigDict) -> Dataset:
         train_split=config.data.train_split,
         eval_split=config.data.eval_split,
         image_size=config.data.image_size,
+        crop=config.data.crop,
     )
     classes = config.model.num_classes
     if classes and classes < dataset.num_classes:
@@ -90,7 +91,7 @@ def set_up(
         weights.
     """
     dataset = load_config_dataset(config)
-    _check_augmentation(config, dataset.image_shape)
+    check_augmentation(config, dataset.image_shape)
     if pretrained:
         _check_channels(config, dataset, len(pretrained.mean))
     plan = make_plan(config, len(dataset.train), jax.device_count())
@@ -153,9 +154,20 @@ def _check_channels(config: ConfigDict, dataset: Dataset, channels: int) -> None
         )
 
 
-def _check_augmentation(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
+def check_augmentation(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
+    """Raises UserError where images of `image_shape` cannot be augmented as asked."""
     side = min(image_shape[:2])
     augment = config.data.augment
+    if augment.crop_padding and augment.random_resized_crop:
+        raise UserError(
+            f"data.augment.crop_padding is {augment.crop_padding}, expected 0 beside "
+            "data.augment.random_resized_crop"
+        )
+    if augment.randaugment.layers and image_shape[-1] not in (1, 3):
+        raise UserError(
+            f"data.augment.randaugment.layers is {augment.randaugment.layers}, "
+            f"expected 0 for images of {image_shape[-1]} channels, not 1 or 3"
+        )
     if augment.crop_padding >= side:
         raise UserError(
             f"data.augment.crop_padding is {augment.crop_padding}, expected less than "

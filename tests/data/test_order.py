@@ -1,10 +1,11 @@
 """Every epoch is a permutation, and looks like a random one."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nfnet_jax.data.order import shuffled_indices
+from nfnet_jax.data.order import drawn_positions, shuffled_indices
 
 
 def epochs(size, count, seed=0):
@@ -43,3 +44,18 @@ def test_neighbours_are_independent():
     order = epochs(4096, 1)[0].astype(float)
     assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < 0.05
     assert abs(np.corrcoef(order, np.arange(4096))[0, 1]) < 0.05
+
+
+def test_every_image_draws_its_own_examples_from_a_place_of_its_own():
+    positions = jnp.arange(7, 10, dtype=jnp.uint32)
+    draws, places = drawn_positions(positions, 2, 1)
+    assert draws.tolist() == places.tolist() == [14, 15, 16, 17, 18, 19]
+    draws, places = drawn_positions(positions, 1, 1)
+    assert draws.tolist() == places.tolist() == [7, 8, 9]
+
+
+def test_repeated_examples_are_drawn_in_a_row_and_augmented_each_for_itself():
+    positions = jnp.arange(6, dtype=jnp.uint32)
+    draws, places = drawn_positions(positions, 2, 3)
+    assert draws.tolist() == list(range(12))
+    assert places.tolist() == [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3]

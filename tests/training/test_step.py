@@ -17,7 +17,11 @@ from nfnet_jax.models.registry import create_model
 from nfnet_jax.optim.build import build_optimizer
 from nfnet_jax.training.sharding import DeviceData
 from nfnet_jax.training.state import init_state, init_variables
-from nfnet_jax.training.step import make_eval_step, make_train_step
+from nfnet_jax.training.step import (
+    make_draw_batch,
+    make_eval_step,
+    make_train_step,
+)
 
 RNG = np.random.RandomState(0)
 DATA = DeviceData(
@@ -54,6 +58,51 @@ def test_a_batch_can_be_learned_by_heart():
     assert float(metrics["loss"]) < 0.1
     sums = make_eval_step(config, model)({"params": state.params}, DATA, 0)
     assert int(sums["correct"]) == 48
+
+
+EVERYTHING = {
+    "train.mixup": 0.2,
+    "train.cutmix": True,
+    "data.augment.randaugment.layers": 2,
+    "data.augment.random_resized_crop": True,
+    "data.augment.flip": True,
+    "data.augment.erasing": 0.5,
+}
+
+
+def test_an_images_fate_depends_on_its_position_alone():
+    """Two batches of 8 are the batch of 16 at the same positions, bit for bit."""
+    batches = {}
+    for size in (8, 16):
+        config = setup(**EVERYTHING, **{"data.batch_size": size})[0]
+        draw = jax.jit(make_draw_batch(config, 10))
+        batches[size] = [draw(jnp.array(step), DATA) for step in range(16 // size)]
+    for i in range(2):
+        parts = [batch[i] for batch in batches[8]]
+        np.testing.assert_array_equal(np.concatenate(parts), batches[16][0][i])
+
+
+def test_targets_are_mixed_and_the_loss_is_of_them():
+    changes = {"train.cutmix": True, "train.label_smoothing": 0.1}
+    config, model, step, state = setup(**changes)
+    images, targets = make_draw_batch(config, 10)(jnp.array(0), DATA)
+    targets = np.asarray(targets, float)
+    np.testing.assert_allclose(targets.sum(1), 1, atol=1e-6)
+    assert np.mean((targets > 0.01).sum(1) == 2) > 0.5
+    logits = np.asarray(model.apply({"params": state.params}, images), float)
+    smooth = 0.9 * targets + 0.01
+    log_sums = np.log(np.exp(logits).sum(1, keepdims=True))
+    expected = (smooth * (log_sums - logits)).sum(1).mean()
+    _, metrics = step(state, DATA)
+    assert float(metrics["loss"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_epoch_of_pairs_shows_every_example_once():
+    labels = jnp.arange(48, dtype=jnp.int32)
+    data = DATA._replace(labels=labels)
+    config = setup(**{"train.mixup": 1.0, "data.batch_size": 24})[0]
+    _, targets = make_draw_batch(config, 48)(jnp.array(0), data)
+    assert np.all(np.asarray(targets).sum(0) > 0)
 
 
 def test_microbatches_give_the_update_of_the_whole_batch():
@@ -115,10 +164,12 @@ def test_evaluation_counts_every_example_once():
 
 
 PROGRAM = """
-import json, jax, numpy as np
-from tests_training_step import DATA, setup
+import json, sys, jax, numpy as np
+from tests_training_step import DATA, EVERYTHING, setup
+crops = {"data.augment.crop_padding": 2}
+changes = EVERYTHING if sys.argv[1] == "everything" else crops
 from nfnet_jax.training.sharding import device_mesh, replicate
-_, _, step, state = setup(**{"data.augment.crop_padding": 2})
+_, _, step, state = setup(**changes)
 mesh = device_mesh()
 state, data = replicate(state, mesh), replicate(DATA, mesh)
 for _ in range(2):
@@ -128,7 +179,8 @@ print(json.dumps([float(metrics["loss"]), *sums]))
 """
 
 
-def test_the_result_does_not_depend_on_the_number_of_devices(tmp_path):
+@pytest.mark.parametrize("augmentation", ["crops", "everything"])
+def test_the_result_does_not_depend_on_the_number_of_devices(augmentation, tmp_path):
     (tmp_path / "tests_training_step.py").symlink_to(os.path.abspath(__file__))
     results = []
     for devices in (1, 4):
@@ -137,7 +189,7 @@ def test_the_result_does_not_depend_on_the_number_of_devices(tmp_path):
             "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
         }
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM],
+            [sys.executable, "-c", PROGRAM, augmentation],
             env=environment,
             capture_output=True,
             text=True,
