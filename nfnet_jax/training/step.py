@@ -43,10 +43,11 @@ def make_draw_batch(
         indices = shuffled_indices(order_key, places, len(data.labels))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(example_key, draws)
         uniform = jax.vmap(lambda key: jax.random.uniform(key, (5,)))(keys)
-        images = take_crops(data.images, indices, uniform, config.data.augment)
+        crops = take_crops(data.images, indices, uniform, config.data.augment)
+        crops, labels, positions = split_batch(crops, data.labels[indices], positions)
         images, targets = finish_batch(
-            images,
-            data.labels[indices],
+            crops,
+            labels,
             positions,
             finish_key,
             config,
