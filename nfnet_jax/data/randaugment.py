@@ -19,12 +19,10 @@ DISTORTIONS = (
     "AutoContrast Equalize Invert Rotate Posterize Solarize Color Contrast Brightness "
     "Sharpness ShearX ShearY TranslateX TranslateY Cutout SolarizeAdd"
 ).split()
-MAX_MAGNITUDE = 20
-"""Posterize keeps all eight bits there, and has no meaning above."""
 
 
 def rand_augment(
-    images: jax.Array, keys: jax.Array, layers: int, magnitude: float
+    images: jax.Array, keys: jax.Array, layers: int, magnitude: int
 ) -> jax.Array:
     """Distorts every image `layers` times.
 
@@ -32,7 +30,7 @@ def rand_augment(
       images: uint8 [N, H, W, C] with C of 1 or 3.
       keys: one for each image [N]; nothing else is random.
       layers: how many distortions follow each other.
-      magnitude: of all of them, 0 … `MAX_MAGNITUDE`.
+      magnitude: of all of them, 0 … 20; there Posterize keeps all eight bits.
 
     Returns:
       uint8 [N, H, W, C].
@@ -65,7 +63,7 @@ def distort(
     choice: jax.Array,
     sign: jax.Array,
     centre: jax.Array,
-    magnitude: float,
+    magnitude: int,
 ) -> jax.Array:
     """Applies `DISTORTIONS[choice]` to one image, uint8 [H, W, C].
 
