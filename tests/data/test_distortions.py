@@ -18,7 +18,7 @@ REFERENCE = dict(
 IMAGE = REFERENCE.pop("image")
 # The published code drops the fraction of what float32 has rounded, and may so come out
 # a count beside the exact value; sharpness multiplies that count by up to 1.8.
-LOWER = {"AutoContrast": 1, "Color": 1, "Sharpness": 2}
+LOWER = {"AutoContrast": 1, "Sharpness": 2}
 
 
 @functools.partial(jax.jit, static_argnames="magnitude")
@@ -38,7 +38,7 @@ def test_as_the_published_code(key):
     result = apply(name, IMAGE, int(magnitude), 1 if sign == "plus" else -1)
     difference = np.abs(result - REFERENCE[key])
     assert difference.max() <= LOWER.get(name, 0)
-    assert np.mean(difference > 0) < 0.005
+    assert np.mean(difference > 0) < 0.002
 
 
 def test_the_published_outputs_are_of_all_distortions_but_the_random_one():
