@@ -153,7 +153,7 @@ KEYS: dict[str, Key] = {
         "auto",
         "memory: decoded, on the devices; stream: decoded by workers as it is needed; "
         "auto: memory where a quarter of the machine's and of a device's is enough, "
-        "and random_resized_crop is off",
+        "unless resized images are to be cropped by random_resized_crop",
         "auto",
         "memory",
         "stream",
@@ -165,7 +165,7 @@ KEYS: dict[str, Key] = {
         0.01, "share of a split whose images may be broken", 0, 1
     ),
     "data.augment.random_resized_crop": _switch(
-        False, "crops of 8 to 100 % of the area, resized; needs the stream loader"
+        False, "crops of 8 to 100 % of the area, aspect 3/4 to 4/3, resized"
     ),
     "data.augment.repeats": _number(1, "times that an example is drawn in a row", 1),
     "data.augment.crop_padding": _number(0, "pixels of mirrored padding around crops"),
@@ -175,6 +175,9 @@ KEYS: dict[str, Key] = {
         10, "of each distortion", 0, 20, open_high=False
     ),
     "data.augment.cutout": _number(0, "side in pixels of the square set to the mean"),
+    "data.augment.erasing": _number(
+        0.0, "share of images with a rectangle set to the mean", 0, 1, open_high=False
+    ),
     "optim.name": _choice("sgd", "update rule", "sgd", "adamw", "lamb"),
     "optim.learning_rate": _number(0.1, "peak, for a batch of optim.base_batch_size"),
     "optim.base_batch_size": _number(

@@ -11,7 +11,7 @@ import pytest
 import nfnet_jax
 
 PACKAGE = pathlib.Path(nfnet_jax.__file__).parent
-ENTRY_POINTS = ("train", "evaluate", "predict", "export")
+ENTRY_POINTS = ("train", "evaluate", "predict", "export", "data/__main__")
 UPPER = ("training", "analysis", "interop")
 LOWER = ("models", "optim", "data")
 LEAVES = {"errors", "cache", "download", "host_memory"}
@@ -52,7 +52,8 @@ def imported_parts(path: pathlib.Path) -> set[str]:
 
 
 def part_of(path: pathlib.Path) -> str:
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+    name = path.relative_to(PACKAGE).with_suffix("").as_posix()
+    return name if name in ENTRY_POINTS else name.split("/")[0]
 
 
 def test_every_part_has_a_rule():

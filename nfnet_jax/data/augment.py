@@ -1,40 +1,14 @@
-"""Augmentation inside the compiled step: shifted crops, flips, cutout."""
+"""Augmentation inside the compiled step: crops, flips, cutout, random erasing."""
 
 import jax
 import jax.numpy as jnp
-import optax
 from ml_collections import ConfigDict
 
-from nfnet_jax.data.batches import Batch, example_keys
+from nfnet_jax.data.crop import crop_box, resize_crops
+from nfnet_jax.data.windows import window
 
-
-def finish(
-    batch: Batch,
-    key: jax.Array,
-    config: ConfigDict,
-    moments: tuple[jax.Array, jax.Array],
-    num_classes: int,
-) -> tuple[jax.Array, jax.Array]:
-    """From crops to what the network is trained on.
-
-    Args:
-      batch: of either loader.
-      key: of the run; each example's is folded from its position.
-      config: the whole config.
-      moments: mean and standard deviation, float32 [C], of pixels scaled to [0, 1].
-      num_classes: of the network.
-
-    Returns:
-      images float32 [N, H, W, C], and targets float32 [N, num_classes]: a distribution
-      over the classes.
-    """
-    images = normalize(batch.images, *moments)
-    if size := config.data.augment.cutout:
-        keys = example_keys(key, batch.positions)
-        draws = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
-        images = cutout(images, draws, size)
-    targets = jax.nn.one_hot(batch.labels, num_classes)
-    return images, optax.smooth_labels(targets, config.train.label_smoothing)
+ERASED_AREA = (0.02, 1 / 3)
+ERASED_ASPECT = (0.3, 1 / 0.3)
 
 
 def normalize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
@@ -45,7 +19,7 @@ def normalize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
 def take_crops(
     images: jax.Array, indices: jax.Array, draws: jax.Array, config: ConfigDict
 ) -> jax.Array:
-    """Shifted and flipped views of some images, in one gather.
+    """Crops of some images, flipped or not.
 
     A crop with `config.crop_padding` pixels of mirrored padding, and a horizontal flip,
     only change which pixel is read, so the padded images are never made.
@@ -53,13 +27,19 @@ def take_crops(
     Args:
       images: the data set [M, H, W, C].
       indices: examples to take [N].
-      draws: uniform numbers in [0, 1), [N, 3] for row shift, column shift and flip.
+      draws: uniform numbers in [0, 1), [N, 5] for row, column, flip, and of resized
+        crops aspect and height.
       config: `config.data.augment`.
 
     Returns:
       [N, H, W, C] of the images' dtype.
     """
     height, width = images.shape[1:3]
+    if config.random_resized_crop:
+        box = crop_box(draws[:, (0, 1, 3, 4)], height, width)
+        crops = resize_crops(images[indices], box)
+        flipped = config.flip & (draws[:, 2] < 0.5)
+        return jnp.where(flipped[:, None, None, None], crops[:, :, ::-1], crops)
     rows = _shifted(height, draws[:, 0], config.crop_padding)
     columns = _shifted(width, draws[:, 1], config.crop_padding)
     if config.flip:
@@ -73,11 +53,42 @@ def cutout(images: jax.Array, draws: jax.Array, size: int) -> jax.Array:
 
     `images` are normalized, so zero is the mean; `draws` are uniform [N, 2].
     """
-    masked = [
-        _in_window(images.shape[axis], draws[:, axis - 1], size) for axis in (1, 2)
-    ]
-    hole = masked[0][:, :, None, None] & masked[1][:, None, :, None]
-    return jnp.where(hole, 0, images)
+
+    def hole(draw):
+        shape = images.shape[1:3]
+        start = jnp.floor(draw * jnp.array(shape)).astype(jnp.int32) - size // 2
+        return window(shape, *start, *(start + size))
+
+    return jnp.where(jax.vmap(hole)(draws)[..., None], 0, images)
+
+
+def erase(images: jax.Array, draws: jax.Array, probability: float) -> jax.Array:
+    """Random erasing (Zhong et al. 2017, arXiv 1708.04896): a rectangle set to 0.
+
+    Its area is uniform between 2 % and a third of the image, the logarithm of its
+    aspect uniform between those of 0.3 and 1 / 0.3; it lies anywhere within the image.
+
+    Args:
+      images: normalized [N, H, W, C], so zero is the mean.
+      draws: uniform numbers in [0, 1), [N, 5] for whether, area, aspect, row, column.
+      probability: of an image to be changed.
+    """
+    holes = jax.vmap(erased_window, (0, None))(draws[:, 1:], images.shape[1:3])
+    holes &= (draws[:, 0] < probability)[:, None, None]
+    return jnp.where(holes[..., None], 0, images)
+
+
+def erased_window(draws: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """The rectangle of `erase`, bool [H, W], from its last four draws."""
+    low, high = jnp.array(ERASED_AREA)
+    area = (low + (high - low) * draws[0]) * shape[0] * shape[1]
+    low, high = jnp.log(jnp.array(ERASED_ASPECT))
+    aspect = jnp.exp(low + (high - low) * draws[1])
+    limits = jnp.array(shape)
+    sides = jnp.round(jnp.sqrt(jnp.stack([area * aspect, area / aspect])))
+    sides = jnp.clip(sides.astype(jnp.int32), 1, limits)
+    start = jnp.floor(draws[2:] * (limits - sides + 1)).astype(jnp.int32)
+    return window(shape, *start, *(start + sides))
 
 
 def _shifted(size: int, draw: jax.Array, padding: int) -> jax.Array:
@@ -85,9 +96,3 @@ def _shifted(size: int, draw: jax.Array, padding: int) -> jax.Array:
     shift = jnp.floor(draw * (2 * padding + 1)).astype(jnp.int32) - padding
     index = jnp.abs(jnp.arange(size) + shift[:, None])
     return (size - 1) - jnp.abs((size - 1) - index)
-
-
-def _in_window(size: int, draw: jax.Array, window: int) -> jax.Array:
-    start = jnp.floor(draw * size).astype(jnp.int32)[:, None] - window // 2
-    index = jnp.arange(size)
-    return (index >= start) & (index < start + window)

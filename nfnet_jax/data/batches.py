@@ -15,11 +15,11 @@ import jax.numpy as jnp
 class Batch(NamedTuple):
     """Examples on the devices, cropped but not normalized.
 
-    images: uint8 [N, H, W, C].
-    labels: int32 [N]; -1 where there is no example, as after the last one of an
+    images: uint8 [N · d, H, W, C], d images drawn for each of the batch, see `mixing`.
+    labels: int32 [N · d]; -1 where there is no example, as after the last one of an
       evaluation.
-    positions: uint32 [N], counted from the start of training; randomness is keyed by
-      them.
+    positions: of the batch, uint32 [N], counted from the start of training; randomness
+      is keyed by them.
     """
 
     images: jax.Array

@@ -56,9 +56,9 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training and a test split of the same image shape and the same classes.
+    """A training and a test split of the same classes and number of channels.
 
-    Both are in memory, or both encoded.
+    Both are in memory, or both encoded. `image_shape` is that of the training images.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of one image."""
+        """(H, W, C) of one training image."""
         return self.train.image_shape
 
     @property
@@ -111,6 +111,8 @@ def load_dataset(
     train_split: str = "train",
     eval_split: str = "test",
     image_size: int | None = None,
+    eval_image_size: int | None = None,
+    crop: str = "training",
     loader: str = "memory",
     max_bad_fraction: float = 0.01,
 ) -> Dataset:
@@ -123,6 +125,8 @@ def load_dataset(
       eval_split: what to evaluate on.
       image_size: in pixels; the shorter side is resized to it and the centre square
         cropped. None keeps the native size, which a folder does not have.
+      eval_image_size: of the images to evaluate on; None: `image_size`.
+      crop: how those are resized and cropped, one of `preprocess.CROPS`.
       loader: `memory` decodes both splits now; `stream` leaves them encoded; `auto`
         decodes what takes at most a quarter of the machine's and of a device's memory.
       max_bad_fraction: of a split; so many images may be broken and are left out.
@@ -137,6 +141,8 @@ def load_dataset(
             f"data.image_size is {image_size}, expected at least 1 or unset"
         )
     dataset = _open(name, data_dir, train_split, eval_split, image_size)
+    if crop != "training" or eval_image_size is not None:
+        dataset = _evaluated_by(dataset, crop, eval_image_size)
     if loader == "stream" or (loader == "auto" and _is_large(dataset)):
         return encoded(dataset)
     dataset = _in_memory(dataset)
@@ -165,6 +171,21 @@ def _open(name, data_dir, train_split, eval_split, image_size) -> Dataset:
     return open_tfds(
         name.removeprefix("tfds:"), data_dir, train_split, eval_split, image_size
     )
+
+
+def _evaluated_by(dataset: Dataset, crop: str, size: int | None) -> Dataset:
+    """The same set, whose test images are resized and cropped in their own way."""
+    test = dataset.test
+    if not isinstance(test, EncodedSplit) or not test.resize:
+        key, value = ("crop", crop) if size is None else ("eval_image_size", size)
+        raise UserError(
+            f"data.{key} is {value!r}, and images of {dataset.name} are not resized: "
+            "set data.image_size of a TFDS set or a folder, or leave it out"
+        )
+    height, _, channels = test.image_shape
+    shape = (size or height, size or height, channels)
+    test = dataclasses.replace(test, crop=crop, image_shape=shape)
+    return dataclasses.replace(dataset, test=test)
 
 
 def _is_large(dataset: Dataset) -> bool:

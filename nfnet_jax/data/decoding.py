@@ -8,9 +8,10 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from nfnet_jax.data.dataset import Dataset, Split, resize_and_crop
+from nfnet_jax.data.dataset import Dataset, Split
 from nfnet_jax.data.decoded_cache import DecodedCache
 from nfnet_jax.data.images import decode_image
+from nfnet_jax.data.preprocess import crop_to_size
 from nfnet_jax.data.source import BadImage, Encoded, EncodedSplit
 from nfnet_jax.errors import UserError
 
@@ -60,8 +61,14 @@ def decode(split: EncodedSplit, encoded: Encoded) -> np.ndarray:
     return decode_image(encoded, split.source.channels)
 
 
-def check_shape(split: EncodedSplit, image: np.ndarray) -> np.ndarray:
-    """The image; UserError where it has not the shape that all should have."""
+def fit(split: EncodedSplit, image: np.ndarray) -> np.ndarray:
+    """The image resized and cropped where `split.resize` says so.
+
+    Raises:
+      UserError: it has not the shape that all should have.
+    """
+    if split.resize:
+        return crop_to_size(image, split.crop, split.image_shape[0])
     if image.shape != split.image_shape:
         found, expected = image.shape, split.image_shape
         raise UserError(
@@ -98,6 +105,7 @@ def _cache(name: str, split: EncodedSplit) -> DecodedCache:
         "format": _CACHE_FORMAT,
         "shape": split.image_shape,
         "resize": split.resize,
+        "crop": split.crop,
         **split.source.identity(),
     }
     return DecodedCache(name, split.name, identity)
@@ -123,9 +131,7 @@ def _decode_all(split: EncodedSplit) -> Split:
             except BadImage as error:
                 skipped[index] = str(error)
                 continue
-            if split.resize:
-                image = resize_and_crop(image, split.image_shape[0])
-            images[index] = check_shape(split, image)
+            images[index] = fit(split, image)
         return len(indices)
 
     _map_blocks(fill, len(split), f"decoding {split.name}")

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nfnet_jax.data.dataset import resize_and_crop
-from nfnet_jax.data.decoding import check_shape, decode
+from nfnet_jax.data.decoding import decode, fit
 from nfnet_jax.data.order import HostOrder
 from nfnet_jax.data.random_crop import crop_draws, random_resized_crop
 from nfnet_jax.data.source import BadImage, EncodedSplit
@@ -17,10 +16,8 @@ _PIECE = 64
 
 
 def center_crop(image: np.ndarray, split: EncodedSplit, position: int) -> np.ndarray:
-    """The shorter side resized, the centre square cropped."""
-    if split.resize:
-        image = resize_and_crop(image, split.image_shape[0])
-    return check_shape(split, image)
+    """The image resized and cropped by the rule of the split."""
+    return fit(split, image)
 
 
 def random_crop(
@@ -35,10 +32,11 @@ def random_crop(
 class HostBatches:
     """The batches of a split, in pieces that workers decode side by side.
 
-    size: examples of a batch on all processes together.
+    size: images drawn for a batch on all processes together.
     crop: `crop(image, split, position)` -> uint8 of the split's `image_shape`.
     order: of training; None for evaluation, one pass in the order of the split.
-    repeats: how often each example is drawn in a row.
+    repeats: how often the same examples are drawn in a row.
+    per_image: how many are drawn for one image of the batch.
     allowed_bad: so many broken images in a row are replaced by those that follow them;
       in an evaluation none is.
     process, processes: which rows of each batch are made here.
@@ -49,6 +47,7 @@ class HostBatches:
     crop: Callable[[np.ndarray, EncodedSplit, int], np.ndarray]
     order: HostOrder | None = None
     repeats: int = 1
+    per_image: int = 1
     allowed_bad: int = 0
     process: int = 0
     processes: int = 1
@@ -76,7 +75,8 @@ class HostBatches:
     def indices(self, positions: np.ndarray) -> np.ndarray:
         """Examples at the positions, int64; in an evaluation, -1 after the last."""
         if self.order is not None:
-            return self.order(positions // self.repeats)
+            images, members = np.divmod(positions, self.per_image)
+            return self.order(images // self.repeats * self.per_image + members)
         return np.where(positions < len(self.split), positions, -1)
 
     def piece(self, number: int) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from nfnet_jax.errors import UserError
 
 
 def choose_loader(config: ConfigDict) -> str:
-    """`config.data.loader`; for random-resized crops `stream` instead of `auto`."""
+    """`config.data.loader`; `stream` instead of `auto` for random-resized crops of
+    images that the memory loader would have resized before."""
     loader = config.data.loader
-    crops = config.data.augment.random_resized_crop
+    crops = config.data.augment.random_resized_crop and config.data.image_size
     return "stream" if loader == "auto" and crops else loader
 
 
@@ -42,20 +43,13 @@ def evaluation_batches(
 
 
 def check_loader(config: ConfigDict) -> None:
-    """Checks what `config.data` says of loader and crops together.
+    """Checks what `config.data` says of crops.
 
     Raises:
-      UserError: a crop that the loader does not have, or two crops.
+      UserError: two of them.
     """
     augment = config.data.augment
-    if not augment.random_resized_crop:
-        return
-    if config.data.loader == "memory":
-        raise UserError(
-            "data.augment.random_resized_crop is True and data.loader is 'memory', "
-            "expected 'stream' or 'auto'"
-        )
-    if augment.crop_padding:
+    if augment.random_resized_crop and augment.crop_padding:
         raise UserError(
             f"data.augment.crop_padding is {augment.crop_padding} and "
             "data.augment.random_resized_crop is True, expected only one crop"
@@ -65,8 +59,9 @@ def check_loader(config: ConfigDict) -> None:
 def check_shape(config: ConfigDict, dataset: Dataset) -> None:
     """Raises UserError where a crop does not fit the images of `dataset`."""
     height, width, _ = dataset.image_shape
-    augment = config.data.augment
-    if augment.random_resized_crop and height != width:
+    streamed = isinstance(dataset.train, EncodedSplit)
+    crops = config.data.augment.random_resized_crop
+    if crops and streamed and height != width:
         raise UserError(
             f"data.augment.random_resized_crop makes squares, {dataset.name} has "
             f"images of {height}x{width}: set data.image_size"

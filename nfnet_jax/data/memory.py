@@ -14,13 +14,14 @@ from nfnet_jax.data.batches import (
     run_keys,
 )
 from nfnet_jax.data.dataset import Split
-from nfnet_jax.data.order import shuffled_indices
+from nfnet_jax.data.mixing import drawn_per_image
+from nfnet_jax.data.order import drawn_positions, shuffled_indices
 
 
 def training_batches(split: Split, config: ConfigDict, mesh: Mesh) -> Batches:
     """Shuffled, cropped and flipped batches of `config.data.batch_size`, endless."""
     keys, size = run_keys(config.seed), config.data.batch_size
-    augment = config.data.augment
+    augment, per_image = config.data.augment, drawn_per_image(config.train)
     data = _put(split, mesh)
 
     def feed(number: int):
@@ -30,9 +31,9 @@ def training_batches(split: Split, config: ConfigDict, mesh: Mesh) -> Batches:
     def take(data, number) -> Batch:
         images, labels = data
         positions = batch_positions(number, size)
-        drawn = positions // augment.repeats
-        indices = shuffled_indices(keys.order, drawn, len(split))
-        draws = crop_draws(keys.crop, positions)
+        drawn, places = drawn_positions(positions, per_image, augment.repeats)
+        indices = shuffled_indices(keys.order, places, len(split))
+        draws = crop_draws(keys.crop, drawn)
         crops = take_crops(images, indices, draws, augment)
         return Batch(crops, labels[indices], positions)
 
@@ -59,8 +60,8 @@ def evaluation_batches(split: Split, size: int, mesh: Mesh) -> Batches:
 
 
 def crop_draws(key: jax.Array, positions: jax.Array) -> jax.Array:
-    """What `take_crops` draws at the positions [N]: uniform float32 [N, 3]."""
-    return jax.vmap(lambda k: jax.random.uniform(k, (3,)))(example_keys(key, positions))
+    """What `take_crops` draws at the positions [N]: uniform float32 [N, 5]."""
+    return jax.vmap(lambda k: jax.random.uniform(k, (5,)))(example_keys(key, positions))
 
 
 def _put(split: Split, mesh: Mesh) -> tuple[jax.Array, jax.Array]:

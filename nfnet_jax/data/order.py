@@ -40,6 +40,24 @@ def shuffled_indices(key: jax.Array, positions: jax.Array, size: int) -> jax.Arr
     )
 
 
+def drawn_positions(
+    positions: jax.Array, per_image: int, repeats: int
+) -> tuple[jax.Array, jax.Array]:
+    """What is drawn for the images at some positions of a run.
+
+    Image p is made of `per_image` draws, numbered from p · per_image. `repeats`
+    consecutive images are made of the same examples.
+
+    Returns:
+      The numbers of the draws, by which they are augmented, and their places in the
+      shuffled stream of examples: uint32 [N · per_image] each.
+    """
+    member = jnp.arange(per_image, dtype=jnp.uint32)
+    draws = positions[:, None] * per_image + member
+    places = positions[:, None] // repeats * per_image + member
+    return draws.reshape(-1), places.reshape(-1)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class HostOrder:
     """`shuffled_indices` in NumPy, for processes that leave JAX alone.

@@ -16,9 +16,8 @@ from scipy.sparse import csr_array
 from nfnet_jax.data.dataset import resize_and_crop
 from nfnet_jax.errors import nearest
 
-# TensorFlow takes the weights of its bicubic resize from a table with so many steps
-# between two pixels.
-_TABLE = 1024
+TABLE = 1024
+"""Steps between two pixels in TensorFlow's table of weights of its bicubic resize."""
 # Times the shorter side; centre squares show once or a little more.
 _LONGEST = 64
 
@@ -109,6 +108,14 @@ CROPS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
 """The rules by name."""
 
 
+def crop_to_size(image: np.ndarray, crop: str, size: int) -> np.ndarray:
+    """By one of `CROPS`, rounded: uint8 [H, W, C] -> uint8 [size, size, C]."""
+    square = CROPS[crop](image, size)
+    if square.dtype == np.uint8:
+        return square
+    return np.clip(np.rint(square), 0, 255).astype(np.uint8)
+
+
 def bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """TensorFlow 2's bicubic resize without antialiasing, to the last table entry.
 
@@ -166,16 +173,17 @@ def _neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
     place = (np.arange(new, dtype=np.float32) + np.float32(0.5)) * scale
     place -= np.float32(0.5)
     first = np.floor(place)
-    offset = np.rint((place - first) * _TABLE) / _TABLE
+    offset = np.rint((place - first) * TABLE) / TABLE
     index = first.astype(int) + np.arange(-1, 3)[:, None]
-    weights = _keys(np.abs(offset - np.arange(-1, 3)[:, None]))
+    weights = keys_kernel(np.abs(offset - np.arange(-1, 3)[:, None]))
     weights = np.where((index >= 0) & (index < old), weights, 0)
     weights /= weights.sum(axis=0)
     return np.clip(index, 0, old - 1), weights.astype(np.float32)
 
 
-def _keys(distance: np.ndarray) -> np.ndarray:
-    """Keys' cubic kernel at distances in [0, 2], a = -1/2."""
+def keys_kernel(distance):
+    """Keys' cubic kernel, a = -1/2, at distances of at least 0, of NumPy or JAX."""
+    xp = distance.__array_namespace__()
     near = (1.5 * distance - 2.5) * distance**2 + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-    return np.where(distance < 1, near, far)
+    return xp.where(distance < 1, near, xp.where(distance < 2, far, 0))

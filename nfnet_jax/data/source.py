@@ -69,13 +69,15 @@ class ArraySource:
 class EncodedSplit:
     """A split that stays encoded; `image_shape` (H, W, C) is that of its batches.
 
-    `resize`: whether images are resized to that shape, or have it already.
+    `resize`: whether images are resized to that shape, by the rule `crop` of
+    `preprocess.CROPS`, or have it already.
     """
 
     name: str
     source: Source
     image_shape: tuple[int, int, int]
     resize: bool
+    crop: str = "training"
 
     def __len__(self) -> int:
         return len(self.source)

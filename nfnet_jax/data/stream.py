@@ -29,7 +29,8 @@ from nfnet_jax.data.bad_images import BadImages
 from nfnet_jax.data.batches import Batch, Batches, batch_positions, run_keys
 from nfnet_jax.data.host_batches import HostBatches, center_crop, random_crop
 from nfnet_jax.data.memory import crop_draws
-from nfnet_jax.data.order import host_order
+from nfnet_jax.data.mixing import drawn_per_image
+from nfnet_jax.data.order import drawn_positions, host_order
 from nfnet_jax.data.source import EncodedSplit
 from nfnet_jax.errors import UserError
 from nfnet_jax.host_memory import keep_host_memory
@@ -47,18 +48,18 @@ def training_batches(
     without, images are resized by them, and cropped as the memory loader's are.
     """
     keys, size = run_keys(config.seed), config.data.batch_size
-    augment = config.data.augment
+    augment, per_image = config.data.augment, drawn_per_image(config.train)
     crop = center_crop
     if augment.random_resized_crop:
         crop = functools.partial(random_crop, seed=config.seed, flip=augment.flip)
-    drawn = -(-steps * size // augment.repeats)
-    order = host_order(keys.order, len(split), drawn)
+    order = host_order(keys.order, len(split), steps * size * per_image)
     batches = HostBatches(
         split,
-        size,
+        size * per_image,
         crop,
         order,
         augment.repeats,
+        per_image,
         allowed_bad=int(config.data.max_bad_fraction * len(split)),
     )
 
@@ -66,8 +67,9 @@ def training_batches(
         images, labels = fed
         positions = batch_positions(number, size)
         if not augment.random_resized_crop:
-            draws = crop_draws(keys.crop, positions)
-            images = take_crops(images, jnp.arange(size), draws, augment)
+            drawn, _ = drawn_positions(positions, per_image, augment.repeats)
+            draws = crop_draws(keys.crop, drawn)
+            images = take_crops(images, jnp.arange(len(drawn)), draws, augment)
         return Batch(images, labels, positions)
 
     return Batches(_feeder(batches, steps, config, mesh), take)

@@ -72,7 +72,7 @@ def run_predictor(workdir: str) -> Predictor:
     """For the last checkpoint of the run in `workdir`, as `trained.load_run` gives it.
 
     Those are the averaged parameters, which without an average (optim.ema_decay = 0)
-    equal the last ones. Images are prepared as the run's own were.
+    equal the last ones. Images are prepared as those it was evaluated on.
 
     Raises:
       UserError: no run, no complete checkpoint, or images that no file can hold.
@@ -88,7 +88,9 @@ def run_predictor(workdir: str) -> Predictor:
     return Predictor(
         trained.model,
         trained.variables,
-        Preprocessing(height, "training", facts.mean, facts.std),
+        Preprocessing(
+            trained.eval_image_size or height, trained.crop, facts.mean, facts.std
+        ),
         _or_numbers(facts.class_names, trained.model.spec.num_classes),
         trained.dtype,
     )

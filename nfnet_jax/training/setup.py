@@ -4,7 +4,6 @@ import dataclasses
 import os
 
 import jax
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -75,6 +74,8 @@ def load_config_dataset(config: ConfigDict) -> Dataset:
         train_split=config.data.train_split,
         eval_split=config.data.eval_split,
         image_size=config.data.image_size,
+        eval_image_size=config.data.eval_image_size,
+        crop=config.data.crop,
         loader=choose_loader(config),
         max_bad_fraction=config.data.max_bad_fraction,
     )
@@ -112,7 +113,7 @@ def set_up(
         dataset = encoded(dataset)
     _check_classes(config, dataset)
     check_shape(config, dataset)
-    _check_augmentation(config, dataset.image_shape)
+    check_augmentation(config, dataset.image_shape)
     if pretrained:
         _check_channels(config, dataset, len(pretrained.mean))
     plan = make_plan(config, len(dataset.train), jax.device_count())
@@ -134,7 +135,6 @@ def set_up(
     )
     optimizer = build_optimizer(config.optim, params, schedule)
     mesh = device_mesh()
-    mean, std = _moments(dataset, facts or pretrained)
     return Run(
         plan=plan,
         model=model,
@@ -143,12 +143,7 @@ def set_up(
         state=replicate(init_state(params, batch_stats, optimizer), mesh),
         train=training_batches(dataset.train, config, plan.steps, mesh),
         test=evaluation_batches(dataset.test, config, mesh),
-        facts=DataFacts(
-            tuple(mean.tolist()),
-            tuple(std.tolist()),
-            dataset.class_names,
-            dataset.image_shape,
-        ),
+        facts=data_facts(dataset, facts or pretrained),
         description=(
             f"{config.model.name}: {count(params):,} parameters; {config.data.name}: "
             f"{len(dataset.train):,} training and {len(dataset.test):,} test images of "
@@ -159,13 +154,16 @@ def set_up(
     )
 
 
-def _moments(
-    dataset: Dataset, given: DataFacts | Pretrained | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation, float32 [C], that images are normalized by."""
-    if given is None:
-        return dataset.mean, dataset.std
-    return np.asarray(given.mean, np.float32), np.asarray(given.std, np.float32)
+def data_facts(
+    dataset: Dataset, given: DataFacts | Pretrained | None = None
+) -> DataFacts:
+    """Normalized by the moments `given`, or else by those of the training split."""
+    mean, std = (
+        (dataset.mean.tolist(), dataset.std.tolist())
+        if given is None
+        else (given.mean, given.std)
+    )
+    return DataFacts(tuple(mean), tuple(std), dataset.class_names, dataset.image_shape)
 
 
 def _check_channels(config: ConfigDict, dataset: Dataset, channels: int) -> None:
@@ -176,9 +174,15 @@ def _check_channels(config: ConfigDict, dataset: Dataset, channels: int) -> None
         )
 
 
-def _check_augmentation(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
+def check_augmentation(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
+    """Raises UserError where images of `image_shape` cannot be augmented as asked."""
     side = min(image_shape[:2])
     augment = config.data.augment
+    if augment.randaugment.layers and image_shape[-1] not in (1, 3):
+        raise UserError(
+            f"data.augment.randaugment.layers is {augment.randaugment.layers}, "
+            f"expected 0 for images of {image_shape[-1]} channels, not 1 or 3"
+        )
     if augment.crop_padding >= side:
         raise UserError(
             f"data.augment.crop_padding is {augment.crop_padding}, expected less than "

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from nfnet_jax.data.augment import finish, normalize
-from nfnet_jax.data.batches import Batches, run_keys
+from nfnet_jax.data.augment import normalize
+from nfnet_jax.data.batches import Batch, Batches, run_keys
+from nfnet_jax.data.finish import finish_batch
 from nfnet_jax.models.network import Network
 from nfnet_jax.optim.build import clipped_share, frozen_mask
 from nfnet_jax.optim.ema import update_ema
@@ -23,6 +24,24 @@ from nfnet_jax.training.state import TrainState
 Metrics = dict[str, jax.Array]
 
 
+def make_draw_batch(
+    config: ConfigDict, batches: Batches, facts: DataFacts, num_classes: int
+) -> Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]:
+    """`draw_batch(fed, step) -> (images, targets)`, for use inside a jitted function.
+
+    Images [N, H, W, C] are what the network sees, in `config.train.dtype`; targets are
+    class probabilities float32 [N, num_classes] before label smoothing.
+    """
+    key, moments = run_keys(config.seed).augment, facts.moments
+
+    def draw_batch(fed, step):
+        batch = Batch(*split_batch(*batches.take(fed, step)))
+        images, targets = finish_batch(batch, key, config, moments, num_classes)
+        return split_batch(images.astype(config.train.dtype), targets)
+
+    return draw_batch
+
+
 def make_train_step(
     config: ConfigDict,
     model: Network,
@@ -33,21 +52,14 @@ def make_train_step(
     """`step(state, fed) -> (state, metrics)`: draw, augment, differentiate, update.
 
     `fed` is what `batches.feed` gives for the batch number `state.step`. The state is
-    donated. Metrics are scalars of the batch: `loss` (the objective; with SAM, after
-    its ascent), `accuracy` (of the most probable class of the target), `grad_norm`
-    (before clipping) and, with AGC, `clip_fraction`; `gradient_ratios`, an array of all
-    layers, on request. Frozen parameters and their average keep every bit, and their
-    gradients are not computed.
+    donated. Metrics are scalars of the batch: `loss` (the objective, with label
+    smoothing; with SAM, after its ascent), `accuracy` (of mixed images: for the class
+    with the larger share), `grad_norm` (before clipping) and, with AGC,
+    `clip_fraction`; `gradient_ratios`, an array of all layers, on request. Frozen
+    parameters and their average keep every bit, and their gradients are not computed.
     """
-    keys, accumulate = run_keys(config.seed), config.optim.accumulate
-    moments = facts.moments
-
-    def draw_batch(fed, step):
-        batch = batches.take(fed, step)
-        images, targets = finish(
-            batch, keys.augment, config, moments, model.spec.num_classes
-        )
-        return split_batch(images.astype(config.train.dtype), targets)
+    model_key, accumulate = run_keys(config.seed).model, config.optim.accumulate
+    draw_batch = make_draw_batch(config, batches, facts, model.spec.num_classes)
 
     def objective(params, batch_stats, images, targets, key):
         frozen = frozen_mask(config.optim, params)
@@ -59,7 +71,8 @@ def make_train_step(
             rngs={"dropout": key},
             mutable=["batch_stats"],
         )
-        loss = optax.softmax_cross_entropy(logits, targets).mean()
+        smooth = optax.smooth_labels(targets, config.train.label_smoothing)
+        loss = optax.softmax_cross_entropy(logits, smooth).mean()
         correct = logits.argmax(-1) == targets.argmax(-1)
         metrics = {"loss": loss, "accuracy": jnp.mean(correct)}
         return loss, (metrics, updated.get("batch_stats", {}))
@@ -103,7 +116,7 @@ def make_train_step(
 
     def step(state: TrainState, fed: Any):
         images, targets = draw_batch(fed, state.step)
-        key = jax.random.fold_in(keys.model, state.step)
+        key = jax.random.fold_in(model_key, state.step)
         (grads, metrics), stats = gradients(
             state.params, state.batch_stats, images, targets, key
         )

@@ -19,13 +19,17 @@ class Trained:
     """A network that has weights.
 
     `variables` are what `model.apply` takes: `params`, and `batch_stats` of BatchNorm.
-    `dtype` is that of the images it was trained on.
+    `dtype` is that of the images it was trained on, `crop` the rule of
+    `preprocess.CROPS` that it was evaluated by, at `eval_image_size` where it had
+    another size than in training.
     """
 
     model: Network
     variables: Params
     facts: DataFacts
     dtype: str = "float32"
+    crop: str = "training"
+    eval_image_size: int | None = None
 
 
 def load_run(workdir: str) -> Trained:
@@ -46,4 +50,11 @@ def load_run(workdir: str) -> Trained:
     variables = {"params": found["ema_params"]}
     if batch_stats:
         variables["batch_stats"] = found["batch_stats"]
-    return Trained(model, variables, facts, config.train.dtype)
+    return Trained(
+        model,
+        variables,
+        facts,
+        config.train.dtype,
+        config.data.crop,
+        config.data.eval_image_size,
+    )

@@ -1,11 +1,19 @@
 """Augmentations against NumPy's padding, slicing and flipping."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from nfnet_jax.config import base_config
-from nfnet_jax.data.augment import cutout, normalize, take_crops
+from nfnet_jax.data.augment import (
+    cutout,
+    erase,
+    erased_window,
+    normalize,
+    take_crops,
+)
+from nfnet_jax.data.crop import crop_box, resize_crops
 
 IMAGES = np.random.RandomState(0).randint(0, 256, (5, 8, 6, 3)).astype(np.uint8)
 
@@ -48,3 +56,53 @@ def test_cutout_zeroes_one_square_clipped_at_the_borders(row, column):
     expected = np.ones((8, 6, 2))
     expected[max(0, row - 2) : row + 2, max(0, column - 2) : column + 2] = 0
     np.testing.assert_array_equal(result, expected)
+
+
+def test_half_of_the_images_are_flipped():
+    draws = jax.random.uniform(jax.random.key(0), (10_000, 5))
+    pair = np.array([0, 1], np.uint8).reshape(1, 1, 2, 1)
+    crops = take_crops(pair, jnp.zeros(10_000, int), draws, augment(0, True))
+    flipped = np.mean(np.asarray(crops)[:, 0, 0, 0] == 1)
+    assert abs(flipped - 0.5) < 3 * 0.5 / np.sqrt(10_000)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_resized_crops_are_taken_where_they_are_asked_for(flip):
+    config = augment(0, flip)
+    config.random_resized_crop = True
+    draws = jax.random.uniform(jax.random.key(0), (20, 5)).at[:, 2].set(0.4)
+    indices = jnp.arange(20) % 5
+    box = crop_box(draws[:, jnp.array([0, 1, 3, 4])], 8, 6)
+    expected = resize_crops(IMAGES[indices], box)
+    expected = expected[:, :, ::-1] if flip else expected
+    np.testing.assert_array_equal(take_crops(IMAGES, indices, draws, config), expected)
+
+
+def test_erasing_zeroes_rectangles_of_a_share_of_the_images():
+    draws = jax.random.uniform(jax.random.key(0), (10_000, 5))
+    result = np.asarray(erase(jnp.ones((10_000, 12, 10, 1)), draws, 0.25))[..., 0] == 0
+    erased = result.any((1, 2))
+    assert abs(erased.mean() - 0.25) < 3 * np.sqrt(0.25 * 0.75 / 10_000)
+    holes = result[erased]
+    rows, columns = holes.any(2), holes.any(1)
+    np.testing.assert_array_equal(holes, rows[:, :, None] & columns[:, None])
+    for shown in (rows, columns):
+        edges = np.diff(np.pad(shown.astype(int), [(0, 0), (1, 1)]))
+        assert np.all(np.abs(edges).sum(1) == 2)
+
+
+def test_erased_rectangles_have_uniform_areas_and_log_uniform_aspects():
+    draws = jax.random.uniform(jax.random.key(1), (10_000, 4))
+    holes = jax.vmap(lambda draw: erased_window(draw, (400, 400)))(draws[:1000])
+    rows, columns = (np.asarray(holes.any(axis).sum(1), float) for axis in (2, 1))
+    area, aspect = rows * columns / 400**2, np.log(rows / columns)
+    # Of a square image, the longest rectangles of the largest areas do not fit.
+    fits = np.maximum(rows, columns) < 400
+    assert fits.mean() > 0.99
+    assert 0.0195 < area.min() and area.max() < 0.335
+    spread = (1 / 3 - 0.02) / np.sqrt(12)
+    assert abs(area.mean() - (1 / 3 + 0.02) / 2) < 3 * spread / np.sqrt(1000)
+    spread = 2 * np.log(1 / 0.3) / np.sqrt(12)
+    assert abs(aspect.mean()) < 3 * spread / np.sqrt(1000)
+    assert aspect.std() == pytest.approx(spread, rel=0.05)
+    np.testing.assert_array_less(np.abs(aspect), np.log(1 / 0.3) + 0.03)

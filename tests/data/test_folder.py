@@ -8,6 +8,8 @@ from PIL import Image
 
 from nfnet_jax.data import decoding
 from nfnet_jax.data.dataset import check_name, load_dataset
+from nfnet_jax.data.images import open_image
+from nfnet_jax.data.preprocess import crop_resize, resize_crop_32
 from nfnet_jax.data.source import EncodedSplit
 from nfnet_jax.errors import UserError
 
@@ -242,3 +244,20 @@ def test_names_of_folders(tmp_path):
         check_name("folder:")
     with pytest.raises(UserError, match="did you mean 'folder:"):
         check_name(str(tmp_path))
+
+
+@pytest.mark.parametrize("rule", [resize_crop_32, crop_resize])
+def test_evaluation_images_are_cropped_by_the_rule_asked_for(split, rule):
+    dataset = load(split, crop=rule.__name__)
+    np.testing.assert_array_equal(dataset.train.images, load(split).train.images)
+    paths = sorted((split / "val").glob("*/*.png"))
+    for path, image in zip(paths, dataset.test.images, strict=True):
+        assert np.abs(image - rule(open_image(path), 8).clip(0, 255)).max() <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("digits", {"image_size": 8}), ("tfds:cifar10", {})]
+)
+def test_a_rule_for_images_that_are_not_resized_is_refused(name, options):
+    with pytest.raises(UserError, match="data.crop is 'crop_resize' and data"):
+        load_dataset(name, crop="crop_resize", **options)

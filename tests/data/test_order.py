@@ -1,10 +1,11 @@
 """Every epoch is a permutation, and looks like a random one."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nfnet_jax.data.order import host_order, shuffled_indices
+from nfnet_jax.data.order import drawn_positions, host_order, shuffled_indices
 
 
 def epochs(size, count, seed=0):
@@ -52,3 +53,18 @@ def test_the_host_computes_the_same_order(size):
     on_device = jax.jit(shuffled_indices, static_argnums=2)(key, positions, size)
     on_host = host_order(key, size, len(positions))(positions)
     np.testing.assert_array_equal(on_host, on_device)
+
+
+def test_every_image_draws_its_own_examples_from_a_place_of_its_own():
+    positions = jnp.arange(7, 10, dtype=jnp.uint32)
+    draws, places = drawn_positions(positions, 2, 1)
+    assert draws.tolist() == places.tolist() == [14, 15, 16, 17, 18, 19]
+    draws, places = drawn_positions(positions, 1, 1)
+    assert draws.tolist() == places.tolist() == [7, 8, 9]
+
+
+def test_repeated_examples_are_drawn_in_a_row_and_augmented_each_for_itself():
+    positions = jnp.arange(6, dtype=jnp.uint32)
+    draws, places = drawn_positions(positions, 2, 3)
+    assert draws.tolist() == list(range(12))
+    assert places.tolist() == [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from nfnet_jax.data.dataset import load_dataset
+from nfnet_jax.data.preprocess import crop_resize
 from nfnet_jax.download import RemoteFile
 from nfnet_jax.errors import UserError
 
@@ -231,6 +232,20 @@ def test_differing_sizes_need_image_size(tmp_path):
         5,
         3,
     )
+
+
+def test_evaluation_images_are_cropped_by_the_rule_asked_for(tmp_path):
+    """Both splits hold the same images."""
+    images = random_images((40, 30, 3), (25, 60, 3))
+    write_set(tmp_path, images, [0, 2])
+    options = {"data_dir": tmp_path, "image_size": 16}
+    plain = load_dataset("tfds:little", **options)
+    cropped = load_dataset("tfds:little", crop="crop_resize", **options)
+    np.testing.assert_array_equal(plain.train.images, cropped.train.images)
+    by_label = dict(zip((0, 2), images, strict=True))
+    for label, image in zip(cropped.test.labels, cropped.test.images, strict=True):
+        exact = crop_resize(by_label[int(label)], 16).clip(0, 255)
+        assert np.abs(image - exact).max() <= 0.5
 
 
 def test_set_larger_than_memory(little, monkeypatch):

@@ -1,5 +1,6 @@
 """One update: independent of microbatches, devices and the host."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -7,14 +8,15 @@ import sys
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from tiny_training import DATA, FACTS, setup
 
-from nfnet_jax.data.memory import evaluation_batches
+from nfnet_jax.data.memory import evaluation_batches, training_batches
 from nfnet_jax.training.sharding import device_mesh
-from nfnet_jax.training.step import make_eval_step
+from nfnet_jax.training.step import make_draw_batch, make_eval_step
 
 
 def evaluate(config, model, variables):
@@ -37,6 +39,56 @@ def test_a_batch_can_be_learned_by_heart():
     assert float(metrics["loss"]) < 0.1
     (sums,) = evaluate(config, model, {"params": state.params})
     assert int(sums["correct"]) == 48
+
+
+EVERYTHING = {
+    "train.mixup": 0.2,
+    "train.cutmix": True,
+    "data.augment.randaugment.layers": 2,
+    "data.augment.random_resized_crop": True,
+    "data.augment.flip": True,
+    "data.augment.erasing": 0.5,
+}
+
+
+def draw(config, number, data=DATA, classes=10):
+    """Images and targets of a batch."""
+    batches = training_batches(data, config, device_mesh())
+    draw_batch = jax.jit(make_draw_batch(config, batches, FACTS, classes))
+    return draw_batch(next(batches.feed(number)), jnp.array(number))
+
+
+def test_an_images_fate_depends_on_its_position_alone():
+    """Two batches of 8 are the batch of 16 at the same positions, bit for bit."""
+    batches = {}
+    for size in (8, 16):
+        config = setup(**EVERYTHING, **{"data.batch_size": size})[0]
+        batches[size] = [draw(config, step) for step in range(16 // size)]
+    for i in range(2):
+        parts = [batch[i] for batch in batches[8]]
+        np.testing.assert_array_equal(np.concatenate(parts), batches[16][0][i])
+
+
+def test_targets_are_mixed_and_the_loss_is_of_them():
+    changes = {"train.cutmix": True, "train.label_smoothing": 0.1}
+    config, model, step, state = setup(**changes)
+    images, targets = draw(config, 0)
+    targets = np.asarray(targets, float)
+    np.testing.assert_allclose(targets.sum(1), 1, atol=1e-6)
+    assert np.mean((targets > 0.01).sum(1) == 2) > 0.5
+    logits = np.asarray(model.apply({"params": state.params}, images), float)
+    smooth = 0.9 * targets + 0.01
+    log_sums = np.log(np.exp(logits).sum(1, keepdims=True))
+    expected = (smooth * (log_sums - logits)).sum(1).mean()
+    _, metrics = step(state)
+    assert float(metrics["loss"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_epoch_of_pairs_shows_every_example_once():
+    data = dataclasses.replace(DATA, labels=np.arange(48, dtype=np.int32))
+    config = setup(**{"train.mixup": 1.0, "data.batch_size": 24})[0]
+    _, targets = draw(config, 0, data, 48)
+    assert np.all(np.asarray(targets).sum(0) > 0)
 
 
 def test_microbatches_give_the_update_of_the_whole_batch():
@@ -102,7 +154,9 @@ import json, jax, numpy as np
 from tiny_training import setup
 from nfnet_jax.training.sharding import device_mesh, replicate
 _, _, step, state = setup(**{
-    "data.augment.crop_padding": 2, "optim.accumulate": 2, "log.gradient_ratios": True,
+    "train.mixup": 0.2, "train.cutmix": True, "data.augment.flip": True,
+    "data.augment.randaugment.layers": 2, "data.augment.random_resized_crop": True,
+    "data.augment.erasing": 0.5, "optim.accumulate": 2, "log.gradient_ratios": True,
     "optim.agc.clipping": 0.02, "optim.sam.rho": 0.05, "optim.sam.fraction": 1.0})
 state = replicate(state, device_mesh())
 for _ in range(2):

@@ -1,0 +1,59 @@
+"""A training batch, made visible again."""
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from nfnet_jax.data.loaders import check_shape, training_batches
+from nfnet_jax.errors import UserError
+from nfnet_jax.training.setup import (
+    check_augmentation,
+    check_buildable,
+    data_facts,
+    load_config_dataset,
+)
+from nfnet_jax.training.sharding import device_mesh
+from nfnet_jax.training.step import make_draw_batch
+
+
+def preview_batch(
+    config: ConfigDict, most: int
+) -> tuple[np.ndarray, list[tuple[str, ...]]]:
+    """The first images of the first batch of a run, as its network sees them.
+
+    Returns:
+      Images uint8 [N, H, W, C], their normalization undone; for each the names of its
+      classes, largest share first, with the shares where there are two.
+
+    Raises:
+      UserError: data that cannot be had, or values that do not fit it.
+    """
+    check_buildable(config)
+    dataset = load_config_dataset(config)
+    check_shape(config, dataset)
+    check_augmentation(config, dataset.image_shape)
+    if dataset.image_shape[-1] not in (1, 3):
+        raise UserError(
+            f"{config.data.name} has images of {dataset.image_shape[-1]} channels, "
+            "expected 1 or 3 to show them"
+        )
+    facts = data_facts(dataset)
+    batches = training_batches(dataset.train, config, 1, device_mesh())
+    draw_batch = jax.jit(make_draw_batch(config, batches, facts, dataset.num_classes))
+    with contextlib.closing(batches.feed(0)) as feed:
+        images, targets = draw_batch(next(feed), jnp.zeros((), jnp.int32))
+    pixels = np.asarray(images[:most], np.float32) * dataset.std + dataset.mean
+    pixels = np.clip(np.rint(pixels * 255), 0, 255).astype(np.uint8)
+    return pixels, [
+        _caption(t, dataset.class_names) for t in np.asarray(targets[:most])
+    ]
+
+
+def _caption(target: np.ndarray, names: tuple[str, ...]) -> tuple[str, ...]:
+    order = [i for i in np.argsort(-target, kind="stable")[:2] if target[i] >= 0.005]
+    if len(order) == 1:
+        return (names[order[0]],)
+    return tuple(f"{names[i]} {target[i]:.0%}" for i in order)
