@@ -68,7 +68,12 @@ def fit(split: EncodedSplit, image: np.ndarray) -> np.ndarray:
       UserError: it has not the shape that all should have.
     """
     if split.resize:
-        return crop_to_size(image, split.crop, split.image_shape[0])
+        image = crop_to_size(image, split.crop, split.image_shape[0])
+    return check_shape(split, image)
+
+
+def check_shape(split: EncodedSplit, image: np.ndarray) -> np.ndarray:
+    """The image; UserError where it has not the shape that all should have."""
     if image.shape != split.image_shape:
         found, expected = image.shape, split.image_shape
         raise UserError(

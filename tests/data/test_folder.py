@@ -250,14 +250,17 @@ def test_names_of_folders(tmp_path):
 def test_evaluation_images_are_cropped_by_the_rule_asked_for(split, rule):
     dataset = load(split, crop=rule.__name__)
     np.testing.assert_array_equal(dataset.train.images, load(split).train.images)
-    paths = sorted((split / "val").glob("*/*.png"))
-    for path, image in zip(paths, dataset.test.images, strict=True):
-        assert np.abs(image - rule(open_image(path), 8).clip(0, 255)).max() <= 0.5
+    paths = list((split / "val").glob("*/*.png"))
+    assert len(paths) == len(dataset.test)
+    for path in paths:
+        exact = rule(open_image(path), 8).clip(0, 255)
+        furthest = np.abs(dataset.test.images - exact).max((1, 2, 3))
+        assert furthest.min() <= 0.5
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("digits", {"image_size": 8}), ("tfds:cifar10", {})]
+    ("name", "options"), [("digits", {"image_size": 8}), ("digits", {})]
 )
 def test_a_rule_for_images_that_are_not_resized_is_refused(name, options):
-    with pytest.raises(UserError, match="data.crop is 'crop_resize' and data"):
+    with pytest.raises(UserError, match="data.crop is 'crop_resize', and images of"):
         load_dataset(name, crop="crop_resize", **options)
