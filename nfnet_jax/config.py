@@ -131,7 +131,14 @@ KEYS: dict[str, Key] = {
     "data.eval_batch_size": _number(500, "examples per evaluation step", 1),
     "data.augment.crop_padding": _number(0, "pixels of mirrored padding around crops"),
     "data.augment.flip": _switch(False, "flip half of the images left to right"),
+    "data.augment.alternate_flip": _switch(
+        False, "flip each image in every other epoch instead of at random"
+    ),
     "data.augment.cutout": _number(0, "side in pixels of the square set to the mean"),
+    "optim.name": _choice("sgd", "what turns gradients into updates", "sgd", "muon"),
+    "optim.muon.adam_share": _number(
+        0.1, "rate of Adam, for all but convolution kernels, as a factor of Muon's"
+    ),
     "optim.learning_rate": _number(0.1, "peak, for a batch of data.batch_size"),
     "optim.momentum": _number(0.9, "of SGD", 0, 1),
     "optim.nesterov": _switch(True, "Nesterov's form of momentum"),
@@ -157,6 +164,12 @@ KEYS: dict[str, Key] = {
     "optim.accumulate": _number(1, "microbatches that an update is computed in", 1),
     "train.epochs": _number(10.0, "passes over the training split", open_low=True),
     "train.steps": _number(int, "updates; set: overrides train.epochs", 1),
+    "train.small_size": _number(
+        int, "pixels of the side in the first part of a run; unset: no such part", 1
+    ),
+    "train.small_share": _number(
+        0.5, "of the updates, seeing images of train.small_size", 0, 1, open_high=False
+    ),
     "train.label_smoothing": _number(0.0, "share spread over all classes", 0, 1),
     "train.dtype": _choice("float32", "of activations", "float32", "bfloat16"),
     "eval.every_epochs": _number(1.0, "between evaluations; 0: at the end only"),

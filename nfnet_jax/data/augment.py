@@ -36,6 +36,18 @@ def take_crops(
     return images[indices[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
+def alternate_flips(key: jax.Array, indices: jax.Array, epochs: jax.Array) -> jax.Array:
+    """The draws for flips of `take_crops`, so that an image is mirrored every other
+    epoch [Jordan 2024]: all its views are seen in any two.
+
+    Which epochs, is drawn for each image of the data set. `indices` of the images and
+    `epochs` [N]; returns float32 [N], 0 (flip) or 1.
+    """
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+    first = jax.vmap(lambda key: jax.random.bits(key))(keys) % 2
+    return ((first + epochs) % 2).astype(jnp.float32)
+
+
 def cutout(images: jax.Array, draws: jax.Array, size: int) -> jax.Array:
     """Zeroes a square of `size` pixels, centred anywhere and clipped at the borders.
 
@@ -46,6 +58,12 @@ def cutout(images: jax.Array, draws: jax.Array, size: int) -> jax.Array:
     ]
     hole = masked[0][:, :, None, None] & masked[1][:, None, :, None]
     return jnp.where(hole, 0, images)
+
+
+def shrink(images: jax.Array, size: int) -> jax.Array:
+    """[N, H, W, C] -> [N, size, size, C] by linear interpolation with antialiasing."""
+    shape = (len(images), size, size, images.shape[-1])
+    return jax.image.resize(images, shape, "linear")
 
 
 def _shifted(size: int, draw: jax.Array, padding: int) -> jax.Array:

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from nfnet_jax.errors import UserError
 from nfnet_jax.optim.agc import adaptive_gradient_clipping
+from nfnet_jax.optim.muon import muon
 from nfnet_jax.optim.tree import Params, count, in_classifier, matches
 
 
@@ -30,16 +31,30 @@ def build_optimizer(
         agc = adaptive_gradient_clipping(config.agc.clipping, config.agc.eps)
         steps.append(optax.masked(agc, masks["agc"]))
     steps.append(optax.add_decayed_weights(config.weight_decay, masks["weight_decay"]))
-    sgd = optax.sgd(schedule, config.momentum or None, config.nesterov)
+    descent = _descent(config, schedule)
     if config.freeze:
         # Without momentum for the frozen ones, which would only take memory.
-        sgd = optax.masked(sgd, jax.tree.map(operator.not_, frozen))
-    steps.append(sgd)
+        descent = optax.masked(descent, jax.tree.map(operator.not_, frozen))
+    steps.append(descent)
     if config.body_rate != 1:
         steps.append(optax.masked(optax.scale(config.body_rate), masks["body_rate"]))
     if config.freeze:
         steps.append(optax.masked(optax.set_to_zero(), frozen))
     return optax.chain(*steps)
+
+
+def _descent(
+    config: ConfigDict, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+    """The optimizer proper, `config.optim.name`."""
+    if config.name == "muon":
+        return muon(
+            schedule,
+            config.muon.adam_share,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+        )
+    return optax.sgd(schedule, config.momentum or None, config.nesterov)
 
 
 def frozen_mask(config: ConfigDict, params: Params) -> Params:

@@ -10,9 +10,13 @@ from nfnet_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Numbers of one run, in updates: the length, the warm-up, between evaluations."""
+    """Numbers of one run, in updates: the length, the warm-up, between evaluations.
+
+    The first `small_steps` updates see images of `train.small_size`.
+    """
 
     steps: int
+    small_steps: int
     steps_per_epoch: float
     warmup_steps: int
     eval_every: int
@@ -50,6 +54,9 @@ def make_plan(config: ConfigDict, train_examples: int, devices: int) -> Plan:
 
     return Plan(
         steps=steps,
+        small_steps=round(config.train.small_share * steps)
+        if config.train.small_size
+        else 0,
         steps_per_epoch=steps_per_epoch,
         warmup_steps=warmup,
         eval_every=every(config.eval.every_epochs),

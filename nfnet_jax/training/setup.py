@@ -4,11 +4,13 @@ import dataclasses
 import os
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
 
 from nfnet_jax.config import model_overrides
+from nfnet_jax.data.augment import normalize
 from nfnet_jax.data.dataset import Dataset, check_name, load_dataset
 from nfnet_jax.errors import UserError
 from nfnet_jax.models.network import Network
@@ -21,6 +23,9 @@ from nfnet_jax.training.plan import Plan, make_plan
 from nfnet_jax.training.pretrained import Pretrained, start_from
 from nfnet_jax.training.sharding import DeviceData, device_mesh, put_split, replicate
 from nfnet_jax.training.state import TrainState, init_state, init_variables
+
+FIRST_IMAGES = 512
+"""As many images as a network is initialized with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +100,10 @@ def set_up(
         _check_channels(config, dataset, len(pretrained.mean))
     plan = make_plan(config, len(dataset.train), jax.device_count())
     model = build_model(config, dataset.num_classes)
-    params, batch_stats = init_variables(model, config.seed, dataset.image_shape)
+    mean, std = _moments(dataset, facts or pretrained)
+    params, batch_stats = init_variables(
+        model, config.seed, dataset.image_shape, _first_images(dataset, mean, std)
+    )
     started = ""
     if pretrained:
         params, batch_stats, started = start_from(
@@ -110,7 +118,6 @@ def set_up(
     )
     optimizer = build_optimizer(config.optim, params, schedule)
     mesh = device_mesh()
-    mean, std = _moments(dataset, facts or pretrained)
     return Run(
         plan=plan,
         model=model,
@@ -143,6 +150,12 @@ def _moments(
     if given is None:
         return dataset.mean, dataset.std
     return np.asarray(given.mean, np.float32), np.asarray(given.std, np.float32)
+
+
+def _first_images(dataset: Dataset, mean: np.ndarray, std: np.ndarray) -> jax.Array:
+    """Up to `FIRST_IMAGES` normalized images from all over the training split."""
+    every = -(-len(dataset.train) // FIRST_IMAGES)
+    return normalize(jnp.asarray(dataset.train.images[::every]), mean, std)
 
 
 def _check_channels(config: ConfigDict, dataset: Dataset, channels: int) -> None:

@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from nfnet_jax.data.augment import cutout, normalize, take_crops
+from nfnet_jax.data.augment import (
+    alternate_flips,
+    cutout,
+    normalize,
+    shrink,
+    take_crops,
+)
 from nfnet_jax.data.order import shuffled_indices
 from nfnet_jax.models.network import Network
 from nfnet_jax.optim.build import frozen_mask
@@ -20,13 +26,17 @@ Metrics = dict[str, jax.Array]
 
 
 def make_train_step(
-    config: ConfigDict, model: Network, optimizer: optax.GradientTransformation
+    config: ConfigDict,
+    model: Network,
+    optimizer: optax.GradientTransformation,
+    image_size: int | None = None,
 ) -> Callable[[TrainState, DeviceData], tuple[TrainState, Metrics]]:
     """`step(state, data) -> (state, metrics)`: draw, augment, differentiate, update.
 
     The state is donated. Metrics are scalars of the batch: `loss` (the objective, with
-    label smoothing), `accuracy`, `grad_norm` (before clipping). Frozen parameters and
-    their average keep every bit, and their gradients are not computed.
+    label smoothing), `accuracy`, `grad_norm` (before clipping). `image_size`: of the
+    side that augmented images are resized to, None for that of the data. Frozen
+    parameters and their average keep every bit, and their gradients are not computed.
     """
     order_key, example_key, model_key = jax.random.split(jax.random.key(config.seed), 3)
     batch_size, accumulate = config.data.batch_size, config.optim.accumulate
@@ -39,10 +49,16 @@ def make_train_step(
         keys = jax.vmap(jax.random.fold_in, (None, 0))(example_key, positions)
         draws = jax.vmap(lambda key: jax.random.uniform(key, (5,)))(keys)
         augment = config.data.augment
+        if augment.alternate_flip:
+            epochs = positions // len(data.labels)
+            flips = alternate_flips(order_key, indices, epochs)
+            draws = draws.at[:, 2].set(flips)
         images = take_crops(data.images, indices, draws, augment)
         images = normalize(images, data.mean, data.std)
         if augment.cutout:
             images = cutout(images, draws[:, 3:], augment.cutout)
+        if image_size:
+            images = shrink(images, image_size)
         return split_batch(images.astype(config.train.dtype), data.labels[indices])
 
     def objective(params, batch_stats, images, labels, key):
