@@ -21,6 +21,7 @@ def get_config():
     config.optim.learning_rate = 0.2
     config.optim.muon.adam_share = 0.1
     config.optim.momentum = 0.6
+    config.optim.ema_decay = 0.9
     config.optim.weight_decay = 0.0
     config.optim.agc.clipping = 0.0
     config.optim.agc.exclude = ("classifier",)

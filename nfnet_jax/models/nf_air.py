@@ -142,7 +142,8 @@ def pool_pairs(x: jax.Array) -> jax.Array:
 
 
 def _maximum(x: jax.Array, *, train: bool) -> jax.Array:
-    return x.max((1, 2), keepdims=True)
+    """Over all positions, centred so that classes do not share most of their logits."""
+    return UnitMoments(name="moments")(x.max((1, 2), keepdims=True))
 
 
 def _mean(x: jax.Array) -> jax.Array:
