@@ -36,7 +36,7 @@ def test_first_images_set_the_moments_of_every_convolution(images):
         capture_intermediates=lambda module, _: (module.name or "").startswith("mom"),
     )
     outputs = jax.tree.leaves(state["intermediates"])
-    assert len(outputs) == 6
+    assert len(outputs) == 7
     for output in outputs:
         np.testing.assert_allclose(output.mean((0, 1, 2)), 0, atol=1e-4)
         np.testing.assert_allclose(output.std((0, 1, 2)), 1, rtol=1e-3)

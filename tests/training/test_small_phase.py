@@ -45,7 +45,7 @@ def test_cost_is_that_of_the_sizes_seen(result):
 
 
 def test_run_learns(result):
-    assert result["test_accuracy"] > 0.2
+    assert result["test_loss"] < np.log(10) - 0.1
 
 
 @pytest.mark.parametrize(("share", "steps"), [(0.0, 0), (0.25, 2), (1.0, 10)])
