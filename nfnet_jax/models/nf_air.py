@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from nfnet_jax.errors import UserError
 from nfnet_jax.layers.activations import Activation
 from nfnet_jax.layers.convolution import conv2d
 from nfnet_jax.models.blocks import Conv
@@ -22,6 +23,7 @@ from nfnet_jax.models.variant import Variant, cifar_variant
 WIDTHS = (1, 4, 4)
 """Of the groups, in units of the W in `nf_air_W`."""
 PATCH = 2
+LEAST_SIZE = PATCH - 1 + 2 ** len(WIDTHS)
 VARIANCE_FLOOR = 5e-4
 """Added to the variances that whitening divides by, so that it does not blow up noise.
 Pixels have variance 1."""
@@ -62,12 +64,20 @@ class Whitening(nn.Module):
     The parameter `kernel` [2, 2, C, 8 C] is computed from the images that the network
     is initialized with and meant to stay (`optim.freeze`). Input [N, H, W, C], output
     [N, H - 1, W - 1, 8 C], activated.
+
+    Raises:
+      UserError: images that the poolings would leave nothing of.
     """
 
     activation: Activation
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        if min(x.shape[1:3]) < LEAST_SIZE:
+            raise UserError(
+                f"images of {x.shape[1]}x{x.shape[2]} pixels are too small for nf_air "
+                f"networks, expected at least {LEAST_SIZE}x{LEAST_SIZE}"
+            )
         kernel = self.param("kernel", lambda key: whitening_kernel(x))
         return self.activation(conv2d(x, kernel.astype(x.dtype), padding="VALID"))
 

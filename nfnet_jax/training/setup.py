@@ -179,3 +179,9 @@ def _check_augmentation(config: ConfigDict, image_shape: tuple[int, int, int]) -
             f"data.augment.cutout is {augment.cutout}, expected at most the {side} "
             "pixels of an image's side"
         )
+    small = config.train.small_size
+    if small and small > side:
+        raise UserError(
+            f"train.small_size is {small}, expected at most the {side} pixels of an "
+            "image's side"
+        )

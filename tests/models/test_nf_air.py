@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nfnet_jax.errors import UserError
 from nfnet_jax.models.flops import multiply_adds
 from nfnet_jax.models.nf_air import pool_pairs, whitening_kernel
 from nfnet_jax.models.registry import create_model
@@ -78,3 +79,12 @@ def test_multiply_adds_by_hand():
 def test_width_is_checked():
     with pytest.raises(ValueError, match="width 0: expected at least 1"):
         create_model("nf_air_0", 10)
+
+
+def test_images_that_pooling_leaves_nothing_of():
+    model = create_model("nf_air_4", 10)
+    images = jnp.zeros((1, 9, 9, 3))
+    variables = model.init(jax.random.key(1), images)
+    assert model.apply(variables, images).shape == (1, 10)
+    with pytest.raises(UserError, match="images of 8x9 pixels .* at least 9x9"):
+        model.init(jax.random.key(1), images[:, 1:])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nfnet_jax.config import base_config
+from nfnet_jax.errors import UserError
 from nfnet_jax.models.flops import multiply_adds
 from nfnet_jax.models.registry import create_model
 from nfnet_jax.training.loop import train
@@ -58,6 +59,11 @@ def test_no_size_means_no_such_part():
     config = small_config()
     config.train.small_size = None
     assert make_plan(config, 1000, 1).small_steps == 0
+
+
+def test_small_images_are_not_larger():
+    with pytest.raises(UserError, match="small_size is 17, expected at most the 16"):
+        set_up(small_config(**{"train.small_size": 17}))
 
 
 def test_whitening_is_of_the_training_images():
