@@ -16,6 +16,7 @@ import matplotlib
 
 from nfnet_jax.cli import parse_config_flags
 from nfnet_jax.data.augment import normalize
+from nfnet_jax.train import load_weights
 from nfnet_jax.training.loop import train
 from nfnet_jax.training.setup import load_config_dataset
 from nfnet_jax.training.trained import load_run
@@ -27,11 +28,24 @@ HERE = pathlib.Path(__file__).parent
 CONFIG = HERE.parents[1] / "configs" / "cifar10_speedrun.py"
 RESULTS = HERE / "results.json"
 BUDGETS = {
-    0.015: ["--config.model.name=nf_air_32", "--config.train.epochs=2.1"],
+    0.005: [
+        "--config.model.name=nf_air_32",
+        "--config.train.steps=137",
+        "--config.optim.momentum=0.6",
+        "--config.optim.learning_rate=0.08",
+        "--config.optim.muon.adam_share=0.0125",
+    ],
     0.03: ["--config.model.name=nf_air_32", "--config.train.epochs=4.2"],
     0.08: [],
-    0.12: ["--config.train.epochs=8.0"],
+    0.1: [
+        "--config.model.weights=OUTPUT_DIR/budget_0.08",
+        "--config.train.small_share=0.0",
+        "--config.train.steps=220",
+        "--config.optim.learning_rate=0.015",
+        "--config.seed=1",
+    ],
 }
+"""The last continues the one before, whose cost it bears too."""
 OTHERS = {
     "airbench94 (BatchNorm, Muon)": (0.29, 94.0),
     "nf_wrn_16_2 (configs/cifar10_cpu.py)": (0.30, 89.6),
@@ -42,16 +56,23 @@ OTHERS = {
 def run_budget(budget: float, data_dir: str, output: pathlib.Path) -> dict:
     """What a training run at `budget` cost and reached."""
     workdir = output / f"budget_{budget}"
+    flags = [flag.replace("OUTPUT_DIR", str(output)) for flag in BUDGETS[budget]]
     config, _ = parse_config_flags(
-        ["run.py", f"--config={CONFIG}", f"--config.data.dir={data_dir}"]
-        + BUDGETS[budget]
+        ["run.py", f"--config={CONFIG}", f"--config.data.dir={data_dir}", *flags]
     )
-    result = train(config, str(workdir))
-    kept = ("test_accuracy", "test_accuracy_ema", "steps")
+    start = config.model.weights
+    result = train(config, str(workdir), load_weights(config) if start else None)
+    flops = result["train_flops"]
+    if start:
+        flops += json.loads(pathlib.Path(start, "result.json").read_text())[
+            "train_flops"
+        ]
     return {
         "model": config.model.name,
-        "pflop": result["train_flops"] / 1e15,
-        **{key: result[key] for key in kept},
+        "pflop": flops / 1e15,
+        "steps": result["steps"],
+        "test_accuracy": result["test_accuracy"],
+        "test_accuracy_ema": result["test_accuracy_ema"],
         "test_accuracy_ema_flip": flip_accuracy(config, str(workdir)),
         "flags": BUDGETS[budget],
     }
