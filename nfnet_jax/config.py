@@ -170,6 +170,9 @@ KEYS: dict[str, Key] = {
     "data.augment.repeats": _number(1, "times that an example is drawn in a row", 1),
     "data.augment.crop_padding": _number(0, "pixels of mirrored padding around crops"),
     "data.augment.flip": _switch(False, "flip half of the images left to right"),
+    "data.augment.alternate_flip": _switch(
+        False, "flip each image in every other epoch instead of at random"
+    ),
     "data.augment.randaugment.layers": _number(0, "distortions of an image; 0: none"),
     "data.augment.randaugment.magnitude": _number(
         10, "of each distortion", 0, 20, open_high=False
@@ -178,7 +181,10 @@ KEYS: dict[str, Key] = {
     "data.augment.erasing": _number(
         0.0, "share of images with a rectangle set to the mean", 0, 1, open_high=False
     ),
-    "optim.name": _choice("sgd", "update rule", "sgd", "adamw", "lamb"),
+    "optim.name": _choice("sgd", "update rule", "sgd", "adamw", "lamb", "muon"),
+    "optim.muon.adam_share": _number(
+        0.1, "rate of Adam, for all but convolution kernels, as a factor of Muon's"
+    ),
     "optim.learning_rate": _number(0.1, "peak, for a batch of optim.base_batch_size"),
     "optim.base_batch_size": _number(
         int,
@@ -233,6 +239,12 @@ KEYS: dict[str, Key] = {
     "optim.accumulate": _number(1, "microbatches that an update is computed in", 1),
     "train.epochs": _number(10.0, "passes over the training split", open_low=True),
     "train.steps": _number(int, "updates; set: overrides train.epochs", 1),
+    "train.small_size": _number(
+        int, "pixels of the side in the first part of a run; unset: no such part", 1
+    ),
+    "train.small_share": _number(
+        0.5, "of the updates, seeing images of train.small_size", 0, 1, open_high=False
+    ),
     "train.label_smoothing": _number(0.0, "share spread over all classes", 0, 1),
     "train.mixup": _number(
         0.0, "parameter of the Beta distribution of MixUp's ratio; 0: no MixUp"

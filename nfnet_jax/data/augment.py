@@ -48,6 +48,18 @@ def take_crops(
     return images[indices[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
+def alternate_flips(key: jax.Array, indices: jax.Array, epochs: jax.Array) -> jax.Array:
+    """The draws for flips of `take_crops`, so that an image is mirrored every other
+    epoch [Jordan 2024]: all its views are seen in any two.
+
+    Which epochs, is drawn for each image of the data set. `indices` of the images and
+    `epochs` [N]; returns float32 [N], 0 (flip) or 1.
+    """
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+    first = jax.vmap(lambda key: jax.random.bits(key))(keys) % 2
+    return ((first + epochs) % 2).astype(jnp.float32)
+
+
 def cutout(images: jax.Array, draws: jax.Array, size: int) -> jax.Array:
     """Zeroes a square of `size` pixels, centred anywhere and clipped at the borders.
 
@@ -89,6 +101,12 @@ def erased_window(draws: jax.Array, shape: tuple[int, int]) -> jax.Array:
     sides = jnp.clip(sides.astype(jnp.int32), 1, limits)
     start = jnp.floor(draws[2:] * (limits - sides + 1)).astype(jnp.int32)
     return window(shape, *start, *(start + sides))
+
+
+def shrink(images: jax.Array, size: int) -> jax.Array:
+    """[N, H, W, C] -> [N, size, size, C] by linear interpolation with antialiasing."""
+    shape = (len(images), size, size, images.shape[-1])
+    return jax.image.resize(images, shape, "linear")
 
 
 def _shifted(size: int, draw: jax.Array, padding: int) -> jax.Array:

@@ -60,6 +60,11 @@ def check_shape(config: ConfigDict, dataset: Dataset) -> None:
     """Raises UserError where a crop does not fit the images of `dataset`."""
     height, width, _ = dataset.image_shape
     streamed = isinstance(dataset.train, EncodedSplit)
+    if streamed and config.data.augment.alternate_flip:
+        raise UserError(
+            "data.augment.alternate_flip is True, expected False for data that is "
+            f"streamed, as {dataset.name} is"
+        )
     crops = config.data.augment.random_resized_crop
     if crops and streamed and height != width:
         raise UserError(

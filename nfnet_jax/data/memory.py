@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from nfnet_jax.data.augment import take_crops
+from nfnet_jax.data.augment import alternate_flips, take_crops
 from nfnet_jax.data.batches import (
     Batch,
     Batches,
@@ -34,6 +34,9 @@ def training_batches(split: Split, config: ConfigDict, mesh: Mesh) -> Batches:
         drawn, places = drawn_positions(positions, per_image, augment.repeats)
         indices = shuffled_indices(keys.order, places, len(split))
         draws = crop_draws(keys.crop, drawn)
+        if augment.alternate_flip:
+            epochs = places // len(split)
+            draws = draws.at[:, 2].set(alternate_flips(keys.order, indices, epochs))
         crops = take_crops(images, indices, draws, augment)
         return Batch(crops, labels[indices], positions)
 

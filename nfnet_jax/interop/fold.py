@@ -77,7 +77,7 @@ def is_foldable(model: Network) -> bool:
     """
     if model.spec is None:
         raise UserError("the network has no spec, expected one made by create_model")
-    return not model.spec.name.startswith(("bn_", "fixup_"))
+    return not model.spec.name.startswith(("bn_", "fixup_", "nf_air_"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -82,7 +82,8 @@ class WSConv(nn.Module):
     [features], all float32. `standardized=False` leaves the kernel as it is (for
     ablations and for the baselines); it then has no gain. `use_bias=False`: no bias.
     `padding="symmetric"`: (kernel_size - 1) // 2 pixels on every side. `gamma`: a
-    constant factor of the gain. `var_eps`: see `standardize`.
+    constant factor of the gain. `var_eps`: see `standardize`. `use_gain=False`: none is
+    learned.
     """
 
     features: int
@@ -93,6 +94,7 @@ class WSConv(nn.Module):
     standardized: bool = True
     gamma: float = 1.0
     var_eps: float = 0.0
+    use_gain: bool = True
     use_bias: bool = True
     kernel_init: nn.initializers.Initializer = FAN_IN_NORMAL
 
@@ -104,7 +106,7 @@ class WSConv(nn.Module):
             (*self.kernel_size, x.shape[-1] // self.groups, self.features),
         )
         if self.standardized:
-            gain = self.param("gain", nn.initializers.ones, (self.features,))
+            gain = self._gain()
             kernel = standardize(kernel, self.gamma * gain, var_eps=self.var_eps)
         y = conv2d(
             x,
@@ -117,6 +119,11 @@ class WSConv(nn.Module):
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return y + bias.astype(x.dtype)
+
+    def _gain(self) -> jax.Array:
+        if not self.use_gain:
+            return jnp.ones(self.features)
+        return self.param("gain", nn.initializers.ones, (self.features,))
 
     def _padding(self) -> str | Pairs:
         if self.padding != "symmetric":

@@ -1,7 +1,7 @@
 """Counting: parameters and multiply-adds of a network."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -9,6 +9,9 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from nfnet_jax.models.network import Network
+
+Params = Any
+"""A nested dict of arrays, as Flax makes it."""
 
 
 class Counts(NamedTuple):
@@ -27,8 +30,46 @@ def multiply_adds(model: Network, image_shape: tuple[int, int, int]) -> int:
     return counts(model, image_shape).multiply_adds
 
 
+def training_multiply_adds(
+    model: Network, image_shape: tuple[int, int, int], frozen: Params
+) -> int:
+    """Multiply-adds of one image [H, W, C], forward and backward.
+
+    Three times those forward: the gradients of a layer's input and of its kernel take
+    as many each. Where `frozen` (a tree like the parameters) is True, there is none of
+    the kernel, nor of the input if nothing trained comes before.
+    """
+    sizes, positions = _trace(model, image_shape)
+    untrained = traverse_util.flatten_dict(frozen)
+    total, trained_before = 0, False
+    for module, places in positions.items():
+        kernel = (*module, "kernel")
+        if kernel in sizes:
+            passes = 1 + (not untrained[kernel])
+            passes += trained_before or not untrained[kernel]
+            total += passes * sizes[kernel] * places
+        own = [path for path in sizes if path[:-1] == module]
+        trained_before |= not all(untrained[path] for path in own)
+    return total
+
+
 def counts(model: Network, image_shape: tuple[int, int, int]) -> Counts:
     """Parameters of `model`, and `multiply_adds`; traced only, nothing is computed."""
+    sizes, positions = _trace(model, image_shape)
+    return Counts(
+        parameters=sum(sizes.values()),
+        multiply_adds=sum(
+            size * positions[path[:-1]]
+            for path, size in sizes.items()
+            if path[-1] == "kernel"
+        ),
+    )
+
+
+def _trace(
+    model: Network, image_shape: tuple[int, int, int]
+) -> tuple[dict[tuple[str, ...], int], dict[tuple[str, ...], int]]:
+    """Sizes of all parameters, and output positions of all modules as they run."""
     positions: dict[tuple[str, ...], int] = {}
 
     def note_output(next_fun, args, kwargs, context):
@@ -43,12 +84,4 @@ def counts(model: Network, image_shape: tuple[int, int, int]) -> Counts:
 
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     params = traverse_util.flatten_dict(jax.eval_shape(init, jax.random.key(0), images))
-    sizes = {path: math.prod(leaf.shape) for path, leaf in params.items()}
-    return Counts(
-        parameters=sum(sizes.values()),
-        multiply_adds=sum(
-            size * positions[path[:-1]]
-            for path, size in sizes.items()
-            if path[-1] == "kernel"
-        ),
-    )
+    return {path: math.prod(leaf.shape) for path, leaf in params.items()}, positions

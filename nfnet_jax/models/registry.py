@@ -6,15 +6,16 @@ import inspect
 from typing import Any
 
 from nfnet_jax.errors import nearest
-from nfnet_jax.models import baselines, nf_regnet, nf_resnet, nfnet
+from nfnet_jax.models import baselines, nf_air, nf_regnet, nf_resnet, nfnet
 from nfnet_jax.models.network import Network, Spec
 from nfnet_jax.models.stage import Options
 from nfnet_jax.models.variant import Variant
 
-FAMILIES = (nf_resnet, nfnet, nf_regnet, baselines)
+FAMILIES = (nf_resnet, nfnet, nf_regnet, nf_air, baselines)
 """Files with a table `VARIANTS` and `parse(name)`, a Variant or None."""
 
 EXAMPLES = (
+    "nf_air_64",
     "nf_bottleneck_5_16",
     "nf_wrn_16_2",
     "nf_wrn_16_4",
@@ -34,8 +35,8 @@ EXAMPLES = (
 def create_model(name: str, num_classes: int, **overrides: Any) -> Network:
     """The network `name`: one of `list_models`, or of a family with free sizes.
 
-    Those are `nf_bottleneck_N_W`, and `nf_wrn_D_K` with its baselines `bn_wrn_D_K`,
-    `skipinit_wrn_D_K` and `fixup_wrn_D_K`.
+    Those are `nf_air_W`, `nf_bottleneck_N_W`, and `nf_wrn_D_K` with its baselines
+    `bn_wrn_D_K`, `skipinit_wrn_D_K` and `fixup_wrn_D_K`.
 
     Args:
       name: a variant such as "nf_resnet50" or "nf_wrn_16_4".
@@ -72,7 +73,8 @@ def find(name: str) -> Variant:
             return found
     raise ValueError(
         f"unknown model {name!r}, expected nf_wrn_DEPTH_WIDTH (or bn_, skipinit_, "
-        "fixup_), nf_bottleneck_BLOCKS_WIDTH or one of nfnet_jax.list_models()"
+        "fixup_), nf_bottleneck_BLOCKS_WIDTH, nf_air_WIDTH or one of "
+        "nfnet_jax.list_models()"
         f"{nearest(name, _names())}"
     )
 

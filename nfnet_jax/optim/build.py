@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from nfnet_jax.errors import UserError
 from nfnet_jax.optim.agc import adaptive_gradient_clipping, clip_fraction
 from nfnet_jax.optim.lamb import lamb
+from nfnet_jax.optim.muon import muon
 from nfnet_jax.optim.tree import Params, count, in_classifier, matches
 
 
@@ -30,14 +31,27 @@ def _lamb(config: ConfigDict, rate: optax.Schedule, decayed: Params):
     return lamb(rate, **moments, weight_decay=config.weight_decay, decayed=decayed)
 
 
+def _muon(config: ConfigDict, rate: optax.Schedule, decayed: Params):
+    return optax.chain(
+        optax.add_decayed_weights(config.weight_decay, decayed),
+        muon(
+            rate,
+            config.muon.adam_share,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+        ),
+    )
+
+
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "sgd": _sgd,
     "adamw": _adamw,
     "lamb": _lamb,
+    "muon": _muon,
 }
 """By `optim.name`; of `config.optim`, the learning rate, and where weights decay."""
 
-SIGN_LIKE = ("adamw", "lamb")
+SIGN_LIKE = ("adamw", "lamb", "muon")
 """Optimizers that divide a gradient by its own size, which undoes a clip of it."""
 
 
@@ -46,10 +60,10 @@ def build_optimizer(
 ) -> optax.GradientTransformation:
     """Transformation for `config.optim` over parameters shaped like `params`.
 
-    AGC comes first, because its threshold is about gradients. SGD adds weight decay to
-    the clipped gradient, so that it passes through momentum; AdamW and LAMB add it to
-    the update. The rate of the body scales what results. Frozen parameters get updates
-    of 0 and no state.
+    AGC comes first, because its threshold is about gradients. SGD and Muon add weight
+    decay to the clipped gradient, so that it passes through momentum; AdamW and LAMB
+    add it to the update. The rate of the body scales what results. Frozen parameters
+    get updates of 0 and no state.
 
     Raises:
       UserError: a pattern matches no parameter, or all parameters are frozen.

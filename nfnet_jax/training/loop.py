@@ -1,6 +1,7 @@
 """The training loop."""
 
 import contextlib
+import functools
 import math
 import os
 import time
@@ -11,7 +12,8 @@ from ml_collections import ConfigDict
 
 from nfnet_jax.config import to_json
 from nfnet_jax.data.dataset import Dataset
-from nfnet_jax.models.flops import multiply_adds
+from nfnet_jax.models.flops import multiply_adds, training_multiply_adds
+from nfnet_jax.optim.build import frozen_mask
 from nfnet_jax.optim.tree import count
 from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.evaluation import make_tester
@@ -85,7 +87,10 @@ def _run_steps(
     checkpoints: Checkpoints,
 ) -> dict[str, Any]:
     plan, batch_size = run.plan, config.data.batch_size
-    train_step = make_train_step(config, run.model, run.optimizer, run.train, run.facts)
+    make_step = functools.partial(
+        make_train_step, config, run.model, run.optimizer, run.train, run.facts
+    )
+    train_step, small_step = make_step(), make_step(config.train.small_size)
     test = make_tester(config, run)
     first_step = int(state.step)
     stopwatch = Stopwatch(batch_size)
@@ -101,7 +106,8 @@ def _run_steps(
     ):
         reporter = Reporter(config, run, writer)
         for step in range(first_step + 1, plan.steps + 1):
-            state, metrics = train_step(state, next(feed))
+            update = small_step if step <= plan.small_steps else train_step
+            state, metrics = update(state, next(feed))
             reporter.add(step, metrics)
             last = step == plan.steps
             if step == first_step + 1:
@@ -130,11 +136,27 @@ def _run_steps(
         "images_per_second": stopwatch.images_per_second,
         "parameters": count(state.params),
         "multiply_adds": macs,
-        "train_flops": 3 * 2 * macs * plan.steps * differentiated_examples(config),
+        "train_flops": _train_flops(config, run, state),
         "dataset": config.data.name,
         "versions": versions(),
         "config": to_json(config),
     }
+
+
+def _train_flops(config: ConfigDict, run: Run, state: TrainState) -> int:
+    """Two for each multiply-add of every image seen, forward and backward."""
+    frozen = frozen_mask(config.optim, state.params)
+    height, width, channels = run.facts.image_shape
+    small = config.train.small_size
+    flops = 0
+    for steps, shape in (
+        (run.plan.small_steps, (small, small, channels)),
+        (run.plan.steps - run.plan.small_steps, (height, width, channels)),
+    ):
+        if steps:
+            macs = training_multiply_adds(run.model, shape, frozen)
+            flops += 2 * macs * steps * differentiated_examples(config)
+    return flops
 
 
 class Stopwatch:

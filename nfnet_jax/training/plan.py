@@ -13,11 +13,14 @@ from nfnet_jax.optim.sam import ascent_size
 class Plan:
     """Numbers of one run, in updates: the length, the warm-up, between evaluations.
 
-    `peak_rate` is the largest learning rate.
+
+    `peak_rate` is the largest learning rate. The first `small_steps` updates see images
+    of `train.small_size`.
     """
 
     peak_rate: float
     steps: int
+    small_steps: int
     steps_per_epoch: float
     warmup_steps: int
     eval_every: int
@@ -57,6 +60,9 @@ def make_plan(config: ConfigDict, train_examples: int, devices: int) -> Plan:
     return Plan(
         peak_rate=peak_rate(config),
         steps=steps,
+        small_steps=round(config.train.small_share * steps)
+        if config.train.small_size
+        else 0,
         steps_per_epoch=steps_per_epoch,
         warmup_steps=warmup,
         eval_every=every(config.eval.every_epochs),

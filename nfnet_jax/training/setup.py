@@ -4,10 +4,12 @@ import dataclasses
 import os
 
 import jax
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
 from nfnet_jax.config import model_overrides
+from nfnet_jax.data.augment import normalize
 from nfnet_jax.data.batches import Batches
 from nfnet_jax.data.dataset import Dataset, check_name, encoded, load_dataset
 from nfnet_jax.data.loaders import (
@@ -17,6 +19,7 @@ from nfnet_jax.data.loaders import (
     evaluation_batches,
     training_batches,
 )
+from nfnet_jax.data.source import EncodedSplit
 from nfnet_jax.errors import UserError
 from nfnet_jax.models.network import Network
 from nfnet_jax.models.registry import create_model
@@ -28,6 +31,9 @@ from nfnet_jax.training.plan import Plan, make_plan
 from nfnet_jax.training.pretrained import Pretrained, start_from
 from nfnet_jax.training.sharding import device_mesh, replicate
 from nfnet_jax.training.state import TrainState, init_state, init_variables
+
+FIRST_IMAGES = 512
+"""As many images as a network is initialized with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +124,10 @@ def set_up(
         _check_channels(config, dataset, len(pretrained.mean))
     plan = make_plan(config, len(dataset.train), jax.device_count())
     model = build_model(config, dataset.num_classes)
-    params, batch_stats = init_variables(model, config.seed, dataset.image_shape)
+    facts = data_facts(dataset, facts or pretrained)
+    params, batch_stats = init_variables(
+        model, config.seed, dataset.image_shape, _first_images(config, dataset, facts)
+    )
     started = ""
     if pretrained:
         params, batch_stats, started = start_from(
@@ -143,7 +152,7 @@ def set_up(
         state=replicate(init_state(params, batch_stats, optimizer), mesh),
         train=training_batches(dataset.train, config, plan.steps, mesh),
         test=evaluation_batches(dataset.test, config, mesh),
-        facts=data_facts(dataset, facts or pretrained),
+        facts=facts,
         description=(
             f"{config.model.name}: {count(params):,} parameters; {config.data.name}: "
             f"{len(dataset.train):,} training and {len(dataset.test):,} test images of "
@@ -164,6 +173,26 @@ def data_facts(
         else (given.mean, given.std)
     )
     return DataFacts(tuple(mean), tuple(std), dataset.class_names, dataset.image_shape)
+
+
+def _first_images(
+    config: ConfigDict, dataset: Dataset, facts: DataFacts
+) -> jax.Array | None:
+    """Up to `FIRST_IMAGES` normalized images from all over a training split in memory,
+    None of one that stays encoded.
+
+    Raises:
+      UserError: the latter, for a network that is initialized from images.
+    """
+    if isinstance(dataset.train, EncodedSplit):
+        if config.model.name.startswith("nf_air_"):
+            raise UserError(
+                f"{config.model.name} takes its first parameters from images in memory,"
+                f" and {dataset.name} is streamed: set data.loader=memory"
+            )
+        return None
+    every = -(-len(dataset.train) // FIRST_IMAGES)
+    return normalize(jnp.asarray(dataset.train.images[::every]), *facts.moments)
 
 
 def _check_channels(config: ConfigDict, dataset: Dataset, channels: int) -> None:
@@ -192,4 +221,10 @@ def check_augmentation(config: ConfigDict, image_shape: tuple[int, int, int]) ->
         raise UserError(
             f"data.augment.cutout is {augment.cutout}, expected at most the {side} "
             "pixels of an image's side"
+        )
+    small = config.train.small_size
+    if small and small > side:
+        raise UserError(
+            f"train.small_size is {small}, expected at most the {side} pixels of an "
+            "image's side"
         )

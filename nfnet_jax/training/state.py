@@ -25,15 +25,24 @@ class TrainState:
 
 
 def init_variables(
-    model: Network, seed: int, image_shape: tuple[int, int, int]
+    model: Network,
+    seed: int,
+    image_shape: tuple[int, int, int],
+    images: jax.Array | None = None,
 ) -> tuple[Params, Params]:
-    """Float32 parameters and batch statistics for images [H, W, C]."""
+    """Float32 parameters and batch statistics for images [H, W, C].
 
-    def init(key):
-        variables = model.init(key, jnp.zeros((1, *image_shape)))
+    `images` [N, H, W, C] are normalized training images, for networks that take some of
+    their first parameters from data; the others do not look at them.
+    """
+    if images is None:
+        images = jnp.zeros((1, *image_shape))
+
+    def init(key, images):
+        variables = model.init(key, images)
         return variables["params"], variables.get("batch_stats", {})
 
-    return jax.jit(init)(jax.random.key(seed))
+    return jax.jit(init)(jax.random.key(seed), images)
 
 
 def init_state(

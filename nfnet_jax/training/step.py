@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from nfnet_jax.data.augment import normalize
+from nfnet_jax.data.augment import normalize, shrink
 from nfnet_jax.data.batches import Batch, Batches, run_keys
 from nfnet_jax.data.finish import finish_batch
 from nfnet_jax.models.network import Network
@@ -25,18 +25,24 @@ Metrics = dict[str, jax.Array]
 
 
 def make_draw_batch(
-    config: ConfigDict, batches: Batches, facts: DataFacts, num_classes: int
+    config: ConfigDict,
+    batches: Batches,
+    facts: DataFacts,
+    num_classes: int,
+    image_size: int | None = None,
 ) -> Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]:
     """`draw_batch(fed, step) -> (images, targets)`, for use inside a jitted function.
 
     Images [N, H, W, C] are what the network sees, in `config.train.dtype`; targets are
-    class probabilities float32 [N, num_classes] before label smoothing.
+    class probabilities float32 [N, num_classes] before label smoothing. `image_size`:
+    of the side that augmented images are resized to, None for that of the data.
     """
     key, moments = run_keys(config.seed).augment, facts.moments
 
     def draw_batch(fed, step):
         batch = Batch(*split_batch(*batches.take(fed, step)))
         images, targets = finish_batch(batch, key, config, moments, num_classes)
+        images = shrink(images, image_size) if image_size else images
         return split_batch(images.astype(config.train.dtype), targets)
 
     return draw_batch
@@ -48,6 +54,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     batches: Batches,
     facts: DataFacts,
+    image_size: int | None = None,
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """`step(state, fed) -> (state, metrics)`: draw, augment, differentiate, update.
 
@@ -57,9 +64,12 @@ def make_train_step(
     with the larger share), `grad_norm` (before clipping) and, with AGC,
     `clip_fraction`; `gradient_ratios`, an array of all layers, on request. Frozen
     parameters and their average keep every bit, and their gradients are not computed.
+    `image_size`: see `make_draw_batch`.
     """
     model_key, accumulate = run_keys(config.seed).model, config.optim.accumulate
-    draw_batch = make_draw_batch(config, batches, facts, model.spec.num_classes)
+    draw_batch = make_draw_batch(
+        config, batches, facts, model.spec.num_classes, image_size
+    )
 
     def objective(params, batch_stats, images, targets, key):
         frozen = frozen_mask(config.optim, params)

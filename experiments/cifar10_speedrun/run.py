@@ -1,0 +1,131 @@
+"""How accurate without normalization, for how many FLOPs?
+
+    python experiments/cifar10_speedrun/run.py DATA_DIR OUTPUT_DIR [BUDGET ...]
+
+Trains configs/cifar10_speedrun.py at each budget (PFLOP, keys of `BUDGETS`; all if
+none is given), tests with and without mirrored images, updates results.json and
+curve.png.
+"""
+
+import json
+import pathlib
+import sys
+
+import jax
+import matplotlib
+
+from nfnet_jax.cli import parse_config_flags
+from nfnet_jax.data.augment import normalize
+from nfnet_jax.train import load_weights
+from nfnet_jax.training.loop import train
+from nfnet_jax.training.setup import load_config_dataset
+from nfnet_jax.training.trained import load_run
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+HERE = pathlib.Path(__file__).parent
+CONFIG = HERE.parents[1] / "configs" / "cifar10_speedrun.py"
+RESULTS = HERE / "results.json"
+BUDGETS = {
+    0.005: [
+        "--config.model.name=nf_air_32",
+        "--config.train.steps=137",
+        "--config.optim.momentum=0.6",
+        "--config.optim.learning_rate=0.08",
+        "--config.optim.muon.adam_share=0.0125",
+    ],
+    0.03: ["--config.model.name=nf_air_32", "--config.train.epochs=4.2"],
+    0.08: [],
+    0.1: [
+        "--config.model.weights=OUTPUT_DIR/budget_0.08",
+        "--config.train.small_share=0.0",
+        "--config.train.steps=220",
+        "--config.optim.learning_rate=0.015",
+        "--config.seed=1",
+    ],
+}
+"""The last continues the one before, whose cost it bears too."""
+OTHERS = {
+    "airbench94 (BatchNorm, Muon)": (0.29, 94.0),
+    "nf_wrn_16_2 (configs/cifar10_cpu.py)": (0.30, 89.6),
+}
+"""PFLOP and percent."""
+
+
+def run_budget(budget: float, data_dir: str, output: pathlib.Path) -> dict:
+    """What a training run at `budget` cost and reached."""
+    workdir = output / f"budget_{budget}"
+    flags = [flag.replace("OUTPUT_DIR", str(output)) for flag in BUDGETS[budget]]
+    config, _ = parse_config_flags(
+        ["run.py", f"--config={CONFIG}", f"--config.data.dir={data_dir}", *flags]
+    )
+    start = config.model.weights
+    result = train(config, str(workdir), load_weights(config) if start else None)
+    flops = result["train_flops"]
+    if start:
+        flops += json.loads(pathlib.Path(start, "result.json").read_text())[
+            "train_flops"
+        ]
+    return {
+        "model": config.model.name,
+        "pflop": flops / 1e15,
+        "steps": result["steps"],
+        "test_accuracy": result["test_accuracy"],
+        "test_accuracy_ema": result["test_accuracy_ema"],
+        "test_accuracy_ema_flip": flip_accuracy(config, str(workdir)),
+        "flags": BUDGETS[budget],
+    }
+
+
+def flip_accuracy(config, workdir: str, batch_size: int = 500) -> float:
+    """Of the summed logits of every test image and its mirror image."""
+    trained, test = load_run(workdir), load_config_dataset(config).test
+
+    @jax.jit
+    def count_correct(images, labels):
+        x = normalize(images, *map(jax.numpy.asarray, _moments(trained)))
+        logits = sum(
+            trained.model.apply(trained.variables, v) for v in (x, x[:, :, ::-1])
+        )
+        return (logits.argmax(-1) == labels).sum()
+
+    starts = range(0, len(test), batch_size)
+    parts = [slice(start, start + batch_size) for start in starts]
+    return sum(
+        int(count_correct(test.images[part], test.labels[part])) for part in parts
+    ) / len(test)
+
+
+def _moments(trained):
+    return trained.facts.mean, trained.facts.std
+
+
+def draw(results: dict[str, dict]) -> None:
+    """Accuracy against PFLOP, with what others reach."""
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    rows = sorted(results.values(), key=lambda row: row["pflop"])
+    pflop = [row["pflop"] for row in rows]
+    for key, label, style in (
+        ("test_accuracy_ema_flip", "with mirrored test images", "C0o-"),
+        ("test_accuracy_ema", "without", "C0o--"),
+    ):
+        axes.plot(pflop, [100 * row[key] for row in rows], style, label=label)
+    for (name, (x, y)), marker in zip(OTHERS.items(), "^s", strict=True):
+        axes.plot(x, y, "k" + marker, label=name)
+    axes.set(xscale="log", xlabel="training PFLOP", ylabel="CIFAR-10 test accuracy (%)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(HERE / "curve.png", dpi=120)
+
+
+def main(data_dir: str, output_dir: str, *budgets: str) -> None:
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for budget in map(float, budgets or BUDGETS):
+        results[str(budget)] = run_budget(budget, data_dir, pathlib.Path(output_dir))
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    draw(results)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,166 @@
+"""Small plain networks for 32x32 images that learn fast, without normalization.
+
+The shape is that of cifar10-airbench: a fixed whitening of 2x2 patches, three groups of
+two 3x3 convolutions with max pooling, a maximum over all positions, a classifier. In
+the place of BatchNorm stand weight standardization, γ-scaled activations, and a gain
+and bias that are set once, from images, at initialization.
+"""
+
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from nfnet_jax.errors import UserError
+from nfnet_jax.layers.activations import Activation
+from nfnet_jax.layers.convolution import conv2d
+from nfnet_jax.models.blocks import Conv
+from nfnet_jax.models.network import Head, Network
+from nfnet_jax.models.stage import Options, sow_signal
+from nfnet_jax.models.variant import Variant, cifar_variant
+
+WIDTHS = (1, 4, 4)
+"""Of the groups, in units of the W in `nf_air_W`."""
+PATCH = 2
+LEAST_SIZE = PATCH - 1 + 2 ** len(WIDTHS)
+VARIANCE_FLOOR = 5e-4
+"""Added to the variances that whitening divides by, so that it does not blow up noise.
+Pixels have variance 1."""
+
+
+def nf_air(num_classes: int, options: Options, *, width: int) -> Network:
+    """Groups of `width`, 4 `width` and 4 `width` channels.
+
+    Initialize it with a batch of normalized training images: the whitening and the
+    output moments of every convolution come from them.
+
+    Raises:
+      ValueError: width is not positive.
+    """
+    if width < 1:
+        raise ValueError(f"width {width}: expected at least 1")
+    activation = options.scaled_activation()
+    conv = options.conv(use_gain=False, use_bias=False)
+    stages = tuple(ConvGroup(width * share, conv, activation) for share in WIDTHS)
+    head = Head(num_classes, _maximum, options.drop_rate)
+    return Network(Whitening(activation), stages, head)
+
+
+def parse(name: str) -> Variant | None:
+    """The variant of this file that is called `name`, None where it is another's."""
+    if match := re.fullmatch(r"nf_air_(\d+)", name):
+        settings = {"width": int(match[1]), "activation": "gelu"}
+        return cifar_variant(nf_air, settings)
+    return None
+
+
+VARIANTS: dict[str, Variant] = {}
+
+
+class Whitening(nn.Module):
+    """Patches in the basis of their principal components, each and its negative.
+
+    The parameter `kernel` [2, 2, C, 8 C] is computed from the images that the network
+    is initialized with and meant to stay (`optim.freeze`). Input [N, H, W, C], output
+    [N, H - 1, W - 1, 8 C], activated.
+
+    Raises:
+      UserError: images that the poolings would leave nothing of.
+    """
+
+    activation: Activation
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if min(x.shape[1:3]) < LEAST_SIZE:
+            raise UserError(
+                f"images of {x.shape[1]}x{x.shape[2]} pixels are too small for nf_air "
+                f"networks, expected at least {LEAST_SIZE}x{LEAST_SIZE}"
+            )
+        kernel = self.param("kernel", lambda key: whitening_kernel(x))
+        return self.activation(conv2d(x, kernel.astype(x.dtype), padding="VALID"))
+
+
+def whitening_kernel(images: jax.Array) -> jax.Array:
+    """Filters, float32 [2, 2, C, 8 C], with uncorrelated outputs of unit variance.
+
+    With λ, v the eigenvalues and vectors of the covariance of all 2x2 patches of
+    `images` [N, H, W, C], the filters are ± v / sqrt(λ + VARIANCE_FLOOR), those of the
+    largest variance first.
+    """
+    channels = images.shape[-1]
+    height, width = images.shape[1] - PATCH + 1, images.shape[2] - PATCH + 1
+    patches = jnp.stack(
+        [
+            images[:, row : row + height, column : column + width]
+            for row in range(PATCH)
+            for column in range(PATCH)
+        ],
+        axis=3,
+    )
+    patches = patches.reshape(-1, PATCH * PATCH * channels).astype(jnp.float32)
+    values, vectors = jnp.linalg.eigh(jnp.cov(patches, rowvar=False))
+    filters = (vectors * jax.lax.rsqrt(values + VARIANCE_FLOOR))[:, ::-1]
+    filters = jnp.concatenate([filters, -filters], axis=1)
+    return filters.reshape(PATCH, PATCH, channels, -1)
+
+
+class ConvGroup(nn.Module):
+    """3x3 convolution, 2x2 max pooling, activation; 3x3 convolution, activation.
+
+    Input [N, H, W, C], output [N, H // 2, W // 2, width].
+    """
+
+    width: int
+    conv: Conv
+    activation: Activation
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        x = pool_pairs(self.conv(self.width, (3, 3), name="conv0")(x))
+        x = self.activation(UnitMoments(name="moments0")(x))
+        x = UnitMoments(name="moments1")(self.conv(self.width, (3, 3), name="conv1")(x))
+        sow_signal(self, x)
+        return self.activation(x)
+
+
+class UnitMoments(nn.Module):
+    """y = gain · x + bias, channel by channel, set by the first images.
+
+    `gain` and `bias` [C] start so that y has mean 0 and variance 1 over the images that
+    the network is initialized with [Salimans and Kingma 2016, section 3], and are
+    trained like any other; no statistics are computed afterwards. Any shape [..., C].
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        gain = self.param("gain", lambda key: 1 / _std(x))
+        bias = self.param("bias", lambda key: -_mean(x) / _std(x))
+        return x * gain.astype(x.dtype) + bias.astype(x.dtype)
+
+
+def pool_pairs(x: jax.Array) -> jax.Array:
+    """2x2 max pooling of stride 2, the odd last row and column left out.
+
+    [N, H, W, C] -> [N, H // 2, W // 2, C]. As pairwise maxima, whose gradient takes a
+    third of the time of `nn.max_pool`'s on a CPU.
+    """
+    x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]
+    x = jnp.maximum(x[:, ::2], x[:, 1::2])
+    return jnp.maximum(x[:, :, ::2], x[:, :, 1::2])
+
+
+def _maximum(x: jax.Array, *, train: bool) -> jax.Array:
+    """Over all positions, centred so that classes do not share most of their logits."""
+    return UnitMoments(name="moments")(x.max((1, 2), keepdims=True))
+
+
+def _mean(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.float32).mean(range(x.ndim - 1))
+
+
+def _std(x: jax.Array) -> jax.Array:
+    """1 where x is constant, as it is if the network is initialized with zeros."""
+    std = x.astype(jnp.float32).std(range(x.ndim - 1))
+    return jnp.where(std > 1e-3, std, 1.0)

@@ -1,0 +1,104 @@
+"""Muon against float64 NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nfnet_jax.config import base_config
+from nfnet_jax.optim.build import build_optimizer
+from nfnet_jax.optim.muon import muon
+
+RATE, MOMENTUM = 0.3, 0.6
+
+
+def random(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+PARAMS = {
+    "conv": {"kernel": random(3, 3, 4, 8), "bias": random(8)},
+    "blocks": {"conv": {"kernel": random(2, 3, 3, 4, 8)}},
+    "classifier": {"kernel": random(8, 5)},
+}
+GRADS = [
+    jax.tree.map(lambda p, seed=seed: random(*p.shape, seed=seed), PARAMS)
+    for seed in (1, 2)
+]
+
+
+def updated(steps):
+    optimizer = muon(lambda step: RATE, 0.1, momentum=MOMENTUM, nesterov=True)
+    state, params = optimizer.init(PARAMS), PARAMS
+    for grads in GRADS[:steps]:
+        updates, state = optimizer.update(grads, state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+    return params
+
+
+def by_hand(kernel, grads):
+    """[KH · KW · C, O] matrices: Nesterov momentum, five Newton-Schulz steps."""
+    weights = kernel.astype(np.float64).reshape(-1, kernel.shape[-1])
+    moment = np.zeros_like(weights)
+    for t, grad in enumerate(grads, 1):
+        grad = grad.astype(np.float64).reshape(weights.shape)
+        moment = MOMENTUM * moment + (1 - MOMENTUM) * grad
+        ahead = MOMENTUM * moment / (1 - MOMENTUM ** (t + 1))
+        u = ahead + (1 - MOMENTUM) * grad / (1 - MOMENTUM**t)
+        u /= np.linalg.norm(u)
+        for _ in range(5):
+            gram = u.T @ u
+            u = 3.4445 * u + u @ (-4.7750 * gram + 2.0315 * gram @ gram)
+        step = RATE * np.linalg.norm(weights) / np.linalg.norm(u)
+        weights = weights - step * u
+    return weights.reshape(kernel.shape)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_kernels_move_as_by_hand(steps):
+    after = updated(steps)
+    expected = by_hand(
+        PARAMS["conv"]["kernel"], [g["conv"]["kernel"] for g in GRADS[:steps]]
+    )
+    np.testing.assert_allclose(after["conv"]["kernel"], expected, rtol=1e-4, atol=1e-5)
+    for layer in range(2):
+        expected = by_hand(
+            PARAMS["blocks"]["conv"]["kernel"][layer],
+            [g["blocks"]["conv"]["kernel"][layer] for g in GRADS[:steps]],
+        )
+        found = after["blocks"]["conv"]["kernel"][layer]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_rate_is_the_relative_change_of_a_kernel():
+    before, after = PARAMS["conv"]["kernel"], updated(1)["conv"]["kernel"]
+    change = np.linalg.norm(after - before) / np.linalg.norm(before)
+    np.testing.assert_allclose(change, RATE, rtol=1e-5)
+
+
+def test_everything_else_gets_adam():
+    after, grads = updated(1), GRADS[0]
+    for path in (("conv", "bias"), ("classifier", "kernel")):
+        before, found, grad = (
+            tree[path[0]][path[1]] for tree in (PARAMS, after, grads)
+        )
+        # Bias-corrected, the first step is the rate times the sign.
+        expected = before - 0.1 * RATE * np.sign(grad)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_config_chooses_muon_and_freezes_kernels():
+    config = base_config()
+    config.optim.name = "muon"
+    config.optim.weight_decay = 0.0
+    config.optim.weight_decay_exclude = ("bias$",)
+    config.optim.agc.clipping = 0.0
+    config.optim.agc.exclude = ("classifier",)
+    config.optim.freeze = ("^conv/kernel",)
+    optimizer = build_optimizer(config.optim, PARAMS, lambda step: RATE)
+    updates, _ = optimizer.update(GRADS[0], optimizer.init(PARAMS), PARAMS)
+    assert not np.any(updates["conv"]["kernel"])
+    stack = PARAMS["blocks"]["conv"]["kernel"]
+    for weights, update in zip(stack, updates["blocks"]["conv"]["kernel"], strict=True):
+        change = np.linalg.norm(update) / np.linalg.norm(weights)
+        np.testing.assert_allclose(change, RATE, rtol=1e-5)
