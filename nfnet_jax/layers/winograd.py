@@ -73,7 +73,9 @@ def _pays(x, kernel, strides, padding, least_pixels) -> bool:
     if min(map(min, padding)) < 0:
         return False
     height, width = _output_size(x, padding)
-    pixels = x.shape[0] * height * width
+    # An exported program has any number of images, at least one.
+    images = x.shape[0] if isinstance(x.shape[0], int) else 1
+    pixels = images * height * width
     products = pixels * kernel.shape[2] * kernel.shape[3]
     return height >= ROWS and pixels >= least_pixels and products >= LEAST_PRODUCTS
 

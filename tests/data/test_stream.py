@@ -157,14 +157,13 @@ def test_the_death_of_a_worker_ends_a_run_in_one_line(jpegs):
     assert time.monotonic() - started < 20
 
 
-@pytest.mark.parametrize(
-    ("changes", "hint"),
-    [
-        ({"data.loader": "memory"}, "expected 'stream' or 'auto'"),
-        ({"data.augment.crop_padding": 4}, "expected only one crop"),
-    ],
-)
-def test_crops_that_a_loader_does_not_have(changes, hint):
-    with pytest.raises(UserError, match=hint):
-        check_loader(make_config(**changes))
-    assert choose_loader(make_config()) == "stream"
+def test_two_crops_are_one_too_many():
+    with pytest.raises(UserError, match="expected only one crop"):
+        check_loader(make_config(**{"data.augment.crop_padding": 4}))
+
+
+def test_images_are_streamed_that_would_be_resized_before_they_are_cropped():
+    assert choose_loader(make_config()) == "auto"
+    assert choose_loader(make_config(**{"data.image_size": 32})) == "stream"
+    config = make_config(**{"data.image_size": 32, "data.loader": "memory"})
+    assert choose_loader(config) == "memory"
