@@ -135,10 +135,10 @@ KEYS: dict[str, Key] = {
     "data.train_split": _text("train", "by TFDS's syntax: train[10%:20%]+test"),
     "data.eval_split": _text("test", "by TFDS's syntax: train[90%:]"),
     "data.image_size": _number(
-        int, "pixels of the side; unset: as stored (a folder needs it)", 1
+        int, "pixels of the side; unset: as stored (a folder needs it)", 1, 2**14
     ),
     "data.eval_image_size": _number(
-        int, "pixels of the side in evaluation; unset: data.image_size", 1
+        int, "pixels of the side in evaluation; unset: data.image_size", 1, 2**14
     ),
     "data.crop": _choice(
         "training",

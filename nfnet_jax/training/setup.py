@@ -5,6 +5,7 @@ import os
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -167,12 +168,12 @@ def data_facts(
     dataset: Dataset, given: DataFacts | Pretrained | None = None
 ) -> DataFacts:
     """Normalized by the moments `given`, or else by those of the training split."""
+    source = dataset if given is None else given
     mean, std = (
-        (dataset.mean.tolist(), dataset.std.tolist())
-        if given is None
-        else (given.mean, given.std)
+        tuple(np.asarray(moment, np.float32).tolist())
+        for moment in (source.mean, source.std)
     )
-    return DataFacts(tuple(mean), tuple(std), dataset.class_names, dataset.image_shape)
+    return DataFacts(mean, std, dataset.class_names, dataset.image_shape)
 
 
 def _first_images(

@@ -395,7 +395,7 @@ MALFORMED = [
     (["data.name=ten"], ["did you mean 'folder:ten'?"]),
     (["data.name=folder:empty"], ["a directory of images for every class"]),
     (["data.train_split=trian"], ["data.train_split is 'trian'", "'train'?"]),
-    (["data.image_size=100000"], ["GiB", "smaller data.image_size"]),
+    (["data.image_size=100000"], ["data.image_size is 100000", "[1, 16384)"]),
 ]
 
 
