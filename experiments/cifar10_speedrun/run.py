@@ -35,6 +35,14 @@ BUDGETS = {
         "--config.optim.learning_rate=0.08",
         "--config.optim.muon.adam_share=0.0125",
     ],
+    0.012: [
+        "--config.model.name=nf_air_32",
+        "--config.train.steps=235",
+        "--config.train.small_share=0.0",
+        "--config.optim.momentum=0.6",
+        "--config.optim.learning_rate=0.08",
+        "--config.optim.muon.adam_share=0.0125",
+    ],
     0.03: ["--config.model.name=nf_air_32", "--config.train.epochs=4.2"],
     0.08: [],
     0.1: [
@@ -113,7 +121,11 @@ def draw(results: dict[str, dict]) -> None:
         axes.plot(pflop, [100 * row[key] for row in rows], style, label=label)
     for (name, (x, y)), marker in zip(OTHERS.items(), "^s", strict=True):
         axes.plot(x, y, "k" + marker, label=name)
-    axes.set(xscale="log", xlabel="training PFLOP", ylabel="CIFAR-10 test accuracy (%)")
+    axes.set(
+        xscale="log",
+        xlabel="training PFLOP, log scale",
+        ylabel="CIFAR-10 test accuracy (%)",
+    )
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(HERE / "curve.png", dpi=120)
