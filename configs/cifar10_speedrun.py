@@ -1,8 +1,9 @@
-"""CIFAR-10 without normalization for the fewest FLOPs.
+"""CIFAR-10 without normalization, for few FLOPs: whitening, Muon, small images first.
 
     python -m nfnet_jax.train --config configs/cifar10_speedrun.py
 
-Not measured to the end yet.
+Reaches 88.6 % test accuracy in 5.5 epochs, 0.081 PFLOP; 89.2 % with mirrored test
+images. One run; see experiments/cifar10_speedrun.
 """
 
 from nfnet_jax.config import base_config
