@@ -87,7 +87,11 @@ def main() -> None:
     print(table(contenders, options.batch))
     if options.output:
         report = {
-            "arguments": vars(options),
+            "arguments": {
+                name: value
+                for name, value in vars(options).items()
+                if name not in ("peer_python", "checkout", "output")
+            },
             "machine": f"{platform.machine()}, {platform.processor() or 'unknown'}",
             "date": time.strftime("%Y-%m-%d"),
             "contenders": {
