@@ -2,7 +2,7 @@
 
     python -m nfnet_jax.train --config configs/digits.py
 
-Reaches 99.2 % test accuracy in 30 epochs, 11 s (two cores of an AMD EPYC with AVX-512,
+Reaches 99.4 % test accuracy in 30 epochs, 17 s (two cores of an AMD EPYC with AVX-512,
 compilation included).
 """
 

@@ -55,8 +55,8 @@ def fold(model: Network, params: Params) -> tuple[Network, Params]:
     """
     if not is_foldable(model):
         raise UserError(
-            f"{model.spec.name} cannot be folded: only networks without BatchNorm and "
-            "without Fixup's biases before padded convolutions can"
+            f"{model.spec.name} cannot be folded: only residual networks without "
+            "BatchNorm and without Fixup's biases before padded convolutions can"
         )
     folding = _Folding.of(model)
     name, num_classes, overrides = model.spec
@@ -67,10 +67,10 @@ def fold(model: Network, params: Params) -> tuple[Network, Params]:
 
 
 def is_foldable(model: Network) -> bool:
-    """False for BatchNorm and Fixup networks, which have nothing to standardize.
+    """False for BatchNorm, Fixup and plain networks.
 
     BatchNorm stands before the activation and Fixup's biases before zero padding:
-    neither is a factor of a kernel.
+    neither is a factor of a kernel. The folding of plain networks is not written.
 
     Raises:
       UserError: `model` has no spec.
