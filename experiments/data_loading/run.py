@@ -14,8 +14,8 @@ import numpy as np
 
 from nfnet_jax.config import base_config
 from nfnet_jax.data.arrays import from_arrays
-from nfnet_jax.data.augment import finish
 from nfnet_jax.data.batches import run_keys
+from nfnet_jax.data.finish import finish_batch
 from nfnet_jax.training.setup import set_up
 from nfnet_jax.training.step import make_train_step
 
@@ -37,7 +37,7 @@ def main() -> None:
     def draw(fed, number):
         batch = run.train.take(fed, number)
         key = run_keys(config.seed).augment
-        return finish(batch, key, config, run.facts.moments, 10)
+        return finish_batch(batch, key, config, run.facts.moments, 10)
 
     step = make_train_step(config, run.model, run.optimizer, run.train, run.facts)
     state = run.state
