@@ -3,7 +3,7 @@
     python -m nfnet_jax.train --config configs/cifar10_speedrun.py
 
 Reaches 88.6 % test accuracy in 5.5 epochs, 0.081 PFLOP; 89.2 % with mirrored test
-images. One run; see experiments/cifar10_speedrun.
+images. One run, of an earlier state of the code; see experiments/cifar10_speedrun.
 """
 
 from nfnet_jax.config import base_config
