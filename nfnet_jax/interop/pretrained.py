@@ -31,7 +31,8 @@ def load_pretrained(
     of the published Haiku code get its γ. `model.spec` tells what was made.
 
     Args:
-      model_name: a name that `create_model` takes.
+      model_name: a name that `create_model` takes, or one of timm's for weights in
+        its naming (`nf_seresnet50`).
       weights: a file that `read_weights` takes, or the name of published weights
         (`interop.published`), which are downloaded once.
       num_classes: logits; None: as many as the weights have. Where they have another
@@ -45,7 +46,7 @@ def load_pretrained(
       UserError: no such weights, or weights of another network.
       ValueError: unknown model or option.
     """
-    find(model_name)
+    find(_timm_name(model_name))
     path = locate(weights)
     arrays = read_weights(path)
     try:
