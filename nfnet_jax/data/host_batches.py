@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from nfnet_jax.data.crop import host_crop_draws, random_resized_crop
 from nfnet_jax.data.decoding import decode, fit
 from nfnet_jax.data.order import HostOrder
-from nfnet_jax.data.random_crop import crop_draws, random_resized_crop
 from nfnet_jax.data.source import BadImage, EncodedSplit
 from nfnet_jax.errors import UserError
 
@@ -37,7 +37,7 @@ def random_crop(
     image: np.ndarray, split: EncodedSplit, position: int, *, seed: int, flip: bool
 ) -> np.ndarray:
     """A random-resized crop; `flip` mirrors half of them."""
-    draws = crop_draws(seed, position)
+    draws = host_crop_draws(seed, position)
     return random_resized_crop(image, split.image_shape[0], draws, flip)
 
 

@@ -82,7 +82,7 @@ def shared_slots(count: int, shape: tuple[int, ...]) -> Iterator[Slots]:
         # Else a thread still fills a slot, or a traceback holds one: it stays mapped.
         with contextlib.suppress(BufferError):
             memory.close()
-            del _attached[memory.name]
+            _attached.pop(memory.name, None)
 
 
 def _buffer(name: str) -> memoryview:
