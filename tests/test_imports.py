@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {"config", "errors", "cache", "host_memory"},
     "config": {"config_keys", "errors", "cache"},
     "config_keys": set(),
+    "recipes": {"config"},
     "download": {"errors"},
     "errors": set(),
     "cache": set(),
