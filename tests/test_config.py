@@ -114,6 +114,19 @@ def test_a_key_without_its_section_is_recognized(path):
 
 
 @pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("data.augment.crop", "data.augment.crop_padding"),
+        ("train.crop", "data.crop"),
+        ("data.size", "data.image_size"),
+        ("train.momentum", "optim.momentum"),
+    ],
+)
+def test_a_key_of_the_section_that_was_named_is_nearest(path, expected):
+    assert nearest_key(path) == f"; did you mean {expected!r}?"
+
+
+@pytest.mark.parametrize(
     ("word", "choices", "expected"),
     [
         ("digts", ["digits", "tfds:cifar10"], "digits"),
