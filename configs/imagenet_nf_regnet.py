@@ -12,7 +12,8 @@ performance gap in unnormalized ResNets" [SP], and its code.
 What the paper reports is in its table of NF-RegNets. NOT measured here.
 """
 
-from nfnet_jax.config import base_config, choose
+from nfnet_jax.config import choose
+from nfnet_jax.recipes import imagenet_recipe
 
 VARIANTS = {
     # side in training, in evaluation, weight decay
@@ -27,29 +28,14 @@ VARIANTS = {
 
 def get_config(variant: str = "b0"):
     train_size, eval_size, weight_decay = choose(VARIANTS, variant)
-    config = base_config()
-    config.name = f"imagenet_nf_regnet_{variant}"
-    config.model.name = f"nf_regnet_{variant}"
-    config.data.name = "tfds:imagenet2012"
-    config.data.eval_split = "validation"
-    config.data.image_size = train_size
-    config.data.eval_image_size = eval_size
+    # Crops and flips, MixUp and CutMix, label smoothing, warm-up, parameter average.
+    config = imagenet_recipe(f"nf_regnet_{variant}", train_size, eval_size)
     config.data.crop = "crop_resize"
     config.data.batch_size = 1024
-    config.data.eval_batch_size = 512
-    config.data.augment.random_resized_crop = True
-    config.data.augment.flip = True
     config.optim.learning_rate = 0.4
     config.optim.weight_decay = weight_decay
-    config.optim.schedule.warmup_epochs = 5.0
     # Of 0.4: the cosine ends at 0.001.
     config.optim.schedule.final_fraction = 0.0025
     config.optim.agc.clipping = 0.0
-    config.optim.ema_decay = 0.99999
     config.train.epochs = 360.0
-    config.train.label_smoothing = 0.1
-    config.train.mixup = 0.2
-    config.train.cutmix = True
-    config.eval.every_epochs = 5.0
-    config.checkpoint.every_epochs = 1.0
     return config

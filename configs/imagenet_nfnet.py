@@ -15,7 +15,8 @@ Published top-1 accuracy in percent, NOT measured here: f0 83.6, f1 84.7, f2 85.
 f3 85.7, f4 85.9, f5 86.0, f6 86.5 (with SAM).
 """
 
-from nfnet_jax.config import base_config, choose
+from nfnet_jax.config import choose
+from nfnet_jax.recipes import imagenet_recipe
 
 VARIANTS = {
     # side in training, in evaluation, RandAugment magnitude, SAM's ρ
@@ -31,35 +32,20 @@ VARIANTS = {
 
 def get_config(variant: str = "f0"):
     train_size, eval_size, magnitude, rho = choose(VARIANTS, variant)
-    config = base_config()
-    config.name = f"imagenet_nfnet_{variant}"
-    config.model.name = f"nfnet_{variant}"
-    config.data.name = "tfds:imagenet2012"
-    config.data.eval_split = "validation"
-    config.data.image_size = train_size
-    config.data.eval_image_size = eval_size
+    # Crops and flips, MixUp and CutMix, label smoothing, warm-up, parameter average.
+    config = imagenet_recipe(f"nfnet_{variant}", train_size, eval_size)
     config.data.crop = "resize_crop_32"
     config.data.batch_size = 4096
-    config.data.eval_batch_size = 512
-    config.data.augment.random_resized_crop = True
-    config.data.augment.flip = True
     config.data.augment.randaugment.layers = 4
     config.data.augment.randaugment.magnitude = magnitude
     config.optim.learning_rate = 0.1
     config.optim.base_batch_size = 256
     config.optim.weight_decay = 2e-5
-    config.optim.schedule.warmup_epochs = 5.0
     config.optim.agc.clipping = 0.01
     config.optim.agc.exclude = ("classifier/kernel$",)
     config.optim.sam.rho = rho
     # The published 20 %, in whole examples on up to 64 devices.
     config.optim.sam.fraction = 13 / 64 if rho else 1.0
-    config.optim.ema_decay = 0.99999
     config.train.epochs = 360.0
-    config.train.label_smoothing = 0.1
-    config.train.mixup = 0.2
-    config.train.cutmix = True
     config.train.dtype = "bfloat16"
-    config.eval.every_epochs = 5.0
-    config.checkpoint.every_epochs = 1.0
     return config

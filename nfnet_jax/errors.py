@@ -15,7 +15,8 @@ def nearest(word: str, choices: Iterable[str], *, paths: bool = False) -> str:
     """`"; did you mean 'x'?"` for the closest of `choices`, or an empty string.
 
     With `paths`, choices are dotted and their last component counts most, so that
-    `lr` and `train.lr` are close to `optim.learning_rate`.
+    `lr` and `train.lr` are close to `optim.learning_rate`; a part of a name in the same
+    section is as close as the same name in another.
     """
     likeness = _path_likeness if paths else _likeness
     scores = [(*likeness(_plain(word), _plain(choice)), choice) for choice in choices]
@@ -35,13 +36,17 @@ def _likeness(word: str, choice: str) -> tuple[float, float]:
 def _path_likeness(word: str, choice: str) -> tuple[float, float]:
     """Likeness, and what decides between equals."""
     whole = _likeness(word, choice)[0]
-    name, other = word.rpartition(".")[2], choice.rpartition(".")[2]
+    section, _, name = word.rpartition(".")
+    beside, _, other = choice.rpartition(".")
     parts = other.split("_")
+    begins = len(name) > 1 and (other.startswith(name) or name in parts)
     if name in (other, "".join(part[:1] for part in parts)):
+        return 1.0, whole
+    if begins and section and section == beside:
         return 1.0, whole
     if name in choice.split("."):
         return 0.9, whole
-    if len(name) > 1 and (other.startswith(name) or name in parts):
+    if begins:
         return 0.9, whole
     last = _likeness(name, other)[0]
     return max(last, (last + whole) / 2), whole

@@ -5,8 +5,9 @@
 Both decode JPEGs of 500 x 375 pixels from a folder, take random-resized crops of 192
 pixels and flip half of them, bicubic, uint8, in batches. PyTorch does it with its
 DataLoader and torchvision's transforms of Pillow images, run by --peer_python, any
-Python with torch, torchvision and Pillow. A run counts the batches after the first
-ones, until the last, so that neither starting workers nor what they made ahead counts.
+Python with torch, torchvision and Pillow. A run counts --batches after the first ones
+and goes on after them, so that neither starting workers nor what they made ahead
+counts. CPU time depends little on what else the machine does, images per second do.
 """
 
 import argparse
@@ -29,19 +30,29 @@ def main() -> None:
     options = parse_arguments()
     pythons = {"ours": sys.executable, "torch": options.peer_python}
     rates: dict[str, list[float]] = {name: [] for name in pythons}
+    costs: dict[str, list[float]] = {name: [] for name in pythons}
     with tempfile.TemporaryDirectory() as folder:
         kilobytes = write_images(pathlib.Path(folder))
         for _ in range(options.rounds):
             for name, python in pythons.items():
-                rates[name].append(measure(name, python, folder, options))
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    for name, values in rates.items():
-        every = ", ".join(f"{value:.0f}" for value in values)
-        print(f"{name:6} {medians[name]:6.0f} images/s   ({every})")
-    print(f"ratio  {medians['ours'] / medians['torch']:6.2f}")
+                rate, cost = measure(name, python, folder, options)
+                rates[name].append(rate)
+                costs[name].append(cost)
+    compare(rates, "images/s", 0)
+    compare(costs, "ms of CPU time an image", 2)
     if options.output:
-        report = vars(options) | {"kilobytes_per_image": kilobytes, "rates": rates}
+        report = vars(options) | {"kilobytes_per_image": kilobytes}
+        report |= {"images_per_second": rates, "cpu_ms_per_image": costs}
         pathlib.Path(options.output).write_text(json.dumps(report, indent=2) + "\n")
+
+
+def compare(values: dict[str, list[float]], unit: str, digits: int) -> None:
+    """Prints medians, all values and the ratio of the medians."""
+    medians = {name: statistics.median(each) for name, each in values.items()}
+    for name, each in values.items():
+        every = ", ".join(f"{value:.{digits}f}" for value in each)
+        print(f"{name:6} {medians[name]:6.{digits}f} {unit}   ({every})")
+    print(f"ratio  {medians['ours'] / medians['torch']:6.2f}")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -51,7 +62,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--peer_python", required=True)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--batches", type=int, default=60, help="of a run")
+    parser.add_argument("--batches", type=int, default=60, help="counted of a run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", help="JSON file for all measurements")
     return parser.parse_args()
@@ -79,12 +90,13 @@ def picture(seed: int) -> Image.Image:
     return Image.fromarray(pixels.astype(np.uint8))
 
 
-def measure(name: str, python: str, folder: str, options) -> float:
-    """Images per second of one run."""
+def measure(name: str, python: str, folder: str, options) -> tuple[float, float]:
+    """Images per second of one run, and milliseconds of CPU time an image."""
     numbers = (options.workers, options.batch, options.batches)
     command = [python, str(CONTENDER), name, folder, *map(str, numbers)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return float(done.stdout.split()[-1])
+    rate, cost = done.stdout.split()[-2:]
+    return float(rate), float(cost)
 
 
 if __name__ == "__main__":

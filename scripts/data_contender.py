@@ -1,8 +1,12 @@
 """One run of a data loader: data_contender.py ours|torch FOLDER WORKERS BATCH BATCHES
 
-Prints images per second. See benchmark_data.py.
+Prints images per second, and milliseconds of CPU time that an image takes in the whole
+process tree. See benchmark_data.py.
 """
 
+import contextlib
+import os
+import pathlib
 import sys
 import time
 
@@ -27,8 +31,9 @@ def ours(folder: str, workers: int, size: int, count: int):
         f"folder:{folder}", eval_split="val", image_size=SIZE, loader="stream"
     )
     batches = training_batches(dataset.train, config, count, device_mesh())
-    for images, _ in batches.feed(0):
-        yield jax.block_until_ready(images)
+    with contextlib.closing(batches.feed(0)) as feed:
+        for images, _ in feed:
+            yield jax.block_until_ready(images)
 
 
 def torch(folder: str, workers: int, size: int, count: int):
@@ -52,17 +57,36 @@ def torch(folder: str, workers: int, size: int, count: int):
         yield images
 
 
+def cpu_seconds() -> float:
+    """Used so far by this process and all below it; Linux only."""
+    ticks, children = {}, {}
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        # Others may end meanwhile.
+        with contextlib.suppress(OSError):
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            ticks[int(folder.name)] = int(fields[11]) + int(fields[12])
+            children.setdefault(int(fields[1]), []).append(int(folder.name))
+    family = [os.getpid()]
+    for process in family:
+        family += children.get(process, [])
+    return sum(ticks[process] for process in family) / os.sysconf("SC_CLK_TCK")
+
+
 def main() -> None:
     name, folder, *numbers = sys.argv[1:]
     workers, size, count = map(int, numbers)
-    for number, images in enumerate(
-        {"ours": ours, "torch": torch}[name](folder, workers, size, count)
-    ):
-        assert tuple(images.shape) in {(size, SIZE, SIZE, 3), (size, 3, SIZE, SIZE)}
-        if number == AHEAD:
-            started = time.perf_counter()
-    seconds = time.perf_counter() - started
-    print(size * (count - 1 - AHEAD) / seconds)
+    loader = {"ours": ours, "torch": torch}[name]
+    # Those at the end keep the workers busy until the last one that counts.
+    with contextlib.closing(loader(folder, workers, size, count + 2 * AHEAD)) as run:
+        for number, images in enumerate(run):
+            shape = tuple(images.shape)
+            assert shape in {(size, SIZE, SIZE, 3), (size, 3, SIZE, SIZE)}
+            if number == AHEAD:
+                started, used = time.perf_counter(), cpu_seconds()
+            if number == AHEAD + count:
+                break
+        seconds, used = time.perf_counter() - started, cpu_seconds() - used
+    print(size * count / seconds, 1000 * used / (size * count))
 
 
 if __name__ == "__main__":

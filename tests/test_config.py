@@ -26,8 +26,9 @@ CONFIGS = sorted((PACKAGE.parent / "configs").glob("*.py"))
 
 @pytest.fixture(scope="module")
 def nodes() -> list[ast.AST]:
-    """The syntax of every module but config.py."""
-    paths = [path for path in PACKAGE.rglob("*.py") if path.name != "config.py"]
+    """The syntax of every module but those that define the config."""
+    own = ("config.py", "config_keys.py")
+    paths = [path for path in PACKAGE.rglob("*.py") if path.name not in own]
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
     return [node for tree in trees for node in ast.walk(tree)]
 
@@ -110,6 +111,19 @@ def test_there_are_config_files():
 def test_a_key_without_its_section_is_recognized(path):
     leaf = path.rpartition(".")[2]
     assert f"{leaf}'?" in nearest_key(leaf)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("data.augment.crop", "data.augment.crop_padding"),
+        ("train.crop", "data.crop"),
+        ("data.size", "data.image_size"),
+        ("train.momentum", "optim.momentum"),
+    ],
+)
+def test_a_key_of_the_section_that_was_named_is_nearest(path, expected):
+    assert nearest_key(path) == f"; did you mean {expected!r}?"
 
 
 @pytest.mark.parametrize(

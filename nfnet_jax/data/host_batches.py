@@ -1,18 +1,31 @@
-"""What the workers of a stream compute; NumPy and Pillow only."""
+"""What the workers of a stream compute, on the host."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from nfnet_jax.data.crop import host_crop_draws, random_resized_crop
 from nfnet_jax.data.decoding import decode, fit
 from nfnet_jax.data.order import HostOrder
-from nfnet_jax.data.random_crop import crop_draws, random_resized_crop
 from nfnet_jax.data.source import BadImage, EncodedSplit
 from nfnet_jax.errors import UserError
 
-_PIECE = 64
+_PIECE = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """What is told of the images of a piece.
+
+    labels: of each, -1 where there is no example.
+    bad: why they are broken, by index in the split.
+    error: what ends the run; empty: nothing.
+    """
+
+    labels: list[int]
+    bad: dict[int, str]
+    error: str = ""
 
 
 def center_crop(image: np.ndarray, split: EncodedSplit, position: int) -> np.ndarray:
@@ -24,7 +37,7 @@ def random_crop(
     image: np.ndarray, split: EncodedSplit, position: int, *, seed: int, flip: bool
 ) -> np.ndarray:
     """A random-resized crop; `flip` mirrors half of them."""
-    draws = crop_draws(seed, position)
+    draws = host_crop_draws(seed, position)
     return random_resized_crop(image, split.image_shape[0], draws, flip)
 
 
@@ -57,19 +70,25 @@ class HostBatches:
         return dataclasses.replace(self, process=process, processes=processes)
 
     @property
-    def _rows(self) -> int:
+    def rows(self) -> int:
+        """Images of a batch that are made here."""
         return self.size // self.processes
 
     @property
     def pieces(self) -> int:
         """How many pieces a batch has."""
-        return -(-self._rows // _PIECE)
+        return -(-self.rows // _PIECE)
+
+    @property
+    def piece_rows(self) -> int:
+        """Images of the largest piece."""
+        return -(-self.rows // self.pieces)
 
     def positions(self, number: int) -> np.ndarray:
         """Positions of the piece `number`, int64, counted from the start."""
         batch, piece = divmod(number, self.pieces)
-        first = batch * self.size + self.process * self._rows
-        rows = np.array_split(np.arange(self._rows), self.pieces)[piece]
+        first = batch * self.size + self.process * self.rows
+        rows = np.array_split(np.arange(self.rows), self.pieces)[piece]
         return first + rows
 
     def indices(self, positions: np.ndarray) -> np.ndarray:
@@ -79,31 +98,31 @@ class HostBatches:
             return self.order(images // self.repeats * self.per_image + members)
         return np.where(positions < len(self.split), positions, -1)
 
-    def piece(self, number: int) -> dict[str, Any]:
-        """`images`, `labels`, the indices and reasons of `bad` images, an `error`.
+    def fill(self, number: int, images: np.ndarray) -> Piece:
+        """Makes the piece `number` in the first of `images`, uint8 [`piece_rows`, …].
 
         Errors are told, not raised, so that they cross to the other process as they
         are.
         """
         try:
-            return self._piece(number) | {"error": ""}
+            return self._fill(number, images)
         except UserError as error:
-            return {"images": None, "labels": None, "bad": [], "error": str(error)}
+            return Piece([], {}, str(error))
 
-    def _piece(self, number: int) -> dict[str, Any]:
+    def _fill(self, number: int, images: np.ndarray) -> Piece:
         positions = self.positions(number)
         indices = self.indices(positions)
-        images = np.zeros((len(indices), *self.split.image_shape), np.uint8)
-        labels = np.full(len(indices), -1, np.int32)
+        labels = [-1] * len(indices)
         bad: dict[int, str] = {}
         real = np.flatnonzero(indices >= 0)
         records = self.split.source.read(indices[real].tolist()) if len(real) else []
-        for row, record in zip(real, records, strict=True):
+        images[: len(indices)] = 0
+        for row, record in zip(real.tolist(), records, strict=True):
             found = self._decode(int(indices[row]), record, bad)
             if found is not None:
                 image, labels[row] = found
                 images[row] = self.crop(image, self.split, int(positions[row]))
-        return {"images": images, "labels": labels, "bad": list(bad.items())}
+        return Piece(labels, bad)
 
     def _decode(self, index, record, bad) -> tuple[np.ndarray, int] | None:
         """Pixels and label of an example, or of the next one that is not broken."""

@@ -13,7 +13,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import grain
@@ -27,16 +27,18 @@ from ml_collections import ConfigDict
 from nfnet_jax.data.augment import take_crops
 from nfnet_jax.data.bad_images import BadImages
 from nfnet_jax.data.batches import Batch, Batches, batch_positions, run_keys
-from nfnet_jax.data.host_batches import HostBatches, center_crop, random_crop
+from nfnet_jax.data.host_batches import HostBatches, Piece, center_crop, random_crop
 from nfnet_jax.data.memory import crop_draws
 from nfnet_jax.data.mixing import drawn_per_image
 from nfnet_jax.data.order import drawn_positions, host_order
+from nfnet_jax.data.slots import Slots, shared_slots
 from nfnet_jax.data.source import EncodedSplit
 from nfnet_jax.errors import UserError
 from nfnet_jax.host_memory import keep_host_memory
 
+# Batches on the device before they are asked for, pieces of a worker that wait.
 _ON_DEVICE = 2
-_PER_WORKER = 2
+_AHEAD_OF_READER = 2
 
 
 def training_batches(
@@ -105,8 +107,9 @@ def _feeder(
         )
 
     def feed(number: int):
-        with _pieces(local, number, stop, worker_count(config)) as pieces:
-            yield from _ahead(map(put, assemble(local, pieces, bad)))
+        with _pieces(local, number, stop, worker_count(config)) as (pieces, slots):
+            made = (assemble(local, pieces, slots, bad) for _ in range(number, stop))
+            yield from _ahead(map(put, made))
 
     return feed
 
@@ -121,31 +124,40 @@ def worker_count(config: ConfigDict) -> int:
 @contextlib.contextmanager
 def _pieces(
     batches: HostBatches, start: int, stop: int, workers: int
-) -> Iterator[Iterator[dict[str, Any]]]:
-    """The pieces of the batches `start` … `stop` - 1, in their order."""
+) -> Iterator[tuple[Iterator[tuple[int, Piece]], Slots]]:
+    """The pieces of the batches `start` … `stop` - 1, each with its turn."""
     count = batches.pieces
     # Grain has nothing for a worker without a piece.
     workers = min(workers, (stop - start) * count)
-    dataset = grain.MapDataset.range(start * count, stop * count).map(batches.piece)
-    threads = 0 if workers else 1
-    dataset = dataset.to_iter_dataset(grain.ReadOptions(threads, _PER_WORKER))
-    if workers:
-        # Grain reads its own flags, which a program without app.run never parses.
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()
-        options = grain.MultiprocessingOptions(workers, _PER_WORKER)
-        dataset = dataset.mp_prefetch(options, worker_init_fn=_start_worker)
-    iterator = iter(dataset)
-    try:
-        yield _read(iterator)
-    finally:
-        iterator.close()
+    shape = (batches.piece_rows, *batches.split.image_shape)
+    with shared_slots(max(workers, 1) * (_AHEAD_OF_READER + 2), shape) as slots:
+        fill = functools.partial(_fill, batches, slots, start * count)
+        dataset = grain.MapDataset.range((stop - start) * count).map(fill)
+        threads = 0 if workers else 1
+        dataset = dataset.to_iter_dataset(grain.ReadOptions(threads, _AHEAD_OF_READER))
+        if workers:
+            # Grain reads its own flags, which a program without app.run never parses.
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()
+            options = grain.MultiprocessingOptions(workers, _AHEAD_OF_READER)
+            dataset = dataset.mp_prefetch(options, worker_init_fn=_start_worker)
+        iterator = iter(dataset)
+        try:
+            yield enumerate(_read(iterator)), slots
+        finally:
+            slots.free_all()
+            iterator.close()
 
 
-def _read(iterator: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Its elements; UserError where a worker process has died."""
+def _fill(batches: HostBatches, slots: Slots, first: int, turn: int) -> Piece:
+    """Makes the piece number `first` + `turn` in the slot of its turn."""
+    return batches.fill(first + turn, slots.to_fill(turn))
+
+
+def _read(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """The same pieces; UserError where a worker process has died."""
     try:
-        yield from iterator
+        yield from pieces
     except RuntimeError as error:
         found = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(error))
         if not found:
@@ -158,25 +170,27 @@ def _read(iterator: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def assemble(
-    batches: HostBatches, pieces: Iterable[dict[str, Any]], bad: BadImages
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Images and labels of whole batches; broken images are named.
+    batches: HostBatches,
+    pieces: Iterator[tuple[int, Piece]],
+    slots: Slots,
+    bad: BadImages,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of the next batch; broken images are named.
 
     Raises:
       UserError: too many broken images, or what a worker came upon.
     """
-    pieces = iter(pieces)
-    while parts := list(itertools.islice(pieces, batches.pieces)):
-        for part in parts:
-            if part["error"]:
-                raise UserError(part["error"])
-            for index, reason in part["bad"]:
-                bad.add(batches.split.source.describe(int(index)), reason)
-        # Copies, so that the memory shared with the workers is free at once.
-        yield tuple(
-            np.concatenate([np.asarray(part[key]) for part in parts])
-            for key in ("images", "labels")
-        )
+    images = np.empty((batches.rows, *batches.split.image_shape), np.uint8)
+    labels: list[int] = []
+    for turn, piece in itertools.islice(pieces, batches.pieces):
+        if piece.error:
+            raise UserError(piece.error)
+        for index, reason in piece.bad.items():
+            bad.add(batches.split.source.describe(index), reason)
+        first = len(labels)
+        labels += piece.labels
+        slots.take(turn, images[first : len(labels)])
+    return images, np.asarray(labels, np.int32)
 
 
 def _ahead(batches: Iterator[Any]) -> Iterator[Any]:

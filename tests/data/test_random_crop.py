@@ -1,22 +1,25 @@
-"""Random-resized crops: bounds, distribution, pixels."""
+"""Random-resized crops of a stream: bounds, distribution, pixels."""
 
 import numpy as np
 import pytest
 
-from nfnet_jax.data.preprocess import bicubic
-from nfnet_jax.data.random_crop import (
+from nfnet_jax.data.crop import (
     AREA,
     ASPECT,
     crop_box,
-    crop_draws,
+    host_crop_draws,
     random_resized_crop,
 )
+from nfnet_jax.data.preprocess import bicubic
+
+
+def box_at(seed, position, height, width):
+    draws = host_crop_draws(seed, position)
+    return tuple(map(int, crop_box(draws[[0, 1, 3, 4]], height, width)))
 
 
 def boxes(height, width, count=500, seed=0):
-    return np.array(
-        [crop_box(height, width, crop_draws(seed, i)) for i in range(count)]
-    )
+    return np.array([box_at(seed, i, height, width) for i in range(count)])
 
 
 @pytest.mark.parametrize(
@@ -49,18 +52,34 @@ def test_places_and_shapes_are_spread():
     assert aspect.mean() == pytest.approx(expected, abs=0.02)
 
 
+@pytest.mark.parametrize("sides", [(100, 1200), (1200, 100), (100, 1000)])
+def test_in_a_long_image_the_possible_aspects_are_uniform(sides):
+    """As if drawn again until the least of their heights lies in the image."""
+    height, width = sides
+    random = np.random.RandomState(0)
+    drawn = random.uniform(*ASPECT, 100_000)
+    least = np.sqrt(AREA[0] * height * width / drawn)
+    drawn = drawn[(least <= height) & (least * drawn <= width)]
+    _, _, rows, columns = boxes(height, width, 2000).T
+    aspect = columns / rows
+    error = drawn.std() / np.sqrt(2000)
+    # Rounding to pixels shifts the mean of a ratio, by less than this.
+    assert abs(aspect.mean() - drawn.mean()) < 3 * error + 0.002
+    assert aspect.std() == pytest.approx(drawn.std(), rel=0.1)
+
+
 def test_a_strip_gives_its_central_square():
-    assert crop_box(20, 2000, crop_draws(0, 0)) == (0, 990, 20, 20)
-    assert crop_box(2000, 20, crop_draws(0, 0)) == (990, 0, 20, 20)
-    assert crop_box(1, 1, crop_draws(0, 0)) == (0, 0, 1, 1)
+    assert box_at(0, 0, 20, 2000) == (0, 990, 20, 20)
+    assert box_at(0, 0, 2000, 20) == (990, 0, 20, 20)
+    assert box_at(0, 0, 1, 1) == (0, 0, 1, 1)
 
 
 def test_a_crop_is_resized_and_half_are_mirrored():
     image = np.random.RandomState(0).randint(0, 256, (40, 50, 3)).astype(np.uint8)
     mirrored = 0
     for i in range(200):
-        draws = crop_draws(1, i)
-        top, left, rows, columns = crop_box(40, 50, draws)
+        draws = host_crop_draws(1, i)
+        top, left, rows, columns = box_at(1, i, 40, 50)
         part = image[top : top + rows, left : left + columns]
         expected = np.clip(np.rint(bicubic(part, 12, 12)), 0, 255)
         found = random_resized_crop(image, 12, draws, True)
@@ -73,8 +92,8 @@ def test_a_crop_is_resized_and_half_are_mirrored():
 
 
 def test_draws_depend_on_seed_and_position_alone():
-    np.testing.assert_array_equal(crop_draws(3, 10**9), crop_draws(3, 10**9))
-    draws = np.array([crop_draws(seed, i) for seed in (0, 1) for i in range(500)])
+    np.testing.assert_array_equal(host_crop_draws(3, 10**9), host_crop_draws(3, 10**9))
+    draws = np.array([host_crop_draws(seed, i) for seed in (0, 1) for i in range(500)])
     assert len(np.unique(draws)) == draws.size
     assert (draws >= 0).all() and (draws < 1).all()
     assert draws.mean() == pytest.approx(0.5, abs=0.01)

@@ -137,9 +137,10 @@ def test_an_error_in_a_worker_is_the_users(jpegs):
 
     split = type(jpegs.train)("damaged", Damaged(), (16, 16, 3), True)
     batches = HostBatches(split, 8, center_crop)
-    assert batches.piece(0)["error"] == "records are damaged"
+    piece = batches.fill(0, np.empty((8, 16, 16, 3), np.uint8))
+    assert piece.error == "records are damaged"
     with pytest.raises(UserError, match="records are damaged"):
-        next(stream.assemble(batches, [batches.piece(0)], None))
+        stream.assemble(batches, iter([(0, piece)]), None, None)
 
 
 def test_the_death_of_a_worker_ends_a_run_in_one_line(jpegs):

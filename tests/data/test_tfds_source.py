@@ -248,6 +248,12 @@ def test_evaluation_images_are_cropped_by_the_rule_asked_for(tmp_path):
         assert np.abs(image - exact).max() <= 0.5
 
 
+def test_a_rule_for_images_of_their_own_size_is_refused(little):
+    with pytest.raises(UserError) as error:
+        load_dataset("tfds:little", data_dir=little[0], crop="crop_resize")
+    assert_one_line(error, "data.crop is 'crop_resize'", "set data.image_size")
+
+
 def test_set_larger_than_memory(little, monkeypatch):
     data_dir, _, _ = little
     needed = 2 * 10 * 6 * 5 * 3

@@ -19,7 +19,7 @@ def data_dir(tmp_path_factory):
     return data_dir
 
 
-def make_config(data_dir, workers):
+def make_config(data_dir, workers, **changes):
     config = base_config()
     config.model.name = "nf_wrn_10_1"
     config.data.name = "tfds:jpegs"
@@ -34,6 +34,7 @@ def make_config(data_dir, workers):
     config.checkpoint.every_epochs = 0.6
     config.eval.every_epochs = 0.8
     config.log.tensorboard = False
+    config.update_from_flattened_dict(changes)
     return config
 
 
@@ -63,18 +64,21 @@ def stop_instead(config, run):
     return test
 
 
+@pytest.mark.parametrize(
+    ("mixing", "drawn"), [({}, 1), ({"train.mixup": 0.2, "train.cutmix": True}, 2)]
+)
 def test_a_continued_run_sees_what_it_would_have_seen(
-    data_dir, seen, tmp_path, monkeypatch
+    data_dir, seen, tmp_path, monkeypatch, mixing, drawn
 ):
     straight, stopped = str(tmp_path / "straight"), str(tmp_path / "stopped")
-    config = make_config(data_dir, workers=0)
+    config = make_config(data_dir, 0, **mixing)
     result = loop.train(config, straight)
     expected = np.concatenate(seen)
-    assert len(expected) == result["steps"] * 32 == 13 * 32
+    assert len(expected) == result["steps"] * 32 * drawn == 13 * 32 * drawn
     np.testing.assert_array_equal(np.sort(expected[:200]), np.arange(200))
 
     seen.clear()
-    config = make_config(data_dir, workers=2)
+    config = make_config(data_dir, 2, **mixing)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "make_tester", stop_instead)
         with pytest.raises(KeyboardInterrupt):
