@@ -13,8 +13,9 @@ def sharpness_aware(gradients: Callable, sam: ConfigDict, mode: Mode) -> Callabl
     """`gradients(params, batch_stats, images, targets, positions)`, after the ascent.
 
     The ascent step of `optim.sam` is computed from `sam.fraction` of the batch; dropout
-    and stochastic depth of an example fall alike in both passes. Gradients and metrics are those of the whole batch after the ascent,
-    batch statistics those of the parameters themselves.
+    and stochastic depth of an example fall alike in both passes. Gradients and metrics
+    are those of the whole batch after the ascent, batch statistics those of the
+    parameters themselves.
     """
     ascent = normalized_ascent(sam.rho)
 
