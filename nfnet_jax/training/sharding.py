@@ -1,10 +1,11 @@
 """Where arrays live, and how one step function runs on all devices.
 
-Data parallel: every device computes its part of each batch, and gradients are averaged
-over them all. `jit` partitions a program over the whole batch; `pmap` runs one over a
-part of it on each device.
+Data parallel: every device computes the gradients of its part of the batch, and they
+are averaged. With `parallel.mode` jit the compiler sees the whole step and may keep the
+state in parts; with pmap each device runs a step of its own.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -67,28 +68,17 @@ def fsdp_spec(shape: tuple[int, ...], devices: int) -> PartitionSpec:
     return PartitionSpec(*[None] * axis, AXIS)
 
 
-class Mode(NamedTuple):
-    """How a step function of the state and a batch runs on all devices.
+class Part(NamedTuple):
+    """What one program computes of a batch.
 
-    own: rows of the batch -> those that one program computes.
-    split: arrays of these rows -> the same, axis 0 over the devices.
-    gather: parameters as the state has them -> whole ones.
-    place: (tree, fsdp) -> arrays as the state has them.
-    mean: values of one program -> their mean over all.
-    compile: (step, divided) -> step(state, fed), the state donated; `divided` as in
-      `Batches`.
+    own: rows of the batch -> those of the part.
+    split: arrays of these rows -> the same, axis 0 over the devices of the program.
+    mean: values of the part -> those of the batch.
     """
 
     own: Callable[[jax.Array], jax.Array]
     split: Callable[..., tuple[jax.Array, ...]]
-    gather: Callable[[Any], Any]
-    place: Callable[[Any, bool], Any]
     mean: Callable[[Any], Any]
-    compile: Callable[[Callable, bool], Callable]
-
-
-def _jit(step: Callable, divided: bool) -> Callable:
-    return jax.jit(step, donate_argnums=0)
 
 
 def _own_rows(rows: jax.Array) -> jax.Array:
@@ -96,8 +86,44 @@ def _own_rows(rows: jax.Array) -> jax.Array:
     return parts[jax.lax.axis_index(AXIS)]
 
 
-def _pmap(step: Callable, divided: bool) -> Callable:
-    """State and metrics go in and out as whole arrays, as they do under jit."""
+WHOLE = Part(lambda rows: rows, split_batch, lambda tree: tree)
+DEVICE = Part(
+    _own_rows, lambda *arrays: arrays, functools.partial(jax.lax.pmean, axis_name=AXIS)
+)
+
+Compute = Callable[..., Any]
+"""(part, params, batch_stats, fed, step) -> values of the batch; `fed` as in `Batches`,
+of the part alone where it is divided."""
+
+
+def compute_under_jit(compute: Compute, divided: bool) -> Callable:
+    """`compute` on all devices: run(params, batch_stats, fed, step) in a jitted step.
+
+    Each has its part, except where there are batch statistics: those of BatchNorm
+    are of the whole batch, so the compiler divides that program. It would divide others
+    too, but gathers the batch for kernel gradients of grouped convolutions.
+    """
+
+    def run(params, batch_stats, fed, step):
+        if jax.device_count() == 1 or jax.tree.leaves(batch_stats):
+            return compute(WHOLE, params, batch_stats, fed, step)
+        whole, rows = PartitionSpec(), PartitionSpec(AXIS)
+        return jax.shard_map(
+            functools.partial(compute, DEVICE),
+            mesh=device_mesh(),
+            in_specs=(whole, whole, rows if divided else whole, whole),
+            out_specs=whole,
+            check_vma=False,
+        )(params, batch_stats, fed, step)
+
+    return run
+
+
+def pmap_step(step: Callable, divided: bool) -> Callable:
+    """The step(state, fed) of one device, run on each; the state is donated.
+
+    State and metrics go in and out as whole arrays, as they do under jit.
+    """
     mesh = device_mesh()
     by_row = NamedSharding(mesh, PartitionSpec(AXIS))
     mapped = jax.pmap(
@@ -130,21 +156,3 @@ def _of_all_processes(array: jax.Array) -> jax.Array:
     sharding = NamedSharding(device_mesh(), PartitionSpec())
     copies = [shard.data for shard in array.addressable_shards]
     return jax.make_array_from_single_device_arrays(array.shape, sharding, copies)
-
-
-def _same(value):
-    return value
-
-
-MODES: dict[str, Mode] = {
-    "jit": Mode(_same, split_batch, gather, place, _same, _jit),
-    "pmap": Mode(
-        _own_rows,
-        lambda *arrays: arrays,
-        _same,
-        lambda tree, fsdp: tree,
-        lambda tree: jax.lax.pmean(tree, AXIS),
-        _pmap,
-    ),
-}
-"""By `parallel.mode`."""

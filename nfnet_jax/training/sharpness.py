@@ -6,10 +6,10 @@ import optax
 from ml_collections import ConfigDict
 
 from nfnet_jax.optim.sam import ascent_rows, normalized_ascent
-from nfnet_jax.training.sharding import Mode
+from nfnet_jax.training.sharding import Part
 
 
-def sharpness_aware(gradients: Callable, sam: ConfigDict, mode: Mode) -> Callable:
+def sharpness_aware(gradients: Callable, sam: ConfigDict, part: Part) -> Callable:
     """`gradients(params, batch_stats, images, targets, positions)`, after the ascent.
 
     The ascent step of `optim.sam` is computed from `sam.fraction` of the batch; dropout
@@ -21,8 +21,8 @@ def sharpness_aware(gradients: Callable, sam: ConfigDict, mode: Mode) -> Callabl
 
     def wrapped(params, batch_stats, *batch):
         rows = ascent_rows(len(batch[0]), sam.fraction)
-        part = mode.split(*(array[rows] for array in batch))
-        (grads, _), new_stats = gradients(params, batch_stats, *part)
+        chosen = part.split(*(array[rows] for array in batch))
+        (grads, _), new_stats = gradients(params, batch_stats, *chosen)
         rise, _ = ascent.update(grads, optax.EmptyState())
         above = optax.apply_updates(params, rise)
         result, _ = gradients(above, batch_stats, *batch)

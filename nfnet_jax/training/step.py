@@ -1,5 +1,6 @@
 """The two compiled functions of a run: one update, one evaluation batch."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,16 @@ from nfnet_jax.optim.ema import update_ema
 from nfnet_jax.optim.ratios import gradient_ratios
 from nfnet_jax.optim.tree import keep_frozen
 from nfnet_jax.training.facts import DataFacts
-from nfnet_jax.training.sharding import MODES, Mode, gather, split_batch
+from nfnet_jax.training.sharding import (
+    DEVICE,
+    WHOLE,
+    Part,
+    compute_under_jit,
+    gather,
+    place,
+    pmap_step,
+    split_batch,
+)
 from nfnet_jax.training.sharpness import sharpness_aware
 from nfnet_jax.training.state import TrainState
 
@@ -30,22 +40,22 @@ def make_draw_batch(
     facts: DataFacts,
     num_classes: int,
     image_size: int | None = None,
-    mode: Mode = MODES["jit"],
+    part: Part = WHOLE,
 ) -> Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]:
     """`draw_batch(fed, step) -> (images, targets)`, for use inside a jitted function.
 
     Images [N, H, W, C] are what the network sees, in `config.train.dtype`; targets are
     class probabilities float32 [N, num_classes] before label smoothing; N are the
-    examples that a program of `mode` computes. `image_size`: of the side that augmented
+    examples of `part`. `image_size`: of the side that augmented
     images are resized to, None for that of the data.
     """
     key, moments = run_keys(config.seed).augment, facts.moments
 
     def draw_batch(fed, step):
-        batch = Batch(*mode.split(*batches.take(fed, step, mode.own)))
+        batch = Batch(*part.split(*batches.take(fed, step, part.own)))
         images, targets = finish_batch(batch, key, config, moments, num_classes)
         images = shrink(images, image_size) if image_size else images
-        return mode.split(images.astype(config.train.dtype), targets)
+        return part.split(images.astype(config.train.dtype), targets)
 
     return draw_batch
 
@@ -69,10 +79,7 @@ def make_train_step(
     `image_size`: see `make_draw_batch`.
     """
     model_key, accumulate = run_keys(config.seed).model, config.optim.accumulate
-    mode, fsdp = MODES[config.parallel.mode], config.parallel.fsdp
-    draw_batch = make_draw_batch(
-        config, batches, facts, model.spec.num_classes, image_size, mode
-    )
+    under_pmap, fsdp = config.parallel.mode == "pmap", config.parallel.fsdp
 
     def objective(params, batch_stats, images, targets, positions):
         frozen = frozen_mask(config.optim, params)
@@ -115,11 +122,20 @@ def make_train_step(
         start = (jax.tree.map(jnp.zeros_like, params), zeros)
         return jax.lax.scan(add, (start, batch_stats), microbatches)[0]
 
-    def mean_gradients(*arguments):
-        return mode.mean(gradients(*arguments))
+    def compute(part, params, batch_stats, fed, step):
+        """`gradients` of the batch number `step`, from the part of this program."""
+        draw_batch = make_draw_batch(
+            config, batches, facts, model.spec.num_classes, image_size, part
+        )
+        images, targets = draw_batch(fed, step)
+        positions = part.own(batch_positions(step, config.data.batch_size))
 
-    if config.optim.sam.rho:
-        mean_gradients = sharpness_aware(mean_gradients, config.optim.sam, mode)
+        def mean_gradients(*arguments):
+            return part.mean(gradients(*arguments))
+
+        if config.optim.sam.rho:
+            mean_gradients = sharpness_aware(mean_gradients, config.optim.sam, part)
+        return mean_gradients(params, batch_stats, images, targets, positions)
 
     def observe(grads, params):
         """Metrics of the gradients before they are clipped."""
@@ -130,13 +146,7 @@ def make_train_step(
             metrics["gradient_ratios"] = gradient_ratios(grads, params)
         return metrics
 
-    def step(state: TrainState, fed: Any):
-        images, targets = draw_batch(fed, state.step)
-        positions = mode.own(batch_positions(state.step, config.data.batch_size))
-        (grads, metrics), stats = mean_gradients(
-            mode.gather(state.params), state.batch_stats, images, targets, positions
-        )
-        grads = mode.place(grads, fsdp)
+    def update(state: TrainState, grads, stats):
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = update_ema(state.ema_params, params, state.step, config.optim.ema_decay)
@@ -144,11 +154,25 @@ def make_train_step(
         frozen = frozen_mask(config.optim, params)
         params = keep_frozen(params, state.params, frozen)
         ema = keep_frozen(ema, state.ema_params, frozen)
-        new_state = TrainState(state.step + 1, params, ema, stats, opt_state)
-        metrics |= observe(grads, state.params)
-        return mode.place(new_state, fsdp), mode.gather(metrics)
+        return TrainState(state.step + 1, params, ema, stats, opt_state)
 
-    return mode.compile(step, batches.divided)
+    def device_step(state: TrainState, fed: Any):
+        (grads, metrics), stats = compute(
+            DEVICE, state.params, state.batch_stats, fed, state.step
+        )
+        metrics |= observe(grads, state.params)
+        return update(state, grads, stats), metrics
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state: TrainState, fed: Any):
+        (grads, metrics), stats = compute_under_jit(compute, batches.divided)(
+            gather(state.params), state.batch_stats, fed, state.step
+        )
+        grads = place(grads, fsdp)
+        metrics |= observe(grads, state.params)
+        return place(update(state, grads, stats), fsdp), gather(metrics)
+
+    return pmap_step(device_step, batches.divided) if under_pmap else step
 
 
 def make_eval_step(

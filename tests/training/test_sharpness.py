@@ -12,7 +12,7 @@ from tiny_training import DATA, setup
 from nfnet_jax.errors import UserError
 from nfnet_jax.layers.dropout import kept as draw
 from nfnet_jax.training.plan import make_plan
-from nfnet_jax.training.sharding import MODES
+from nfnet_jax.training.sharding import WHOLE
 from nfnet_jax.training.sharpness import sharpness_aware
 
 RNG = np.random.RandomState(0)
@@ -33,7 +33,7 @@ def test_five_steps_of_descent_against_numpy(fraction, rows, rho):
         return ({"w": slope(params["w"], x, y)}, {}), stats
 
     sam = ConfigDict({"rho": rho, "fraction": fraction})
-    aware = jax.jit(sharpness_aware(gradients, sam, MODES["jit"]))
+    aware = jax.jit(sharpness_aware(gradients, sam, WHOLE))
     params = {"w": jnp.zeros(6)}
     expected = np.zeros(6)
     x, y = (jnp.asarray(a, jnp.float32) for a in (FEATURES, VALUES))
@@ -54,7 +54,7 @@ def test_both_passes_draw_alike_and_statistics_are_those_before_the_ascent():
 
     sam = ConfigDict({"rho": 0.3, "fraction": 1.0})
     weights, positions = np.arange(6.0), jnp.arange(100, 120)
-    (grads, metrics), stats = sharpness_aware(gradients, sam, MODES["jit"])(
+    (grads, metrics), stats = sharpness_aware(gradients, sam, WHOLE)(
         {"w": jnp.asarray(weights)},
         jnp.zeros(6),
         jnp.asarray(FEATURES),
