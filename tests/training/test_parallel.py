@@ -179,8 +179,8 @@ def test_fsdp_under_pmap_is_refused():
         (("host:1", None, "0"), "--processes is missing, expected"),
         (("host:1", "2", "2"), r"--process is '2', expected .* in \[0, 1\]"),
         (("host:1", "two", "0"), "--processes is 'two', expected a whole number"),
-        (("auto", "2", None), "--processes is 2 and --coordinator is auto"),
-        ((None, None, "1"), "--process is 1 and --coordinator is missing"),
+        (("auto", "2", None), "--processes=2 with --coordinator=auto, expected"),
+        ((None, None, "1"), "--process=1 with no --coordinator, expected"),
     ],
 )
 def test_flags_of_processes_that_do_not_fit_are_refused(flags, words):
