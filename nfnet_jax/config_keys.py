@@ -238,6 +238,19 @@ KEYS: dict[str, Key] = {
     ),
     "train.cutmix": _switch(False, "CutMix; with MixUp too, half of the batch each"),
     "train.dtype": _choice("float32", "of activations", "float32", "bfloat16"),
+    "train.remat": _choice(
+        "none",
+        "block: gradients compute the inside of every block again, which takes a third "
+        "more computation and a fraction of the memory",
+        "none",
+        "block",
+    ),
+    "parallel.mode": _choice(
+        "jit", "one program over all devices, or one on each (pmap)", "jit", "pmap"
+    ),
+    "parallel.fsdp": _switch(
+        False, "split parameters, optimizer state and average over the devices"
+    ),
     "eval.every_epochs": _number(1.0, "between evaluations; 0: at the end only"),
     "checkpoint.every_epochs": _number(0.0, "between checkpoints; 0: at the end only"),
     "log.every_steps": _number(50, "between lines of metrics", 1),

@@ -10,13 +10,20 @@ from nfnet_jax.errors import UserError
 def main(argv: list[str]) -> None:
     """Trains as the flags say and prints the result."""
     config, flags = cli.parse_config_flags(
-        argv, workdir="where the run is written (default: runs/NAME)"
+        argv,
+        workdir="where the run is written (default: runs/NAME)",
+        coordinator="HOST:PORT of the first of several processes, or auto: as Slurm, a "
+        "TPU pod, Kubernetes or Open MPI says (default: one process)",
+        processes="how many there are, with --coordinator=HOST:PORT",
+        process="which of them this is, counted from 0",
     )
     workdir = flags.workdir or os.path.join("runs", config.name)
     from nfnet_jax.training.loop import train
     from nfnet_jax.training.pretrained import has_checkpoint
+    from nfnet_jax.training.processes import connect
 
     cli.prepare_jax()
+    connect(flags.coordinator, flags.processes, flags.process)
     pretrained = None
     if config.model.weights and not has_checkpoint(workdir):
         pretrained = load_weights(config)

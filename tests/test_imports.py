@@ -11,7 +11,7 @@ import pytest
 import nfnet_jax
 
 PACKAGE = pathlib.Path(nfnet_jax.__file__).parent
-ENTRY_POINTS = ("train", "evaluate", "predict", "export", "data/__main__")
+ENTRY_POINTS = ("train", "evaluate", "predict", "export", "plan", "data/__main__")
 UPPER = ("training", "analysis", "interop")
 LOWER = ("models", "optim", "data")
 LEAVES = {"errors", "cache", "download", "host_memory"}

@@ -34,11 +34,15 @@ class Batches:
     feed: `feed(number)` generates what the compiled step gets, from that batch on;
       close it when done. For training without end or to the last step, for evaluation
       one pass.
-    take: `take(fed, number)`, inside the compiled step -> `Batch`.
+    take: `take(fed, number)`, inside the compiled step -> `Batch`. With a third
+      argument, `own(rows)` of the batch, and a `fed` of them alone where it is divided.
+    divided: whether axis 0 of what is fed counts examples of the batch and is split
+      over the devices; else each of them has all of it.
     """
 
     feed: Callable[[int], Generator[Any, None, None]]
-    take: Callable[[Any, jax.Array], Batch]
+    take: Callable[..., Batch]
+    divided: bool = False
 
 
 class Keys(NamedTuple):
@@ -53,6 +57,11 @@ class Keys(NamedTuple):
 def run_keys(seed: int) -> Keys:
     """The keys of the run `config.seed`."""
     return Keys(*jax.random.split(jax.random.key(seed), 4))
+
+
+def every_row(rows: jax.Array) -> jax.Array:
+    """All of them."""
+    return rows
 
 
 def batch_positions(number: jax.Array, size: int) -> jax.Array:

@@ -10,6 +10,7 @@ from nfnet_jax.data.batches import (
     Batch,
     Batches,
     batch_positions,
+    every_row,
     example_keys,
     run_keys,
 )
@@ -28,9 +29,9 @@ def training_batches(split: Split, config: ConfigDict, mesh: Mesh) -> Batches:
         while True:
             yield data
 
-    def take(data, number) -> Batch:
+    def take(data, number, own=every_row) -> Batch:
         images, labels = data
-        positions = batch_positions(number, size)
+        positions = own(batch_positions(number, size))
         drawn, places = drawn_positions(positions, per_image, augment.repeats)
         indices = shuffled_indices(keys.order, places, len(split))
         draws = crop_draws(keys.crop, drawn)
@@ -68,6 +69,9 @@ def crop_draws(key: jax.Array, positions: jax.Array) -> jax.Array:
 
 
 def _put(split: Split, mesh: Mesh) -> tuple[jax.Array, jax.Array]:
-    """Images and labels on every device."""
-    arrays = (split.images, split.labels)
-    return jax.device_put(arrays, NamedSharding(mesh, PartitionSpec()))
+    """Images and labels on every device; every process has them all."""
+    whole = NamedSharding(mesh, PartitionSpec())
+    return tuple(
+        jax.make_array_from_process_local_data(whole, array)
+        for array in (split.images, split.labels)
+    )

@@ -26,7 +26,13 @@ from ml_collections import ConfigDict
 
 from nfnet_jax.data.augment import take_crops
 from nfnet_jax.data.bad_images import BadImages
-from nfnet_jax.data.batches import Batch, Batches, batch_positions, run_keys
+from nfnet_jax.data.batches import (
+    Batch,
+    Batches,
+    batch_positions,
+    every_row,
+    run_keys,
+)
 from nfnet_jax.data.host_batches import HostBatches, Piece, center_crop, random_crop
 from nfnet_jax.data.memory import crop_draws
 from nfnet_jax.data.mixing import drawn_per_image
@@ -65,16 +71,16 @@ def training_batches(
         allowed_bad=int(config.data.max_bad_fraction * len(split)),
     )
 
-    def take(fed, number) -> Batch:
+    def take(fed, number, own=every_row) -> Batch:
         images, labels = fed
-        positions = batch_positions(number, size)
+        positions = own(batch_positions(number, size))
         if not augment.random_resized_crop:
             drawn, _ = drawn_positions(positions, per_image, augment.repeats)
             draws = crop_draws(keys.crop, drawn)
             images = take_crops(images, jnp.arange(len(drawn)), draws, augment)
         return Batch(images, labels, positions)
 
-    return Batches(_feeder(batches, steps, config, mesh), take)
+    return Batches(_feeder(batches, steps, config, mesh), take, divided=True)
 
 
 def evaluation_batches(
@@ -89,7 +95,7 @@ def evaluation_batches(
         return Batch(*fed, batch_positions(number, size))
 
     count = -(-len(split) // size)
-    return Batches(_feeder(batches, count, config, mesh), take)
+    return Batches(_feeder(batches, count, config, mesh), take, divided=True)
 
 
 def _feeder(

@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from nfnet_jax.layers.dropout import kept
+
 BETAS = ("std", "var", "none")
 
 
@@ -58,15 +60,14 @@ class SkipGain(nn.Module):
 class StochasticDepth(nn.Module):
     """Drops the whole branch of an example with probability `rate` in training.
 
-    Input and output [N, ...]; `rate` is a number or a scalar array. The survivors are
-    not rescaled by the keep probability, as in [HP]. Needs the "dropout" key.
+    Input and output [N, ...]; `rate` is a number or a scalar array, `examples` are as
+    in `kept`. The survivors are not rescaled by the keep probability, as in [HP]. Needs
+    the "dropout" key.
     """
 
     @nn.compact
-    def __call__(self, x: jax.Array, rate, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, rate, examples=None, *, train: bool) -> jax.Array:
         if not train:
             return x
-        keep = jax.random.bernoulli(
-            self.make_rng("dropout"), 1 - jnp.asarray(rate), (len(x),)
-        )
+        keep = kept(self.make_rng("dropout"), examples, 1 - jnp.asarray(rate))
         return x * keep.reshape(-1, *[1] * (x.ndim - 1)).astype(x.dtype)

@@ -78,12 +78,14 @@ class FixupBlock(nn.Module):
     shortcut: nn.Module | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, beta, drop_rate, *, train: bool) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, beta, drop_rate, examples=None, *, train: bool
+    ) -> jax.Array:
         x = _add_bias(self, "bias1a", x)
         shortcut = self.shortcut(x) if self.shortcut else x
         y = self.branch(x, train=train)
         self.sow("signal", "res_avg_var", average_variance(y))
-        y = StochasticDepth()(y, drop_rate, train=train)
+        y = StochasticDepth()(y, drop_rate, examples, train=train)
         x = self.activation(y + shortcut)
         sow_signal(self, x)
         return x

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from nfnet_jax.layers.dropout import Dropout
 from nfnet_jax.models.blocks import Nonlinearity
 from nfnet_jax.models.stage import Stage, sow_signal
 
@@ -27,7 +28,8 @@ class Network(nn.Module):
     signals [N, H', W', C'] before any activation.
 
     Computes in the dtype of the images, with float32 parameters. With `train=True`,
-    models with stochastic depth or dropout need the "dropout" key, and models with
+    models with stochastic depth or dropout need the "dropout" key, and draw for each
+    example by its number in `examples` [N] (0, 1, ... by default); models with
     BatchNorm update "batch_stats" (`mutable=["batch_stats"]`). Collect "signal"
     (`mutable=["signal"]`) for the statistics of the signal after every block.
     """
@@ -43,18 +45,33 @@ class Network(nn.Module):
         images: jax.Array,
         *,
         train: bool = False,
+        examples: jax.Array | None = None,
         features: bool = False,
         return_stages: bool = False,
     ):
         chex.assert_rank(images, 4)
+        if train and examples is None:
+            examples = jnp.arange(len(images))
         x = self.stem(images)
         sow_signal(self, x)
         signals = []
         for stage in self.stages:
-            x = stage(x, train=train)
+            x = stage(x, examples, train=train)
             signals.append(x)
-        y = self.head(x, train=train, features=features)
+        y = self.head(x, examples, train=train, features=features)
         return (y, tuple(signals)) if return_stages else y
+
+
+def rematerialized(model: Network) -> Network:
+    """The same network with `remat` in all its stages.
+
+    Raises:
+      ValueError: it is not made of residual stages.
+    """
+    if not all(isinstance(stage, Stage) for stage in model.stages):
+        raise ValueError("it has no residual blocks, expected train.remat='none'")
+    stages = tuple(stage.clone(remat=True) for stage in model.stages)
+    return model.clone(stages=stages)
 
 
 class Head(nn.Module):
@@ -74,12 +91,12 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, *, train: bool, features: bool = False
+        self, x: jax.Array, examples=None, *, train: bool, features: bool = False
     ) -> jax.Array:
         x = self.final_conv(x) if self.final_conv else x
         x = self.activation(x, train=train).mean((1, 2)).astype(jnp.float32)
         self.sow("signal", "pool", x)
-        x = nn.Dropout(self.drop_rate, deterministic=not train)(x)
+        x = Dropout(self.drop_rate)(x, examples, train=train)
         if self.scalar_bias:
             x = x + self.param("bias2", nn.initializers.zeros, ())
         if features:

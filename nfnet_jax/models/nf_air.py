@@ -117,7 +117,7 @@ class ConvGroup(nn.Module):
     activation: Activation
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, examples=None, *, train: bool) -> jax.Array:
         x = pool_pairs(self.conv(self.width, (3, 3), name="conv0")(x))
         x = self.activation(UnitMoments(name="moments0")(x))
         x = UnitMoments(name="moments1")(self.conv(self.width, (3, 3), name="conv1")(x))

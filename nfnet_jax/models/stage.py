@@ -105,7 +105,7 @@ class Block(nn.Module):
     """One residual block, x + α · skip_gain · branch(act(x) / β) [SP, section 4].
 
     A transition block has a `shortcut`, computed from act(x) / β too; in the others the
-    shortcut is x itself. Input and output [N, H, W, C].
+    shortcut is x itself. Input and output [N, H, W, C]; `examples` are as in `kept`.
     """
 
     branch: nn.Module
@@ -115,12 +115,14 @@ class Block(nn.Module):
     skip_gain: bool = True
 
     @nn.compact
-    def __call__(self, x: jax.Array, beta, drop_rate, *, train: bool) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, beta, drop_rate, examples=None, *, train: bool
+    ) -> jax.Array:
         h = self.activation(x, train=train) / jnp.asarray(beta, x.dtype)
         shortcut = self.shortcut(h) if self.shortcut else x
         y = self.branch(h, train=train)
         self.sow("signal", "res_avg_var", average_variance(y))
-        y = StochasticDepth()(y, drop_rate, train=train)
+        y = StochasticDepth()(y, drop_rate, examples, train=train)
         y = SkipGain(name="skip")(y) if self.skip_gain else y
         x = shortcut + self.alpha * y
         sow_signal(self, x)
@@ -140,25 +142,33 @@ def make_block(options: Options, activation: Nonlinearity) -> MakeBlock:
 class Stage(nn.Module):
     """`transition`, then `blocks` once for each further entry of `betas`.
 
-    Both are called as (x, beta, drop_rate, train=...). The further blocks differ only
-    in β, drop rate and weights: they run in one scan, their parameters under `blocks`
-    stacked on a leading layer axis, so that the compiled program does not grow with
-    depth. Up to `UNROLLED_BLOCKS` of them are written out all the same.
+    Both are called as (x, beta, drop_rate, examples, train=...). The further blocks
+    differ only in β, drop rate and weights: they run in one scan, their parameters
+    under `blocks` stacked on a leading layer axis, so that the compiled program does
+    not grow with depth. Up to `UNROLLED_BLOCKS` of them are written out all the same.
+
+    `remat`: the gradient computes the inside of every block again from its input, so
+    that only the inputs are kept in memory (Chen et al. 2016, arXiv 1604.06174).
     """
 
     transition: nn.Module
     blocks: nn.Module | None
     betas: tuple[float, ...]
     drop_rates: tuple[float, ...]
+    remat: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = self.transition(x, self.betas[0], self.drop_rates[0], train=train)
+    def __call__(self, x: jax.Array, examples=None, *, train: bool) -> jax.Array:
+        def run(block, x, beta, drop_rate):
+            return block(x, beta, drop_rate, examples, train=train)
+
+        run = nn.remat(run) if self.remat else run
+        x = run(self.transition, x, self.betas[0], self.drop_rates[0])
         if self.blocks is None:
             return x
         further = len(self.betas) - 1
         scan = nn.scan(
-            lambda block, x, layer: (block(x, *layer, train=train), None),
+            lambda block, x, layer: (run(block, x, *layer), None),
             variable_axes={"params": 0, "signal": 0, "batch_stats": 0},
             split_rngs={"params": True, "dropout": True},
             unroll=further if further <= UNROLLED_BLOCKS else 1,

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 
+import jax
 import tqdm
 
 
@@ -12,13 +13,15 @@ class MetricWriter:
 
     `metrics.jsonl` in `workdir` gets one object a row, with its step; TensorBoard gets
     the same numbers. On a terminal a bar shows rate and time left, elsewhere every row
-    is a line.
+    is a line. Of several processes the first one alone writes.
     """
 
     def __init__(self, workdir: str, *, first_step: int, steps: int, tensorboard: bool):
-        self._file = open(os.path.join(workdir, "metrics.jsonl"), "a", encoding="utf-8")
-        self._events = _event_writer(workdir) if tensorboard else None
-        terminal = sys.stderr.isatty()
+        first = jax.process_index() == 0
+        path = os.path.join(workdir, "metrics.jsonl") if first else os.devnull
+        self._file = open(path, "a", encoding="utf-8")
+        self._events = _event_writer(workdir) if tensorboard and first else None
+        terminal = sys.stderr.isatty() and first
         self._bar = tqdm.tqdm(
             total=steps, initial=first_step, unit="step", disable=not terminal
         )

@@ -22,7 +22,7 @@ from nfnet_jax.data.loaders import (
 )
 from nfnet_jax.data.source import EncodedSplit
 from nfnet_jax.errors import UserError
-from nfnet_jax.models.network import Network
+from nfnet_jax.models.network import Network, rematerialized
 from nfnet_jax.models.registry import create_model
 from nfnet_jax.optim.build import build_optimizer, describe_groups
 from nfnet_jax.optim.schedules import warmup_then
@@ -30,7 +30,7 @@ from nfnet_jax.optim.tree import count
 from nfnet_jax.training.facts import DataFacts
 from nfnet_jax.training.plan import Plan, make_plan
 from nfnet_jax.training.pretrained import Pretrained, start_from
-from nfnet_jax.training.sharding import device_mesh, replicate
+from nfnet_jax.training.sharding import device_mesh
 from nfnet_jax.training.state import TrainState, init_state, init_variables
 
 FIRST_IMAGES = 512
@@ -61,6 +61,11 @@ def check_buildable(config: ConfigDict, dataset: Dataset | None = None) -> None:
     if dataset is None:
         check_name(config.data.name)
     check_loader(config)
+    if config.parallel.fsdp and config.parallel.mode != "jit":
+        raise UserError(
+            f"parallel.fsdp is True with parallel.mode {config.parallel.mode!r}, "
+            "expected mode 'jit': pmap keeps all of the state on every device"
+        )
     build_model(config, config.model.num_classes or 10)
 
 
@@ -68,7 +73,8 @@ def build_model(config: ConfigDict, num_classes: int) -> Network:
     """The network of `config.model`, whose own number of classes has precedence."""
     try:
         classes = config.model.num_classes or num_classes
-        return create_model(config.model.name, classes, **model_overrides(config))
+        model = create_model(config.model.name, classes, **model_overrides(config))
+        return rematerialized(model) if config.train.remat == "block" else model
     except ValueError as error:
         raise UserError(f"model {config.model.name!r}: {error}") from error
 
@@ -127,7 +133,11 @@ def set_up(
     model = build_model(config, dataset.num_classes)
     facts = data_facts(dataset, facts or pretrained)
     params, batch_stats = init_variables(
-        model, config.seed, dataset.image_shape, _first_images(config, dataset, facts)
+        model,
+        config.seed,
+        dataset.image_shape,
+        _first_images(config, dataset, facts),
+        config.parallel.fsdp,
     )
     started = ""
     if pretrained:
@@ -150,7 +160,7 @@ def set_up(
         model=model,
         optimizer=optimizer,
         schedule=schedule,
-        state=replicate(init_state(params, batch_stats, optimizer), mesh),
+        state=init_state(params, batch_stats, optimizer, config.parallel.fsdp),
         train=training_batches(dataset.train, config, plan.steps, mesh),
         test=evaluation_batches(dataset.test, config, mesh),
         facts=facts,

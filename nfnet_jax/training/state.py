@@ -7,6 +7,7 @@ import optax
 
 from nfnet_jax.models.network import Network
 from nfnet_jax.optim.tree import Params
+from nfnet_jax.training.sharding import place
 
 
 @flax.struct.dataclass
@@ -29,8 +30,9 @@ def init_variables(
     seed: int,
     image_shape: tuple[int, int, int],
     images: jax.Array | None = None,
+    fsdp: bool = False,
 ) -> tuple[Params, Params]:
-    """Float32 parameters and batch statistics for images [H, W, C].
+    """Float32 parameters and batch statistics for images [H, W, C], see `place`.
 
     `images` [N, H, W, C] are normalized training images, for networks that take some of
     their first parameters from data; the others do not look at them.
@@ -40,25 +42,28 @@ def init_variables(
 
     def init(key, images):
         variables = model.init(key, images)
-        return variables["params"], variables.get("batch_stats", {})
+        return place((variables["params"], variables.get("batch_stats", {})), fsdp)
 
     return jax.jit(init)(jax.random.key(seed), images)
 
 
 def init_state(
-    params: Params, batch_stats: Params, optimizer: optax.GradientTransformation
+    params: Params,
+    batch_stats: Params,
+    optimizer: optax.GradientTransformation,
+    fsdp: bool = False,
 ) -> TrainState:
-    """State before the first update."""
+    """State before the first update, see `place`."""
 
     @jax.jit
-    def derive(params):
-        return jax.tree.map(jnp.copy, params), optimizer.init(params)
+    def init(params, batch_stats):
+        state = TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            ema_params=jax.tree.map(jnp.copy, params),
+            batch_stats=batch_stats,
+            opt_state=optimizer.init(params),
+        )
+        return place(state, fsdp)
 
-    ema_params, opt_state = derive(params)
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        ema_params=ema_params,
-        batch_stats=batch_stats,
-        opt_state=opt_state,
-    )
+    return init(params, batch_stats)

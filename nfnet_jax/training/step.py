@@ -1,5 +1,6 @@
 """The two compiled functions of a run: one update, one evaluation batch."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import optax
 from ml_collections import ConfigDict
 
 from nfnet_jax.data.augment import normalize, shrink
-from nfnet_jax.data.batches import Batch, Batches, run_keys
+from nfnet_jax.data.batches import Batch, Batches, batch_positions, run_keys
 from nfnet_jax.data.finish import finish_batch
 from nfnet_jax.models.network import Network
 from nfnet_jax.optim.build import clipped_share, frozen_mask
@@ -17,7 +18,16 @@ from nfnet_jax.optim.ema import update_ema
 from nfnet_jax.optim.ratios import gradient_ratios
 from nfnet_jax.optim.tree import keep_frozen
 from nfnet_jax.training.facts import DataFacts
-from nfnet_jax.training.sharding import split_batch
+from nfnet_jax.training.sharding import (
+    DEVICE,
+    WHOLE,
+    Part,
+    compute_under_jit,
+    gather,
+    place,
+    pmap_step,
+    split_batch,
+)
 from nfnet_jax.training.sharpness import sharpness_aware
 from nfnet_jax.training.state import TrainState
 
@@ -30,20 +40,22 @@ def make_draw_batch(
     facts: DataFacts,
     num_classes: int,
     image_size: int | None = None,
+    part: Part = WHOLE,
 ) -> Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]:
     """`draw_batch(fed, step) -> (images, targets)`, for use inside a jitted function.
 
     Images [N, H, W, C] are what the network sees, in `config.train.dtype`; targets are
-    class probabilities float32 [N, num_classes] before label smoothing. `image_size`:
-    of the side that augmented images are resized to, None for that of the data.
+    class probabilities float32 [N, num_classes] before label smoothing; N are the
+    examples of `part`. `image_size`: of the side that augmented
+    images are resized to, None for that of the data.
     """
     key, moments = run_keys(config.seed).augment, facts.moments
 
     def draw_batch(fed, step):
-        batch = Batch(*split_batch(*batches.take(fed, step)))
+        batch = Batch(*part.split(*batches.take(fed, step, part.own)))
         images, targets = finish_batch(batch, key, config, moments, num_classes)
         images = shrink(images, image_size) if image_size else images
-        return split_batch(images.astype(config.train.dtype), targets)
+        return part.split(images.astype(config.train.dtype), targets)
 
     return draw_batch
 
@@ -67,18 +79,17 @@ def make_train_step(
     `image_size`: see `make_draw_batch`.
     """
     model_key, accumulate = run_keys(config.seed).model, config.optim.accumulate
-    draw_batch = make_draw_batch(
-        config, batches, facts, model.spec.num_classes, image_size
-    )
+    under_pmap, fsdp = config.parallel.mode == "pmap", config.parallel.fsdp
 
-    def objective(params, batch_stats, images, targets, key):
+    def objective(params, batch_stats, images, targets, positions):
         frozen = frozen_mask(config.optim, params)
         params = keep_frozen(params, jax.lax.stop_gradient(params), frozen)
         logits, updated = model.apply(
             {"params": params, "batch_stats": batch_stats},
             images,
             train=True,
-            rngs={"dropout": key},
+            examples=positions,
+            rngs={"dropout": model_key},
             mutable=["batch_stats"],
         )
         smooth = optax.smooth_labels(targets, config.train.label_smoothing)
@@ -89,12 +100,10 @@ def make_train_step(
 
     differentiate = jax.grad(objective, has_aux=True)
 
-    def gradients(params, batch_stats, images, targets, key):
+    def gradients(params, batch_stats, *batch):
         """Mean gradients and metrics of the batch, and the statistics after it."""
         if accumulate == 1:
-            grads, (metrics, stats) = differentiate(
-                params, batch_stats, images, targets, key
-            )
+            grads, (metrics, stats) = differentiate(params, batch_stats, *batch)
             return (grads, metrics), stats
 
         def add(carry, microbatch):
@@ -104,16 +113,29 @@ def make_train_step(
             total = jax.tree.map(lambda t, p: t + p / accumulate, total, part)
             return (total, stats), None
 
-        microbatches = jax.tree.map(
-            lambda x: x.reshape(accumulate, -1, *x.shape[1:]), (images, targets)
-        )
-        scanned = (*microbatches, jax.random.split(key, accumulate))
+        # Every so many-th example, so that none changes its device.
+        microbatches = [
+            array.reshape(-1, accumulate, *array.shape[1:]).swapaxes(0, 1)
+            for array in batch
+        ]
         zeros = {"loss": jnp.zeros(()), "accuracy": jnp.zeros(())}
         start = (jax.tree.map(jnp.zeros_like, params), zeros)
-        return jax.lax.scan(add, (start, batch_stats), scanned)[0]
+        return jax.lax.scan(add, (start, batch_stats), microbatches)[0]
 
-    if config.optim.sam.rho:
-        gradients = sharpness_aware(gradients, config.optim.sam)
+    def compute(part, params, batch_stats, fed, step):
+        """`gradients` of the batch number `step`, from the part of this program."""
+        draw_batch = make_draw_batch(
+            config, batches, facts, model.spec.num_classes, image_size, part
+        )
+        images, targets = draw_batch(fed, step)
+        positions = part.own(batch_positions(step, config.data.batch_size))
+
+        def mean_gradients(*arguments):
+            return part.mean(gradients(*arguments))
+
+        if config.optim.sam.rho:
+            mean_gradients = sharpness_aware(mean_gradients, config.optim.sam, part)
+        return mean_gradients(params, batch_stats, images, targets, positions)
 
     def observe(grads, params):
         """Metrics of the gradients before they are clipped."""
@@ -124,12 +146,7 @@ def make_train_step(
             metrics["gradient_ratios"] = gradient_ratios(grads, params)
         return metrics
 
-    def step(state: TrainState, fed: Any):
-        images, targets = draw_batch(fed, state.step)
-        key = jax.random.fold_in(model_key, state.step)
-        (grads, metrics), stats = gradients(
-            state.params, state.batch_stats, images, targets, key
-        )
+    def update(state: TrainState, grads, stats):
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = update_ema(state.ema_params, params, state.step, config.optim.ema_decay)
@@ -137,10 +154,25 @@ def make_train_step(
         frozen = frozen_mask(config.optim, params)
         params = keep_frozen(params, state.params, frozen)
         ema = keep_frozen(ema, state.ema_params, frozen)
-        new_state = TrainState(state.step + 1, params, ema, stats, opt_state)
-        return new_state, metrics | observe(grads, state.params)
+        return TrainState(state.step + 1, params, ema, stats, opt_state)
 
-    return jax.jit(step, donate_argnums=0)
+    def device_step(state: TrainState, fed: Any):
+        (grads, metrics), stats = compute(
+            DEVICE, state.params, state.batch_stats, fed, state.step
+        )
+        metrics |= observe(grads, state.params)
+        return update(state, grads, stats), metrics
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state: TrainState, fed: Any):
+        (grads, metrics), stats = compute_under_jit(compute, batches.divided)(
+            gather(state.params), state.batch_stats, fed, state.step
+        )
+        grads = place(grads, fsdp)
+        metrics |= observe(grads, state.params)
+        return place(update(state, grads, stats), fsdp), gather(metrics)
+
+    return pmap_step(device_step, batches.divided) if under_pmap else step
 
 
 def make_eval_step(
@@ -158,7 +190,7 @@ def make_eval_step(
         images, labels, _ = batches.take(fed, number)
         images = normalize(images, *moments)
         images, labels = split_batch(images.astype(config.train.dtype), labels)
-        logits = model.apply(variables, images, train=False)
+        logits = model.apply(gather(variables), images, train=False)
         real = labels >= 0
         loss = optax.softmax_cross_entropy_with_integer_labels(
             logits, jnp.where(real, labels, 0)

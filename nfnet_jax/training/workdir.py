@@ -13,6 +13,8 @@ from ml_collections import ConfigDict
 from nfnet_jax.config import check_config, from_json, leaves, to_json
 from nfnet_jax.errors import UserError, nearest
 
+FREE_KEYS = ("parallel.mode", "parallel.fsdp", "train.remat")
+"""May change when a run continues: they decide where and how the same is computed."""
 PACKAGES = ("nfnet_jax", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -25,7 +27,9 @@ def check_workdir(workdir: str, config: ConfigDict) -> None:
         return
     theirs, ours = leaves(read_json(path)), leaves(to_json(config))
     different = [
-        key for key in sorted(ours | theirs) if ours.get(key) != theirs.get(key)
+        key
+        for key in sorted(ours | theirs)
+        if ours.get(key) != theirs.get(key) and key not in FREE_KEYS
     ]
     if different:
         key = different[0]
@@ -73,7 +77,9 @@ def read_result(workdir: str) -> dict[str, Any] | None:
 
 
 def write_json(path: str, values: dict[str, Any]) -> None:
-    """Writes a whole file or none."""
+    """Writes a whole file or none; of several processes, the first one alone does."""
+    if jax.process_index():
+        return
     with open(f"{path}.part", "w", encoding="utf-8") as file:
         json.dump(values, file, indent=2)
         file.write("\n")

@@ -62,7 +62,7 @@ def test_skip_gain_closes_the_branch_at_first():
 def test_stochastic_depth_drops_whole_examples_at_its_rate():
     x = jnp.ones((20_000, 2, 1, 1))
     y = StochasticDepth().apply(
-        {}, x, 0.3, train=True, rngs={"dropout": jax.random.key(0)}
+        {}, x, 0.3, np.arange(20_000), train=True, rngs={"dropout": jax.random.key(0)}
     )
     assert set(np.unique(y)) == {0.0, 1.0}, "survivors are not rescaled"
     assert (y[:, 0] == y[:, 1]).all()

@@ -140,6 +140,7 @@ def test_running_statistics_of_scanned_blocks_are_those_of_a_loop():
     x = jax.random.normal(jax.random.key(2), (4, 8, 8, 16))
     training = {
         "train": True,
+        "examples": jnp.arange(4),
         "mutable": ["batch_stats"],
         "rngs": {"dropout": jax.random.key(1)},
     }

@@ -10,7 +10,9 @@ from ml_collections import ConfigDict
 from tiny_training import DATA, setup
 
 from nfnet_jax.errors import UserError
+from nfnet_jax.layers.dropout import kept as draw
 from nfnet_jax.training.plan import make_plan
+from nfnet_jax.training.sharding import WHOLE
 from nfnet_jax.training.sharpness import sharpness_aware
 
 RNG = np.random.RandomState(0)
@@ -27,16 +29,16 @@ def slope(w, x, y):
 )
 @pytest.mark.parametrize("rho", [0.05, 2.0])
 def test_five_steps_of_descent_against_numpy(fraction, rows, rho):
-    def gradients(params, stats, x, y, key):
+    def gradients(params, stats, x, y):
         return ({"w": slope(params["w"], x, y)}, {}), stats
 
     sam = ConfigDict({"rho": rho, "fraction": fraction})
-    aware = jax.jit(sharpness_aware(gradients, sam))
+    aware = jax.jit(sharpness_aware(gradients, sam, WHOLE))
     params = {"w": jnp.zeros(6)}
     expected = np.zeros(6)
     x, y = (jnp.asarray(a, jnp.float32) for a in (FEATURES, VALUES))
     for _ in range(5):
-        (grads, _), _ = aware(params, {}, x, y, jax.random.key(0))
+        (grads, _), _ = aware(params, {}, x, y)
         params = {"w": params["w"] - 0.1 * grads["w"]}
         ascent = slope(expected, FEATURES[list(rows)], VALUES[list(rows)])
         above = expected + rho * ascent / np.sqrt(np.sum(ascent**2))
@@ -46,16 +48,20 @@ def test_five_steps_of_descent_against_numpy(fraction, rows, rho):
 
 
 def test_both_passes_draw_alike_and_statistics_are_those_before_the_ascent():
-    def gradients(params, stats, x, y, key):
-        kept = jax.random.bernoulli(key, 0.5, x.shape)
+    def gradients(params, stats, x, y, positions):
+        kept = draw(jax.random.key(7), positions, 0.5, (6,))
         return ({"w": slope(params["w"], x * kept, y)}, {"kept": kept}), params["w"]
 
     sam = ConfigDict({"rho": 0.3, "fraction": 1.0})
-    weights, key = np.arange(6.0), jax.random.key(7)
-    (grads, metrics), stats = sharpness_aware(gradients, sam)(
-        {"w": jnp.asarray(weights)}, jnp.zeros(6), FEATURES, jnp.asarray(VALUES), key
+    weights, positions = np.arange(6.0), jnp.arange(100, 120)
+    (grads, metrics), stats = sharpness_aware(gradients, sam, WHOLE)(
+        {"w": jnp.asarray(weights)},
+        jnp.zeros(6),
+        jnp.asarray(FEATURES),
+        jnp.asarray(VALUES),
+        positions,
     )
-    kept = np.asarray(jax.random.bernoulli(key, 0.5, FEATURES.shape))
+    kept = np.asarray(draw(jax.random.key(7), positions, 0.5, (6,)))
     np.testing.assert_array_equal(metrics["kept"], kept)
     np.testing.assert_array_equal(stats, weights)
     ascent = slope(weights, FEATURES * kept, VALUES)

@@ -152,13 +152,11 @@ def test_evaluation_counts_every_example_once():
 PROGRAM = """
 import json, jax, numpy as np
 from tiny_training import setup
-from nfnet_jax.training.sharding import device_mesh, replicate
 _, _, step, state = setup(**{
     "train.mixup": 0.2, "train.cutmix": True, "data.augment.flip": True,
     "data.augment.randaugment.layers": 2, "data.augment.random_resized_crop": True,
     "data.augment.erasing": 0.5, "optim.accumulate": 2, "log.gradient_ratios": True,
     "optim.agc.clipping": 0.02, "optim.sam.rho": 0.05, "optim.sam.fraction": 1.0})
-state = replicate(state, device_mesh())
 for _ in range(2):
     state, metrics = step(state)
 leaves = jax.tree.leaves((state.params, state.ema_params, metrics))

@@ -1,0 +1,148 @@
+"""What a step of a config needs on devices that are not there: compiled, never run."""
+
+import dataclasses
+import functools
+import math
+import time
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from nfnet_jax.data.batches import Batch, Batches, batch_positions, every_row
+from nfnet_jax.data.mixing import drawn_per_image
+from nfnet_jax.errors import UserError
+from nfnet_jax.layers.convolution import native_convolutions
+from nfnet_jax.models.registry import find
+from nfnet_jax.optim.build import build_optimizer
+from nfnet_jax.training.collectives import collective_bytes
+from nfnet_jax.training.facts import DataFacts
+from nfnet_jax.training.operations import matrix_flops
+from nfnet_jax.training.plan import make_plan
+from nfnet_jax.training.setup import build_model, check_buildable
+from nfnet_jax.training.sharding import AXIS, device_mesh, shardings
+from nfnet_jax.training.state import TrainState, init_state, init_variables
+from nfnet_jax.training.step import make_train_step
+
+CHANNELS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """Of one training step. Bytes are per device.
+
+    `parameters`, `optimizer`, `average`, `batch`: of what stays between steps and of
+    what is fed. `working`: what XLA allocates within the step, activations and
+    gradients above all. `flops`: of convolutions and matrix products on all devices
+    together, two a multiply-add. `collectives`: see `collective_bytes`.
+    """
+
+    devices: int
+    image_shape: tuple[int, int, int]
+    parameters: int
+    optimizer: int
+    average: int
+    batch: int
+    working: int
+    flops: int
+    collectives: dict[str, float]
+    compile_seconds: float
+
+    @property
+    def memory(self) -> int:
+        """Bytes per device, all together."""
+        state = self.parameters + self.optimizer + self.average
+        return state + self.batch + self.working
+
+
+def forecast(config: ConfigDict) -> Forecast:
+    """Compiles the step of `config` for all devices of this process's JAX.
+
+    Images have the side of `data.image_size` or of the published variant, and three
+    channels; they arrive as from a stream, so that no data set is needed. The program
+    uses the convolutions of GPU and TPU.
+
+    Raises:
+      UserError: values that do not fit together, or `parallel.mode` pmap.
+    """
+    if config.parallel.mode != "jit":
+        raise UserError(
+            f"parallel.mode is {config.parallel.mode!r}, expected 'jit', the only one "
+            "whose step can be compiled for devices that are not there"
+        )
+    step, state, fed, image_shape = _abstract_step(config)
+    started = time.perf_counter()
+    with native_convolutions():
+        traced = step.trace(state, fed)
+    # Machine code, which takes the longest, need not be good: it is never run.
+    compiled = traced.lower().compile({"xla_backend_optimization_level": 0})
+    seconds = time.perf_counter() - started
+    return Forecast(
+        devices=jax.device_count(),
+        image_shape=image_shape,
+        parameters=device_bytes(state.params),
+        optimizer=device_bytes(state.opt_state),
+        average=device_bytes(state.ema_params),
+        batch=device_bytes(fed),
+        working=compiled.memory_analysis().temp_size_in_bytes,
+        flops=matrix_flops(traced.jaxpr),
+        collectives=collective_bytes(compiled.as_text(), jax.device_count()),
+        compile_seconds=seconds,
+    )
+
+
+def abstract_state(
+    config: ConfigDict, image_shape: tuple[int, int, int], classes: int
+) -> tuple[TrainState, optax.GradientTransformation]:
+    """Shapes and shardings of the training state, and its optimizer."""
+    model, fsdp = build_model(config, classes), config.parallel.fsdp
+    params, stats = jax.eval_shape(
+        functools.partial(init_variables, model, config.seed, image_shape)
+    )
+    optimizer = build_optimizer(config.optim, params, optax.constant_schedule(1.0))
+    state = jax.eval_shape(
+        functools.partial(init_state, optimizer=optimizer), params, stats
+    )
+    return jax.tree.map(_placed, state, shardings(state, fsdp)), optimizer
+
+
+def device_bytes(tree) -> int:
+    """Of the part of all leaves, which have shardings, that lies on one device."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def _abstract_step(config: ConfigDict):
+    """The step, the shapes of the state and of what is fed, and that of an image."""
+    check_buildable(config)
+    size = config.data.batch_size
+    make_plan(config, size, jax.device_count())
+    variant = find(config.model.name)
+    side = config.data.image_size or variant.train_size
+    image_shape = (side, side, CHANNELS)
+    classes = config.model.num_classes or variant.num_classes
+    state, optimizer = abstract_state(config, image_shape, classes)
+
+    def take(fed, number, own=every_row) -> Batch:
+        return Batch(*fed, own(batch_positions(number, size)))
+
+    batches = Batches(lambda number: iter(()), take, divided=True)
+    names = tuple(map(str, range(classes)))
+    facts = DataFacts((0.5,) * CHANNELS, (0.25,) * CHANNELS, names, image_shape)
+    model = build_model(config, classes)
+    step = make_train_step(config, model, optimizer, batches, facts)
+    drawn = size * drawn_per_image(config.train)
+    rows = NamedSharding(device_mesh(), PartitionSpec(AXIS))
+    fed = (
+        jax.ShapeDtypeStruct((drawn, *image_shape), jnp.uint8, sharding=rows),
+        jax.ShapeDtypeStruct((drawn,), jnp.int32, sharding=rows),
+    )
+    return step, state, fed, image_shape
+
+
+def _placed(leaf, sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

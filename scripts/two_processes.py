@@ -1,0 +1,53 @@
+"""One run as two processes of this machine, to try what several hosts do.
+
+    python scripts/two_processes.py --config configs/digits.py --workdir runs/pair
+
+takes the flags of nfnet_jax.train and adds those that connect the processes. Each
+simulates two CPU devices, or as many as JAX_NUM_CPU_DEVICES says. When one fails the
+other is stopped.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+PROCESSES = 2
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code of the first process that failed, 0 if none did."""
+    environment = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"} | os.environ
+    command = [sys.executable, "-m", "nfnet_jax.train", *arguments]
+    command += [f"--coordinator=127.0.0.1:{free_port()}", f"--processes={PROCESSES}"]
+    running = [
+        subprocess.Popen([*command, f"--process={process}"], env=environment)
+        for process in range(PROCESSES)
+    ]
+    try:
+        return first_failure(running)
+    finally:
+        for process in running:
+            process.terminate()
+
+
+def first_failure(running: list[subprocess.Popen]) -> int:
+    """Waits for all processes to succeed or for one to fail; 0 or its exit code."""
+    while True:
+        codes = [process.poll() for process in running]
+        failed = [code for code in codes if code]
+        if failed or None not in codes:
+            return failed[0] if failed else 0
+        time.sleep(0.1)
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,188 @@
+"""A run is the same on one device, on many, and in several processes."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from trajectory import CHANGES, devices
+
+from nfnet_jax.config import base_config
+from nfnet_jax.errors import UserError
+from nfnet_jax.models.registry import create_model
+from nfnet_jax.optim.build import build_optimizer
+from nfnet_jax.training.processes import connect
+from nfnet_jax.training.setup import check_buildable
+from nfnet_jax.training.sharding import fsdp_spec
+from nfnet_jax.training.state import init_state, init_variables
+
+ROOT = pathlib.Path(__file__).parents[2]
+BATCH_NORM = {
+    "model.name": "bn_wrn_10_1",
+    "optim.weight_decay_exclude": ("bias$", "scale$"),
+    "optim.agc.exclude": ("classifier",),
+}
+
+
+def assert_same(losses, reference):
+    np.testing.assert_allclose(losses, reference, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """Losses of three steps on one device."""
+    return devices(1, steps=[0, 3])
+
+
+def test_pmap_with_microbatches_is_the_run_on_one_device(alone):
+    changes = {"parallel.mode": "pmap", "optim.accumulate": 2}
+    assert_same(devices(4, changes=changes, steps=[0, 3]), alone)
+
+
+def test_two_processes_are_one_run_that_the_first_one_writes(alone, tmp_path):
+    changes = CHANGES | {"parallel.fsdp": True, "train.steps": 3}
+    # The rates of the first three steps of 20: all within the warm-up of the fixture.
+    changes |= {"log.every_steps": 1, "log.tensorboard": False}
+    config = tmp_path / "config.py"
+    config.write_text(
+        "from nfnet_jax.config import base_config\n"
+        "def get_config():\n"
+        "    config = base_config()\n"
+        f"    config.update_from_flattened_dict({changes!r})\n"
+        "    return config\n"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "scripts/two_processes.py"),
+            f"--config={config}",
+            f"--workdir={tmp_path / 'run'}",
+        ],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [json.loads(line) for line in open(tmp_path / "run/metrics.jsonl")]
+    losses = [row["train/loss"] for row in rows if "train/loss" in row]
+    assert_same(losses, alone)
+    assert done.stdout.count("test accuracy") == 1
+    assert json.loads((tmp_path / "run/result.json").read_text())["steps"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("count", "processes", "changes"),
+    [
+        (8, 1, {}),
+        (8, 1, {"parallel.mode": "pmap"}),
+        (8, 1, {"parallel.fsdp": True}),
+        (8, 1, {"parallel.fsdp": True, "optim.accumulate": 2, "optim.sam.rho": 0.05}),
+        (2, 2, {}),
+        (2, 2, {"parallel.fsdp": True}),
+        (2, 2, {"parallel.mode": "pmap"}),
+    ],
+)
+def test_twenty_steps_on_many_devices(count, processes, changes):
+    own = {key: value for key, value in changes.items() if key.startswith("optim")}
+    reference = _twenty_steps(json.dumps(own))
+    changes = changes | {"model.name": "nf_wrn_16_2"}
+    assert_same(devices(count, processes, changes=changes, steps=[0, 20]), reference)
+
+
+_REFERENCES: dict[str, list[float]] = {}
+
+
+def _twenty_steps(changes: str) -> list[float]:
+    """On one device."""
+    if changes not in _REFERENCES:
+        task = json.loads(changes) | {"model.name": "nf_wrn_16_2"}
+        _REFERENCES[changes] = devices(1, changes=task, steps=[0, 20])
+    return _REFERENCES[changes]
+
+
+@pytest.mark.slow
+def test_batch_norm_depends_on_devices_unless_statistics_are_of_the_whole_batch():
+    alone = devices(1, changes=BATCH_NORM, steps=[0, 5])
+    assert_same(devices(8, changes=BATCH_NORM, steps=[0, 5]), alone)
+    pmap = BATCH_NORM | {"parallel.mode": "pmap"}
+    differences = np.abs(np.array(devices(8, changes=pmap, steps=[0, 5])) / alone - 1)
+    assert differences.min() > 1e-3
+
+
+@pytest.mark.slow
+def test_eight_devices_are_continued_by_one_by_two_processes_and_by_pmap(tmp_path):
+    alone = devices(1, steps=[0, 6])
+    changes = {"parallel.fsdp": True}
+    saved = str(tmp_path / "run")
+    first = devices(8, changes=changes, steps=[0, 3], save=saved)
+    assert_same(first, alone[:3])
+    for count, processes, changes in (
+        (1, 1, {}),
+        (2, 2, {"parallel.fsdp": True}),
+        (8, 1, {"parallel.mode": "pmap"}),
+    ):
+        rest = devices(count, processes, changes=changes, steps=[3, 6], restore=saved)
+        assert_same(rest, alone[3:])
+
+
+@pytest.mark.parametrize(
+    ("shape", "spec"),
+    [
+        ((), P()),
+        ((7,), P()),
+        ((16,), P("data")),
+        ((3, 3, 16, 24), P(None, None, None, "data")),
+        ((5, 1, 1, 64, 32), P(None, None, None, "data")),
+        ((8, 8), P(None, "data")),
+        ((1000, 12), P("data")),
+    ],
+)
+def test_the_largest_axis_that_divides_is_split(shape, spec):
+    assert fsdp_spec(shape, 8) == spec
+
+
+def test_eight_devices_hold_an_eighth_of_an_nfnet_f0():
+    """Scalars and what 8 does not divide are all that each of them has whole."""
+    config = base_config()
+    model = create_model("nfnet_f0", 1000)
+    params, stats = jax.eval_shape(lambda: init_variables(model, 0, (64, 64, 3)))
+    optimizer = build_optimizer(config.optim, params, lambda step: 0.1)
+    state = jax.eval_shape(lambda p: init_state(p, stats, optimizer), params)
+    mesh = AbstractMesh((8,), ("data",))
+    whole = part = 0
+    for leaf in jax.tree.leaves(state):
+        sharding = NamedSharding(mesh, fsdp_spec(leaf.shape, 8))
+        whole += leaf.size
+        part += int(np.prod(sharding.shard_shape(leaf.shape)))
+    assert whole == 3 * 71_489_284 + 2
+    assert part <= whole / 7.99
+
+
+def test_fsdp_under_pmap_is_refused():
+    config = base_config()
+    config.parallel.fsdp, config.parallel.mode = True, "pmap"
+    with pytest.raises(UserError, match=r"fsdp is True .* 'pmap', expected mode 'jit'"):
+        check_buildable(config)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("host", "2", "0"), "--coordinator is 'host', expected HOST:PORT"),
+        (("host:1", None, "0"), "--processes is missing, expected"),
+        (("host:1", "2", "2"), r"--process is '2', expected .* in \[0, 1\]"),
+        (("host:1", "two", "0"), "--processes is 'two', expected a whole number"),
+        (("auto", "2", None), "--processes=2 with --coordinator=auto, expected"),
+        ((None, None, "1"), "--process=1 with no --coordinator, expected"),
+    ],
+)
+def test_flags_of_processes_that_do_not_fit_are_refused(flags, words):
+    with pytest.raises(UserError, match=words):
+        connect(*flags)

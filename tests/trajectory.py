@@ -1,0 +1,115 @@
+"""A program: some steps of a run on digits, augmented every way, and their losses.
+
+    python trajectory.py '{"changes": {KEY: VALUE, ...}, "steps": [FIRST, LAST],
+        "restore": DIRECTORY, "save": DIRECTORY}' [COORDINATOR PROCESSES PROCESS]
+
+prints a JSON list of the losses; `devices` runs it.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+BATCH = 32
+CHANGES = {
+    "model.name": "nf_wrn_10_1",
+    "model.stochastic_depth": 0.3,
+    "model.drop_rate": 0.2,
+    "data.batch_size": BATCH,
+    "data.augment.crop_padding": 1,
+    "data.augment.flip": True,
+    "data.augment.cutout": 2,
+    "data.augment.randaugment.layers": 2,
+    "data.augment.randaugment.magnitude": 2,
+    "data.augment.erasing": 0.3,
+    "train.mixup": 0.2,
+    "train.cutmix": True,
+    "train.label_smoothing": 0.1,
+    "train.steps": 20,
+    "optim.schedule.warmup_epochs": 0.05,
+}
+
+
+def devices(count: int, processes: int = 1, **task) -> list[float]:
+    """Losses of the steps on `count` simulated devices of each process."""
+    environment = os.environ | {
+        "JAX_NUM_CPU_DEVICES": str(count),
+        "JAX_PLATFORMS": "cpu",
+        # Compiling takes longer than running.
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [sys.executable, __file__, json.dumps(task)]
+    coordinator = f"127.0.0.1:{_free_port()}"
+    running = []
+    for process in range(processes):
+        place = [coordinator, str(processes), str(process)] if processes > 1 else []
+        running.append(
+            subprocess.Popen(
+                command + place,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    results = [process.communicate(timeout=500) for process in running]
+    for process, (_, errors) in zip(running, results, strict=True):
+        assert process.returncode == 0, errors[-3000:]
+    printed = [_without_gloo(output) for output, _ in results]
+    assert not any(printed[1:]), "only process 0 prints"
+    return json.loads(printed[0][-1])
+
+
+def _without_gloo(output: str) -> list[str]:
+    """The lines that are not from the library that connects CPUs."""
+    return [line for line in output.splitlines() if not line.startswith("[Gloo]")]
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def main() -> None:
+    from nfnet_jax.cli import prepare_jax
+    from nfnet_jax.config import base_config
+    from nfnet_jax.training.checkpoint import Checkpoints
+    from nfnet_jax.training.processes import connect
+    from nfnet_jax.training.setup import set_up
+    from nfnet_jax.training.step import make_train_step
+
+    task = json.loads(sys.argv[1])
+    prepare_jax()
+    connect(*(sys.argv[2:] or [None] * 3))
+    config = base_config()
+    config.update_from_flattened_dict(CHANGES | task.get("changes", {}))
+    run = set_up(config)
+    step = make_train_step(config, run.model, run.optimizer, run.train, run.facts)
+    first, last = task["steps"]
+    state = run.state
+    if "restore" in task:
+        with Checkpoints(task["restore"]) as checkpoints:
+            state = checkpoints.restore(state)
+    assert int(state.step) == first
+    losses = []
+    with contextlib.closing(run.train.feed(first)) as feed:
+        for _ in range(first, last):
+            state, metrics = step(state, next(feed))
+            losses.append(float(metrics["loss"]))
+    if "save" in task:
+        with Checkpoints(task["save"]) as checkpoints:
+            checkpoints.save(state)
+    print(json.dumps(losses))
+
+
+if __name__ == "__main__":
+    # The directory of this file holds tests, not the modules that are imported here.
+    here = str(pathlib.Path(__file__).parent)
+    sys.path = [path for path in sys.path if path != here]
+    main()
