@@ -61,9 +61,7 @@ class Interruption:
                 os.kill(os.getpid(), signal.SIGTERM)
             _say("stopping after this step; Ctrl-C stops at once\n")
         elif number == signal.SIGINT:
-            _say(
-                "stopped at once; the same command continues from the last checkpoint\n"
-            )
+            _say("stopped at once; the same command continues\n")
             os._exit(128 + number)
 
 

@@ -191,4 +191,5 @@ def _run_steps(
             if stop:
                 checkpoints.wait()
                 raise session.interruption.stop(step, session.workdir)
-    return state, scores
+    # What stopped after its last step has the scores left to do.
+    return state, scores or session.test(state)
