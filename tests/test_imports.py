@@ -20,7 +20,7 @@ LIBRARY = {*LOWER, "layers", *LEAVES}
 ALLOWED: dict[str, set[str]] = {
     **{part: {*UPPER, *LIBRARY, "config", "cli"} for part in ENTRY_POINTS},
     **dict.fromkeys(UPPER, LIBRARY),
-    "training": LIBRARY | {"config"},
+    "training": LIBRARY | {"config", "config_keys"},
     **dict.fromkeys(LOWER, {"layers", *LEAVES}),
     "layers": set(),
     "cli": {"config", "errors", "cache", "host_memory"},

@@ -1,11 +1,14 @@
 """Metrics out: a progress bar or plain lines, metrics.jsonl, TensorBoard events."""
 
+import errno
 import json
 import os
 import sys
 
 import jax
 import tqdm
+
+from nfnet_jax.training.workdir import writing
 
 
 class MetricWriter:
@@ -18,8 +21,9 @@ class MetricWriter:
 
     def __init__(self, workdir: str, *, first_step: int, steps: int, tensorboard: bool):
         first = jax.process_index() == 0
-        path = os.path.join(workdir, "metrics.jsonl") if first else os.devnull
-        self._file = open(path, "a", encoding="utf-8")
+        self._path = os.path.join(workdir, "metrics.jsonl") if first else os.devnull
+        with writing(self._path):
+            self._file = open(self._path, "ab", buffering=0)
         self._events = _event_writer(workdir) if tensorboard and first else None
         terminal = sys.stderr.isatty() and first
         self._bar = tqdm.tqdm(
@@ -41,8 +45,8 @@ class MetricWriter:
 
     def write(self, step: int, row: dict[str, float], *, show: bool = True) -> None:
         """One row of metrics, in the files and, with `show`, on the screen."""
-        self._file.write(json.dumps({"step": step} | row) + "\n")
-        self._file.flush()
+        with writing(self._path):
+            self._append(json.dumps({"step": step} | row) + "\n")
         if self._events:
             for name, value in row.items():
                 self._events.add_scalar(name, value, step)
@@ -53,6 +57,14 @@ class MetricWriter:
             print(f"step {step}  {line}", flush=True)
         else:
             self._bar.write(f"step {step}  {line}")
+
+    def _append(self, line: str) -> None:
+        """A whole line or nothing."""
+        encoded = line.encode()
+        written = self._file.write(encoded)
+        if written < len(encoded):
+            self._file.truncate(self._file.tell() - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _event_writer(workdir: str):

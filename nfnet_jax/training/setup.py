@@ -161,7 +161,7 @@ def set_up(
         optimizer=optimizer,
         schedule=schedule,
         state=init_state(params, batch_stats, optimizer, config.parallel.fsdp),
-        train=training_batches(dataset.train, config, plan.steps, mesh),
+        train=training_batches(dataset.train, config, plan.batches, mesh),
         test=evaluation_batches(dataset.test, config, mesh),
         facts=facts,
         description=(

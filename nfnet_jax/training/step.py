@@ -70,13 +70,16 @@ def make_train_step(
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """`step(state, fed) -> (state, metrics)`: draw, augment, differentiate, update.
 
-    `fed` is what `batches.feed` gives for the batch number `state.step`. The state is
-    donated. Metrics are scalars of the batch: `loss` (the objective, with label
+    `fed` is what `batches.feed` gives for the batch that `TrainState` tells. The state
+    is donated. Metrics are scalars of the batch: `loss` (the objective, with label
     smoothing; with SAM, after its ascent), `accuracy` (of mixed images: for the class
     with the larger share), `grad_norm` (before clipping) and, with AGC,
     `clip_fraction`; `gradient_ratios`, an array of all layers, on request. Frozen
     parameters and their average keep every bit, and their gradients are not computed.
     `image_size`: see `make_draw_batch`.
+
+    With `config.train.on_nan="skip"`, a batch whose loss or gradient is not finite
+    leaves all but the step as it was; the metric `skipped` is 1 for it, 0 for others.
     """
     model_key, accumulate = run_keys(config.seed).model, config.optim.accumulate
     under_pmap, fsdp = config.parallel.mode == "pmap", config.parallel.fsdp
@@ -146,7 +149,7 @@ def make_train_step(
             metrics["gradient_ratios"] = gradient_ratios(grads, params)
         return metrics
 
-    def update(state: TrainState, grads, stats):
+    def update(state: TrainState, grads, stats, metrics):
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = update_ema(state.ema_params, params, state.step, config.optim.ema_decay)
@@ -154,25 +157,44 @@ def make_train_step(
         frozen = frozen_mask(config.optim, params)
         params = keep_frozen(params, state.params, frozen)
         ema = keep_frozen(ema, state.ema_params, frozen)
-        return TrainState(state.step + 1, params, ema, stats, opt_state)
+        new_state = state.replace(
+            step=state.step + 1,
+            params=params,
+            ema_params=ema,
+            batch_stats=stats,
+            opt_state=opt_state,
+        )
+        metrics |= observe(grads, state.params)
+        if config.train.on_nan == "skip":
+            return skip_if_not_finite(new_state, state, metrics)
+        return new_state, metrics
 
     def device_step(state: TrainState, fed: Any):
         (grads, metrics), stats = compute(
-            DEVICE, state.params, state.batch_stats, fed, state.step
+            DEVICE, state.params, state.batch_stats, fed, state.step + state.skipped
         )
-        metrics |= observe(grads, state.params)
-        return update(state, grads, stats), metrics
+        return update(state, grads, stats, metrics)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: TrainState, fed: Any):
         (grads, metrics), stats = compute_under_jit(compute, batches.divided)(
-            gather(state.params), state.batch_stats, fed, state.step
+            gather(state.params), state.batch_stats, fed, state.step + state.skipped
         )
-        grads = place(grads, fsdp)
-        metrics |= observe(grads, state.params)
-        return place(update(state, grads, stats), fsdp), gather(metrics)
+        new_state, metrics = update(state, place(grads, fsdp), stats, metrics)
+        return place(new_state, fsdp), gather(metrics)
 
     return pmap_step(device_step, batches.divided) if under_pmap else step
+
+
+def skip_if_not_finite(
+    new: TrainState, old: TrainState, metrics: Metrics
+) -> tuple[TrainState, Metrics]:
+    """`new` where `loss` and `grad_norm` are finite, or else `old` a step further."""
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+    kept = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old), new, old.replace(step=new.step)
+    )
+    return kept, metrics | {"skipped": 1.0 - finite}
 
 
 def make_eval_step(

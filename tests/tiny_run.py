@@ -1,0 +1,89 @@
+"""A tiny run on digits in a process of its own, to be disturbed."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+
+from nfnet_jax.config import base_config
+
+OPTIONS = {
+    "model.name": "nf_wrn_10_1",
+    "data.batch_size": 16,
+    "optim.learning_rate": 0.05,
+    # So that runs of any length are one compiled program.
+    "optim.schedule.name": "constant",
+    "optim.schedule.warmup_epochs": 0.0,
+    "train.steps": 40,
+    "eval.every_epochs": 0.0,
+    "log.every_steps": 1,
+    "log.tensorboard": False,
+}
+FIRST = "the first of this process"
+"""What a run prints once it can be interrupted."""
+
+
+def tiny_config(**changes):
+    """The config of the run, with `changes`."""
+    config = base_config()
+    config.update_from_flattened_dict(OPTIONS | changes)
+    return config
+
+
+class TinyRun:
+    """`python -m nfnet_jax.train` of `tiny_config`, started; a context manager.
+
+    `prefix` are commands to run it by.
+    """
+
+    def __init__(self, workdir: pathlib.Path, *prefix: str, **changes):
+        file = workdir.parent / f"{workdir.name}.py"
+        file.write_text(
+            "from tiny_run import tiny_config\n\n\n"
+            f"def get_config():\n    return tiny_config(**{changes!r})\n"
+        )
+        tests = str(pathlib.Path(__file__).parent)
+        paths = [tests, os.environ.get("PYTHONPATH", "")]
+        environment = {
+            "PYTHONPATH": os.pathsep.join(paths),
+            "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        self.process = subprocess.Popen(
+            [
+                *prefix,
+                *(sys.executable, "-u", "-m", "nfnet_jax.train"),
+                *(f"--config={file}", f"--workdir={workdir}"),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.process.kill()
+        self.process.communicate()
+
+    def read_until(self, text: str) -> str:
+        """The line of standard output that holds `text`."""
+        for line in self.process.stdout:
+            if text in line:
+                return line
+        raise AssertionError(self.process.communicate()[1])
+
+    def signal_after(self, number: signal.Signals, seconds: float) -> None:
+        time.sleep(seconds)
+        self.process.send_signal(number)
+
+    def end(self) -> tuple[int, str]:
+        """Waits for the exit code, and gives it with what was said on stderr."""
+        _, stderr = self.process.communicate(timeout=120)
+        return self.process.returncode, stderr

@@ -1,0 +1,230 @@
+"""Checkpoints: which are kept, and that no damaged one is taken for a sound one."""
+
+import json
+import os
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from nfnet_jax.errors import UserError
+from nfnet_jax.training.checkpoint import Checkpoints
+from nfnet_jax.training.retention import best_step, kept_steps
+from nfnet_jax.training.state import TrainState
+
+STEPS = (2, 4, 6, 8)
+
+
+def make_state(step: int) -> TrainState:
+    """A state of its own for every step."""
+    random = np.random.RandomState(step)
+
+    def tree():
+        kernel = random.randn(3, 40).astype("float32")
+        return {"a": {"kernel": kernel}, "bias": random.randn(7).astype("float32")}
+
+    state = TrainState(
+        step=np.int32(step),
+        skipped=np.int32(3 * step),
+        params=tree(),
+        ema_params=tree(),
+        batch_stats=tree(),
+        opt_state=(tree(), np.int32(step)),
+    )
+    return jax.tree.map(jax.numpy.asarray, state)
+
+
+def save_all(workdir: pathlib.Path, steps=STEPS, scores=None, **options) -> None:
+    with Checkpoints(str(workdir), **options) as checkpoints:
+        for step in steps:
+            checkpoints.save(make_state(step), (scores or {}).get(step))
+
+
+def restore(workdir: pathlib.Path) -> TrainState:
+    with Checkpoints(str(workdir)) as checkpoints:
+        return checkpoints.restore(make_state(0))
+
+
+def check_is(state: TrainState, step: int) -> None:
+    jax.tree.map(np.testing.assert_array_equal, state, make_state(step))
+
+
+def kept_in(workdir: pathlib.Path) -> set[str]:
+    return set(os.listdir(workdir / "checkpoints"))
+
+
+# --- What is kept ---------------------------------------------------------------------
+
+
+def test_the_last_ones_and_the_best_are_kept():
+    scores = {1: {"loss": 0.5}, 2: {"loss": 0.1}, 3: {}, 4: {"loss": float("nan")}}
+    assert kept_steps(scores, 1, None) == {4}
+    assert kept_steps(scores, 2, "loss") == {2, 3, 4}
+    assert kept_steps(scores, 2, "accuracy") == {3, 4}
+
+
+def test_the_best_is_the_first_of_equals_and_never_nan():
+    nan = float("nan")
+    accuracies = [0.3, 0.7, nan, 0.7, 0.2]
+    scores = {step: {"accuracy": value} for step, value in enumerate(accuracies)}
+    assert best_step(scores, "accuracy") == 1
+    assert (
+        best_step(
+            {step: {"loss": -v["accuracy"]} for step, v in scores.items()}, ("loss")
+        )
+        == 1
+    )
+    assert best_step({1: {"accuracy": nan}}, "accuracy") is None
+    assert best_step(scores, None) is None
+
+
+def test_a_directory_holds_the_last_and_the_best(tmp_path):
+    accuracies = {2: 0.5, 4: 0.9, 6: 0.9, 8: 0.1}
+    scores = {step: {"accuracy": value} for step, value in accuracies.items()}
+    save_all(tmp_path, scores=scores, keep=1, best_metric="accuracy")
+    assert kept_in(tmp_path) == {"4", "8"}
+    with Checkpoints(str(tmp_path), 1, "accuracy") as checkpoints:
+        assert checkpoints.is_best({"accuracy": 0.91})
+        assert not checkpoints.is_best({"accuracy": 0.9})
+        assert not checkpoints.is_best({"accuracy": float("nan")})
+        assert not checkpoints.is_best({})
+        # The best of an earlier process still counts.
+        checkpoints.save(make_state(10), {"accuracy": 0.2})
+    assert kept_in(tmp_path) == {"4", "10"}
+
+
+def test_a_step_is_saved_once(tmp_path):
+    save_all(tmp_path, [2], {2: {"loss": 1.0}})
+    before = (tmp_path / "checkpoints/2/manifest.json").stat()
+    save_all(tmp_path, [2])
+    assert (tmp_path / "checkpoints/2/manifest.json").stat() == before
+
+
+# --- Damage ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("sound")
+    save_all(workdir, keep=len(STEPS))
+    return workdir
+
+
+def files_below(path: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(p for p in path.rglob("*") if p.is_file())
+
+
+def truncate(path: pathlib.Path, random: np.random.RandomState) -> None:
+    files = [file for file in files_below(path) if file.stat().st_size]
+    file = files[random.randint(len(files))]
+    os.truncate(file, random.randint(file.stat().st_size))
+
+
+def flip_bit(path: pathlib.Path, random: np.random.RandomState) -> None:
+    files = [file for file in files_below(path) if file.stat().st_size]
+    file = files[random.randint(len(files))]
+    content = bytearray(file.read_bytes())
+    content[random.randint(len(content))] ^= 1 << random.randint(8)
+    file.write_bytes(content)
+
+
+def delete_file(path: pathlib.Path, random: np.random.RandomState) -> None:
+    files = files_below(path)
+    files[random.randint(len(files))].unlink()
+
+
+def delete_directory(path: pathlib.Path, random: np.random.RandomState) -> None:
+    directories = [path, *sorted(p for p in path.rglob("*") if p.is_dir())]
+    shutil.rmtree(directories[random.randint(len(directories))])
+
+
+DAMAGES = (truncate, flip_bit, delete_file, delete_directory)
+
+
+def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
+    return [int(path.name) for path in (workdir / "checkpoints").iterdir()]
+
+
+def untouched(workdir: pathlib.Path, original: pathlib.Path, step: int) -> bool:
+    """Whether every byte of a step is what it was."""
+    there, here = (path / f"checkpoints/{step}" for path in (original, workdir))
+    return all(
+        (here / file.relative_to(there)).is_file()
+        and (here / file.relative_to(there)).read_bytes() == file.read_bytes()
+        for file in files_below(there)
+    )
+
+
+@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_whatever_is_damaged_an_untouched_state_is_restored(
+    damage, seed, sound, tmp_path, capsys
+):
+    random = np.random.RandomState(seed)
+    workdir = tmp_path / "run"
+    shutil.copytree(sound, workdir)
+    # From some damage anywhere to some in every step: then nothing is left.
+    for step in STEPS if seed % 5 == 0 else STEPS[random.randint(len(STEPS)) :]:
+        damage(workdir / f"checkpoints/{step}", random)
+    left = [step for step in STEPS if untouched(workdir, sound, step)]
+    if left:
+        check_is(restore(workdir), max(left))
+        damaged = [step for step in checkpoint_steps(workdir) if step > max(left)]
+        told = capsys.readouterr().err
+        assert told.count("\n") == bool(damaged)
+        assert not damaged or f"taking {max(left)} instead" in told
+    else:
+        with pytest.raises(UserError, match="no (sound|complete) checkpoint") as error:
+            restore(workdir)
+        assert "\n" not in str(error.value)
+
+
+def test_a_renamed_checkpoint_is_not_taken_for_that_step(sound, tmp_path, capsys):
+    shutil.copytree(sound, tmp_path / "run")
+    (tmp_path / "run/checkpoints/4").rename(tmp_path / "run/checkpoints/10")
+    check_is(restore(tmp_path / "run"), 8)
+    assert "10 its step is 4" in capsys.readouterr().err
+
+
+def test_a_changed_manifest_is_damage(sound, tmp_path, capsys):
+    shutil.copytree(sound, tmp_path / "run")
+    path = tmp_path / "run/checkpoints/8/manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"] = {}
+    path.write_text(json.dumps(manifest))
+    check_is(restore(tmp_path / "run"), 6)
+    assert "8 manifest.json is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_step_is_saved_again(damage, sound, tmp_path):
+    shutil.copytree(sound, tmp_path / "run")
+    damage(tmp_path / "run/checkpoints/8", np.random.RandomState(0))
+    leftover = tmp_path / "run/checkpoints/8.orbax-checkpoint-tmp"
+    shutil.copytree(tmp_path / "run/checkpoints/8", leftover)
+    with Checkpoints(str(tmp_path / "run"), keep=2) as checkpoints:
+        check_is(checkpoints.restore(make_state(0)), 6)
+        checkpoints.save(make_state(8))
+    assert kept_in(tmp_path / "run") == {"6", "8"}
+    check_is(restore(tmp_path / "run"), 8)
+
+
+def test_a_state_of_another_model_is_told(sound):
+    like = make_state(0)
+    like = like.replace(params={"other": like.params["bias"]})
+    with Checkpoints(str(sound)) as checkpoints:
+        with pytest.raises(UserError, match="checkpoints/8 is of another model"):
+            checkpoints.restore(like)
+
+
+def test_reading_writes_nothing(sound, tmp_path):
+    with Checkpoints(str(tmp_path / "absent")) as checkpoints:
+        assert checkpoints.latest_step is None
+        with pytest.raises(UserError, match="holds no complete checkpoint"):
+            checkpoints.restore(make_state(0))
+    assert not (tmp_path / "absent").exists()
+    before = {path: path.stat().st_mtime_ns for path in sound.rglob("*")}
+    check_is(restore(sound), 8)
+    assert before == {path: path.stat().st_mtime_ns for path in sound.rglob("*")}
