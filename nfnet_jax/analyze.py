@@ -25,10 +25,11 @@ def main(argv: list[str]) -> None:
         model="name of a network, instead of the config's",
         workdir="of a run of nfnet_jax.train, whose network to measure as it is",
         data="gaussian: noise (default); config: the first training batch of the run",
-        image_size="side of the noise images in pixels (default: 128)",
-        batch_size="images (default: 16, or data.batch_size of the config)",
+        image_size="side of the noise images in pixels (default: 256)",
+        batch_size="images (default: 4, or data.batch_size of the config)",
         output="directory for analysis.json, signal.png and signal.svg",
         check="largest share by which a block may leave its prediction, such as 0.1",
+        gradients="no: do not measure them, which takes most of time and memory",
         activations="PNG or SVG file to write: γ of every activation; no network",
     )
     tolerance = _check(flags, argv)
@@ -43,7 +44,7 @@ def main(argv: list[str]) -> None:
             f"--check: {subject.name} is not built on the β schedule, expected an "
             "NF-ResNet, NFNet or NF-RegNet"
         )
-    analysis = _analyze(subject)
+    analysis = _analyze(subject, with_gradients=flags.gradients != "no")
     print(table(analysis))
     deviation = tolerance and check(analysis.signal, analysis.predictions, tolerance)
     if flags.output:
@@ -77,6 +78,8 @@ def _check(flags, argv: list[str]) -> float | None:
         )
     if flags.data not in (None, *DATA):
         raise UserError(f"--data is {flags.data!r}, expected one of {', '.join(DATA)}")
+    if flags.gradients not in (None, "yes", "no"):
+        raise UserError(f"--gradients is {flags.gradients!r}, expected yes or no")
     if flags.data == "config" and flags.image_size:
         raise UserError(
             "--image_size is of noise, expected --config.data.image_size with "
@@ -143,11 +146,11 @@ def _batch(config, flags, run):
         config.data.batch_size = batch or config.data.batch_size
         dataset, images, targets = draw_first_batch(config, run and run.facts)
         return images, targets.argmax(-1), dataset.num_classes
-    side = _whole("image_size", flags.image_size) or 128
+    side = _whole("image_size", flags.image_size) or 256
     channels = run.facts.image_shape[-1] if run else 3
     classes = run.model.spec.num_classes if run else config.model.num_classes or 10
     for_images, for_labels = jax.random.split(jax.random.key(config.seed + 1))
-    images = jax.random.normal(for_images, (batch or 16, side, side, channels))
+    images = jax.random.normal(for_images, (batch or 4, side, side, channels))
     return images, jax.random.randint(for_labels, len(images), 0, classes), classes
 
 
@@ -164,7 +167,7 @@ def _initialized(config, images, classes: int):
     return model, variables | ({"batch_stats": batch_stats} if batch_stats else {})
 
 
-def _analyze(subject: _Subject):
+def _analyze(subject: _Subject, with_gradients: bool):
     from nfnet_jax.analysis import (
         Analysis,
         block_pattern,
@@ -177,9 +180,11 @@ def _analyze(subject: _Subject):
     name, model, variables, images, labels, train = subject
     blocks = block_pattern(model)
     signal = measure(model, variables, images, blocks=blocks, train=train)
-    gradients = measure_gradients(model, variables, images, labels, train=train)
-    predictions = predict_network(model, signal)
-    return Analysis(name, signal, predictions, in_order(gradients, signal))
+    gradients = None
+    if with_gradients:
+        gradients = measure_gradients(model, variables, images, labels, train=train)
+        gradients = in_order(gradients, signal)
+    return Analysis(name, signal, predict_network(model, signal), gradients)
 
 
 def _write(analysis, deviation, output: str) -> None:

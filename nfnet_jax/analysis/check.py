@@ -44,7 +44,7 @@ def check(
 ) -> Deviation | None:
     """The first deviation by more than the share `tolerance`, None if there is none.
 
-    Images should be large (128 pixels): zero padding takes variance at the borders.
+    Images should be large (256 pixels): zero padding takes variance at the borders.
     """
     for i, (block, predicted) in enumerate(
         zip(signal.blocks, predictions, strict=True)

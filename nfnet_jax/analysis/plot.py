@@ -17,6 +17,14 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's, told apart by colour-blind readers too."""
 
 
+NAMES = (
+    "average squared channel mean",
+    "average channel variance",
+    "branch variance, before skip gain and α",
+    "gradient norm / weight norm",
+)
+
+
 def plot(analyses: Sequence[Analysis], path: str, title: str = "") -> None:
     """Average squared channel mean, average channel variance, branch variance, and
     gradient / weight norms where measured, by depth; predictions as black lines.
@@ -26,29 +34,12 @@ def plot(analyses: Sequence[Analysis], path: str, title: str = "") -> None:
     """
     with_gradients = any(analysis.gradients for analysis in analyses)
     figure, panels = _figure(3 + with_gradients)
-    for analysis, colour in zip(analyses, _cycle(len(analyses)), strict=True):
-        signal = analysis.signal
-        style = {"color": colour, "label": analysis.name}
-        after = np.arange(len(signal.blocks) + 1)
-        panels[0].plot(after, signal.avg_sq_mean, **style, **_marks(after))
-        panels[1].plot(after, signal.avg_var, **style, **_marks(after))
-        if not np.isnan(signal.res_avg_var).all():
-            panels[2].plot(after[1:], signal.res_avg_var, **style, **_marks(after))
-        if analysis.predictions:
-            _draw_predictions(panels, analysis)
-        if analysis.gradients:
-            ratios = [gradient.ratio for gradient in analysis.gradients]
-            panels[3].plot(np.arange(1, len(ratios) + 1), ratios, ".", ms=3, **style)
-    names = (
-        "average squared channel mean",
-        "average channel variance",
-        "branch variance, before skip gain and α",
-        "gradient norm / weight norm",
-    )
-    for panel, name in zip(panels, names, strict=False):
-        panel.set(ylabel=name, xlabel="blocks passed", yscale="log")
+    for i, analysis in enumerate(analyses):
+        _draw(panels, analysis, COLOURS[i % len(COLOURS)])
+    for panel, name in zip(panels, NAMES, strict=False):
+        panel.set(ylabel=name, xlabel="blocks passed")
         panel.grid(alpha=0.3)
-    panels[0].set_yscale("symlog", linthresh=1e-3)
+        _scale(panel)
     if with_gradients:
         panels[3].set_xlabel("layer, in the order of calls")
     figure.suptitle(title)
@@ -56,11 +47,42 @@ def plot(analyses: Sequence[Analysis], path: str, title: str = "") -> None:
     _save(figure, path)
 
 
+def _draw(panels, analysis: Analysis, colour: str) -> None:
+    signal = analysis.signal
+    after = np.arange(len(signal.blocks) + 1)
+    style = {"color": colour, "label": analysis.name}
+    # Markers while they can be told apart.
+    style |= {"marker": "o", "ms": 3} if len(after) <= 40 else {"lw": 1}
+    panels[0].plot(after, signal.avg_sq_mean, **style)
+    panels[1].plot(after, signal.avg_var, **style)
+    if not np.isnan(signal.res_avg_var).all():
+        panels[2].plot(after[1:], signal.res_avg_var, **style)
+    if analysis.predictions:
+        style = {"color": "black", "lw": 0.8, "ls": "--", "label": "predicted"}
+        for panel, name in ((panels[1], "output_var"), (panels[2], "branch_var")):
+            values = [getattr(predicted, name) for predicted in analysis.predictions]
+            panel.plot(after[1:], values, zorder=5, **style)
+    if analysis.gradients:
+        ratios = [gradient.ratio for gradient in analysis.gradients]
+        panels[3].plot(np.arange(1, len(ratios) + 1), ratios, ".", ms=4, color=colour)
+
+
+def _scale(panel) -> None:
+    """Linear from 0, or logarithmic where values differ by more than a factor of 10."""
+    values = np.concatenate([line.get_ydata() for line in panel.lines] or [np.ones(1)])
+    positive = values[values > 1e-5]
+    if positive.size and positive.max() > 10 * positive.min():
+        panel.set_yscale("log")
+        panel.set_ylim(bottom=max(positive.min() / 2, panel.get_ylim()[0]))
+    else:
+        panel.set_ylim(0, 1.15 * max(values.max(), 1e-5))
+
+
 def plot_activations(activations: dict[str, Activation], path: str) -> None:
     """What each activation does to the variance of its input, with and without γ.
 
-    Left: γ of each; right: Var[γ g(x)] for x ~ N(0, v) against v, which is v itself
-    where a network may shrink its signal without harm.
+    Left: γ of each; right: Var[γ g(x)] / v for x ~ N(0, v) against v. ReLU keeps any
+    variance; the others only v = 1.
 
     Raises:
       UserError: matplotlib is not installed, or it cannot write such a file.
@@ -74,19 +96,19 @@ def plot_activations(activations: dict[str, Activation], path: str) -> None:
     bars.set(xlabel="γ = 1 / std of the output for unit normal input")
     bars.margins(x=0.2)
     variances = np.logspace(-2, 2, 33)
-    curves.plot(variances, variances, "k--", lw=1, label="unchanged")
+    curves.axhline(1, color="black", ls="--", lw=1, label="unchanged")
     shown = [name for name in CURVES if name in activations]
     for name, colour in zip(shown, COLOURS, strict=False):
         after = [
-            gains[name] ** 2 * activation_variance(activations[name], float(v))
+            gains[name] ** 2 * activation_variance(activations[name], float(v)) / v
             for v in variances
         ]
         curves.plot(variances, after, color=colour, label=name)
     curves.set(
-        xlabel="variance of the input",
-        ylabel="variance of γ · output",
+        xlabel="variance of x",
+        ylabel="variance of γ g(x) / variance of x",
         xscale="log",
-        yscale="log",
+        ylim=(0, 2.6),
     )
     curves.grid(alpha=0.3)
     curves.legend()
@@ -108,26 +130,10 @@ def _figure(panels: int):
     check_matplotlib()
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * panels, 3.9), layout="constrained")
-    return figure, np.ravel(figure.subplots(1, panels))
-
-
-def _cycle(count: int) -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(count)]
-
-
-def _marks(blocks: np.ndarray) -> dict:
-    """Markers while they can be told apart."""
-    return {"marker": "o", "ms": 3} if len(blocks) <= 40 else {"lw": 1}
-
-
-def _draw_predictions(panels, analysis: Analysis) -> None:
-    after = np.arange(1, len(analysis.predictions) + 1)
-    style = {"color": "black", "lw": 0.8, "ls": "--", "zorder": 5}
-    outputs = [prediction.output_var for prediction in analysis.predictions]
-    panels[1].plot(after, outputs, **style, label="predicted")
-    inputs = [prediction.branch_input_var for prediction in analysis.predictions]
-    panels[2].plot(after, inputs, **style, label="predicted")
+    rows, columns = (2, 2) if panels == 4 else (1, panels)
+    size = (10, 3.6) if rows == 1 else (8.4, 6.6)
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, np.ravel(figure.subplots(rows, columns))
 
 
 def _legend(figure, panels) -> None:

@@ -1,12 +1,12 @@
 """What the β schedule says about the signal after every block [SP, section 4]."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from nfnet_jax.analysis.signal import BLOCKS, Signal
+from nfnet_jax.analysis.signal import BLOCKS, Block, Signal
 from nfnet_jax.errors import UserError
 from nfnet_jax.layers.activations import ACTIVATIONS, activation_variance, gain
 from nfnet_jax.layers.residual import expected_std
@@ -23,12 +23,15 @@ class Prediction(NamedTuple):
     """Of one block, at initialization and with open branches.
 
     `output_var` is the signal's variance after it. `branch_input_var` is that of
-    γ · act(x) / β: what the right β makes of the variance that was measured before it.
-    `beta` is that β.
+    γ · act(x) / β: what the right β makes of the variance that was measured before it,
+    or 1 where channels have a mean that outweighs it, as after max pooling.
+    `branch_var` is what n convolutions and n - 1 activations make of that. `beta` is
+    that β.
     """
 
     output_var: float
     branch_input_var: float
+    branch_var: float
     beta: float
 
 
@@ -74,18 +77,33 @@ def predict(
         stage = list(itertools.islice(blocks, len(stage_betas)))
         outputs = list(itertools.islice(scheduled, len(stage_betas)))
         entering = [
-            transfer(float(block.input.var)) / beta**2
+            _entering(block, beta, transfer)
             for block, beta in zip(stage, stage_betas, strict=True)
         ]
         if stage[0].pooling:
-            outputs = _after_pooling(stage, stage_betas, entering[0], alpha, transfer)
-        predictions += map(Prediction, map(float, outputs), entering, stage_betas)
+            outputs = _after_pooling(stage, stage_betas, alpha, transfer)
+        branches = [
+            _branch(variance, len(block.convs), transfer)
+            for variance, block in zip(entering, stage, strict=True)
+        ]
+        predictions += map(
+            Prediction, map(float, outputs), entering, branches, stage_betas
+        )
     return tuple(predictions)
 
 
-def _after_pooling(stage, betas, entering: float, alpha: float, transfer: Transfer):
+def _entering(block: Block, beta: float, transfer: Transfer) -> float:
+    if block.input.sq_mean > block.input.var:
+        return 1.0
+    return transfer(float(block.input.var)) / beta**2
+
+
+def _after_pooling(
+    stage: Sequence[Block], betas: Sequence[float], alpha: float, transfer: Transfer
+) -> list[float]:
     """Variances after each block of a stage whose projection pools."""
     convs = len(stage[0].convs)
+    entering = _entering(stage[0], betas[0], transfer)
     first = stage[0].pooling.predicted * entering
     outputs = [first + alpha**2 * _branch(entering, convs, transfer)]
     variance = float(stage[0].output.var)

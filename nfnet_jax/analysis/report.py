@@ -97,6 +97,7 @@ def _block(block: Block, predicted: Prediction | None) -> dict[str, Any]:
         "branch_input_var": _number(block.convs[0].input.var) if block.convs else None,
         "predicted_branch_input_var": predicted and predicted.branch_input_var,
         "branch_var": _number(block.branch_var),
+        "predicted_branch_var": predicted and predicted.branch_var,
         "pooling": block.pooling
         and {name: _number(share) for name, share in block.pooling._asdict().items()},
     }
