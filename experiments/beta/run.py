@@ -37,9 +37,8 @@ def draw(results: dict[str, dict], path: pathlib.Path) -> None:
     for beta, (label, colour) in BETAS.items():
         values = results[beta]
         style = {"color": colour, "label": f"β = {label}", "lw": 1.2}
-        branch.plot(
-            range(1, 1 + len(values["branch_var"])), values["branch_var"], **style
-        )
+        blocks = range(1, 1 + len(values["branch_var"]))
+        branch.plot(blocks, values["branch_var"], **style)
         signal.plot(values["avg_var"], **style)
     predicted = results["std"]["predicted_var"]
     signal.plot(blocks, predicted, "k--", lw=1, label="predicted")
