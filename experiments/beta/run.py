@@ -21,13 +21,10 @@ BETAS = {
 
 
 def runs(quick: bool) -> dict:
-    if quick:
-        name, images, thin = "nf_wrn_16_1", noise(2, 16), {}
-    else:
-        name, images, thin = "nf_resnet600", noise(2, 256), {"width_multiplier": 0.25}
+    name, size = ("nf_wrn_10_1", 16) if quick else ("nf_wrn_604_1", 128)
+    images = noise(2, size)
     return {
-        beta: functools.partial(measured, name, images, beta=beta, **thin)
-        for beta in BETAS
+        beta: functools.partial(measured, name, images, beta=beta) for beta in BETAS
     }
 
 

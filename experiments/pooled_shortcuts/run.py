@@ -48,7 +48,7 @@ def _normalized(images) -> jax.Array:
 
 
 def runs(quick: bool, data_dir: str | None) -> dict:
-    batch, size = (2, 32) if quick else (8, 192)
+    batch, size = (2, 32) if quick else (4, 192)
     thin = {"depths": (1, 1, 1, 1)} if quick else {}
     sources = {
         "white noise": functools.partial(noise, batch, size),

@@ -29,19 +29,16 @@ PANELS = {
 }
 
 
+DEPTHS = (52, 304, 604)
+
+
 def runs(quick: bool) -> dict:
-    images = noise(2, 16) if quick else noise(2, 256)
-    networks = (
-        {"16 layers": "wrn_16_1"}
-        if quick
-        else {f"{n} layers": f"resnet{n}" for n in (50, 600)}
-    )
-    thin = {} if quick else {"width_multiplier": 0.25}
+    depths, images = ((10,), noise(2, 16)) if quick else (DEPTHS, noise(2, 128))
     return {
-        f"{layers}, {kind}": functools.partial(
-            measured, f"{prefix}_{network}", images, **thin, **overrides
+        f"{depth} layers, {kind}": functools.partial(
+            measured, f"{prefix}_wrn_{depth}_1", images, **overrides
         )
-        for layers, network in networks.items()
+        for depth in depths
         for kind, (prefix, overrides, _) in KINDS.items()
     }
 
