@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from nfnet_jax import create_model
-from nfnet_jax.analysis import measure, open_branches, predict_network
+from nfnet_jax.analysis import measure, predict_network
 
 
 def noise(batch: int, size: int) -> jax.Array:
@@ -23,8 +23,7 @@ def measured(name: str, images: jax.Array, **overrides) -> dict:
     BatchNorm takes the statistics of the images, as in training.
     """
     model = create_model(name, 10, **overrides)
-    variables = jax.jit(model.init)(jax.random.key(0), images[:1])
-    variables = {**variables, "params": open_branches(variables["params"])}
+    variables = drawn(jax.eval_shape(model.init, jax.random.key(0), images[:1]))
     train = "batch_stats" in variables
     signal = measure(model, variables, images, train=train)
     predictions = predict_network(model, signal)
@@ -37,6 +36,23 @@ def measured(name: str, images: jax.Array, **overrides) -> dict:
         "predicted_pooled_share": _plain([pooling.predicted for pooling in pooled]),
         "measured_pooled_share": _plain([pooling.measured for pooling in pooled]),
     }
+
+
+def drawn(shapes):
+    """Variables of these shapes: kernels normal with variance 1 / fan-in, gains, skip
+    gains and scales 1, the rest 0. As `model.init` draws them, without compiling that.
+    """
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        if path[-1].key == "kernel":
+            fan_in = np.prod(leaf.shape[-4:-1])
+            return rng.normal(0, fan_in**-0.5, leaf.shape).astype("float32")
+        ones = path[-1].key in ("gain", "skip_gain", "scale", "var")
+        return np.full(leaf.shape, float(ones), "float32")
+
+    kept = {name: tree for name, tree in shapes.items() if name != "signal"}
+    return jax.tree_util.tree_map_with_path(draw, kept)
 
 
 def resume(path: pathlib.Path, runs: dict[str, Callable[[], dict]]) -> dict[str, dict]:

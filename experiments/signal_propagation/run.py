@@ -29,7 +29,7 @@ PANELS = {
 }
 
 
-DEPTHS = (52, 304, 604)
+DEPTHS = (52, 604)
 
 
 def runs(quick: bool) -> dict:

@@ -32,7 +32,8 @@ def measure_gradients(
     `arguments` go to the model. Kernels below a module called `blocks` count as stacks
     of layers.
     """
-    rest = {name: value for name, value in variables.items() if name != "params"}
+    others = variables.keys() - {"params", "signal"}
+    rest = {name: variables[name] for name in others}
 
     def loss(params):
         logits, _ = model.apply(

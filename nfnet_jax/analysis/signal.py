@@ -125,6 +125,8 @@ def measure(
     """
     patterns = _Patterns(*map(re.compile, (blocks, branches, shortcuts)))
     order: dict[str, bool] = {}
+    # What `init` left there would be added to.
+    variables = {name: tree for name, tree in variables.items() if name != "signal"}
     mutable = ["signal", *(name for name in variables if name != "params")]
 
     @jax.jit

@@ -3,9 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from drawn import open_variables
 
 from nfnet_jax import create_model
-from nfnet_jax.analysis import check, measure, open_branches, predict_network
+from nfnet_jax.analysis import check, measure, predict_network
 from nfnet_jax.models import stage
 
 # Seven blocks a stage: β reaches 1.13.
@@ -15,8 +16,7 @@ NAME, SIZE = "nf_wrn_46_2", 128
 def checked(**overrides):
     model = create_model(NAME, 10, **overrides)
     images = jax.random.normal(jax.random.key(1), (2, SIZE, SIZE, 3))
-    params = jax.jit(model.init)(jax.random.key(0), images[:1])["params"]
-    signal = measure(model, {"params": open_branches(params)}, images)
+    signal = measure(model, open_variables(model, images), images)
     return check(signal, predict_network(model, signal), 0.1)
 
 
