@@ -98,9 +98,11 @@ def check_network_flags(values: flags.FlagValues) -> None:
 
 
 def parse_config_flags(
-    argv: list[str], **meanings: str
+    argv: list[str], *, file_needed: bool = True, **meanings: str
 ) -> tuple[ConfigDict, flags.FlagValues]:
     """The checked config of `--config FILE[:ARGUMENT] --config.KEY=VALUE ...`.
+
+    With `file_needed=False` and no `--config`, overrides are of the base config.
 
     Raises:
       UserError: no such file, an error in it, an unknown key, a value of the wrong type
@@ -122,7 +124,7 @@ def parse_config_flags(
     values["config"].default_as_str = None
     _define(values, meanings)
     values = _parse(values, argv)
-    if file is None:
+    if file is None and file_needed:
         raise UserError(
             "--config is missing, expected a file such as configs/digits.py"
         )

@@ -11,7 +11,15 @@ import pytest
 import nfnet_jax
 
 PACKAGE = pathlib.Path(nfnet_jax.__file__).parent
-ENTRY_POINTS = ("train", "evaluate", "predict", "export", "plan", "data/__main__")
+ENTRY_POINTS = (
+    "train",
+    "evaluate",
+    "predict",
+    "export",
+    "plan",
+    "analyze",
+    "data/__main__",
+)
 UPPER = ("training", "analysis", "interop")
 LOWER = ("models", "optim", "data")
 LEAVES = {"errors", "cache", "download", "host_memory"}
@@ -93,7 +101,7 @@ def test_the_parser_sees_every_form(where, line, found, tmp_path, monkeypatch):
     [
         "import nfnet_jax",
         "import nfnet_jax.cli, nfnet_jax.train, nfnet_jax.evaluate",
-        "import nfnet_jax.predict, nfnet_jax.export",
+        "import nfnet_jax.predict, nfnet_jax.export, nfnet_jax.analyze",
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(statement):

@@ -13,7 +13,7 @@ import sys
 import jax
 
 from nfnet_jax import create_model
-from nfnet_jax.analysis.signal import measure, open_branches, predicted_variance
+from nfnet_jax.analysis import measure, open_branches, predicted_variance
 from nfnet_jax.cli import parse_config_flags
 from nfnet_jax.training.loop import train
 
@@ -57,7 +57,7 @@ def variance() -> dict[str, list[float]]:
     model = create_model("nf_bottleneck_5_16", 10)
     images = jax.random.normal(jax.random.key(1), (512, 32, 32, 3))
     params = jax.jit(model.init)(jax.random.key(0), images[:1])["params"]
-    signal = measure(model, open_branches(params), images)
+    signal = measure(model, {"params": open_branches(params)}, images)
     predicted = predicted_variance(DEPTHS, ALPHA)
     return {
         "measured": [round(float(v), 3) for v in signal.avg_var[1:]],

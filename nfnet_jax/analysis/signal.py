@@ -1,63 +1,152 @@
-"""Signal propagation [SP, section 3]: what each block does to the signal's moments."""
+"""Signal propagation [SP, section 3]: what each block does to the signal's moments.
+
+Modules are watched from outside (`flax.linen.intercept_methods`): the network stays as
+it is.
+"""
 
 import dataclasses
+import operator
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from nfnet_jax.layers.residual import expected_std
-from nfnet_jax.models.network import Network
+from nfnet_jax.analysis.moments import Moments, moments, pooled_share
+from nfnet_jax.errors import UserError
+
+BLOCKS = r"^stages_\d+/(transition|blocks)$"
+BRANCHES = r"/branch$"
+SHORTCUTS = r"/shortcut$"
+"""Paths of modules in the residual networks of this project."""
+
+
+class Layer(NamedTuple):
+    """A convolution: its path, and the moments of its input and output."""
+
+    name: str
+    input: Moments
+    output: Moments
+
+
+class Pooling(NamedTuple):
+    """Shares of the variance that pooling before a projection leaves.
+
+    `predicted` from the spatial correlation of what is pooled (`pooled_share`).
+    """
+
+    predicted: float
+    measured: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A residual block: its path, and the moments of the signal before and after it.
+
+    `branch_var`: average variance of the branch before skip gain and α, nan where
+    nothing matches `branches`. `convs`: of the branch, in the order of their calls.
+    """
+
+    name: str
+    input: Moments
+    output: Moments
+    branch_var: float
+    convs: tuple[Layer, ...]
+    pooling: Pooling | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Signal:
-    """Moments of the signal, channel averages in block order.
+    """What `measure` found: `blocks`, and all convolutions in the order of calls.
 
-    `avg_sq_mean`, `avg_var` [blocks + 1]: squared mean and variance of the running
-    signal after the stem (index 0) and after each block; `res_avg_var` [blocks]:
-    variance of each branch before skip gain and α; `pool` [N, C]: the pooled features.
+    As arrays: `avg_sq_mean`, `avg_var` [blocks + 1] of the signal before the first
+    block and after each; `res_avg_var` [blocks] of the branches.
     """
 
-    avg_sq_mean: np.ndarray
-    avg_var: np.ndarray
-    res_avg_var: np.ndarray
-    pool: np.ndarray
+    blocks: tuple[Block, ...]
+    layers: tuple[Layer, ...]
+
+    @property
+    def avg_sq_mean(self) -> np.ndarray:
+        return np.asarray([moments.sq_mean for moments in self._moments()])
+
+    @property
+    def avg_var(self) -> np.ndarray:
+        return np.asarray([moments.var for moments in self._moments()])
+
+    @property
+    def res_avg_var(self) -> np.ndarray:
+        return np.asarray([block.branch_var for block in self.blocks])
+
+    def _moments(self) -> Iterator[Moments]:
+        yield self.blocks[0].input
+        yield from (block.output for block in self.blocks)
 
 
-def measure(model: Network, params, images: jax.Array) -> Signal:
-    """Moments in evaluation mode on images [N, H, W, C]."""
-    _, collected = jax.jit(
-        lambda p, x: model.apply({"params": p}, x, mutable=["signal"])
-    )(params, images)
-    sown = {
-        "/".join(path): np.asarray(values[0])
-        for path, values in traverse_util.flatten_dict(collected["signal"]).items()
-    }
+class _Call(NamedTuple):
+    """What is recorded of a call; on a leading axis where the module is scanned."""
 
-    def in_block_order(name: str) -> np.ndarray:
-        parts = []
-        for i in range(len(model.stages)):
-            for block in ("transition", "blocks"):
-                parts.append(sown.get(f"stages_{i}/{block}/{name}", np.zeros(0)))
-        return np.concatenate([np.atleast_1d(part) for part in parts])
-
-    def with_stem(name: str) -> np.ndarray:
-        return np.concatenate([sown[name][None], in_block_order(name)])
-
-    return Signal(
-        avg_sq_mean=with_stem("avg_sq_mean"),
-        avg_var=with_stem("avg_var"),
-        res_avg_var=in_block_order("res_avg_var"),
-        pool=sown["head/pool"],
-    )
+    input: Moments
+    output: Moments
+    pooled_share: jax.Array
 
 
-def predicted_variance(depths: tuple[int, ...], alpha: float) -> np.ndarray:
-    """Variance [blocks] after each block if every branch preserves it [SP, sec. 4]."""
-    before = np.square(np.concatenate(expected_std(depths, alpha)))
-    first = np.concatenate([np.arange(depth) == 0 for depth in depths])
-    return np.where(first, 1.0, before) + alpha**2
+class _Patterns(NamedTuple):
+    blocks: re.Pattern
+    branches: re.Pattern
+    shortcuts: re.Pattern
+
+
+def measure(
+    model: nn.Module,
+    variables: Any,
+    images: jax.Array,
+    *,
+    blocks: str = BLOCKS,
+    branches: str = BRANCHES,
+    shortcuts: str = SHORTCUTS,
+    **arguments: Any,
+) -> Signal:
+    """The moments of every block and convolution of `model` on images [N, H, W, C].
+
+    `blocks`, `branches` and `shortcuts` are regular expressions searched in module
+    paths such as "stages_0/blocks/branch/conv0". A convolution is a module with a 4-D
+    parameter. Blocks under `nn.scan` are told apart if it maps the collection "signal"
+    (`variable_axes={"params": 0, "signal": 0}`). `arguments` go to the model, for
+    example `train=False`; collections other than "params" may be updated, which has no
+    effect.
+
+    Raises:
+      UserError: no module matches `blocks`.
+    """
+    patterns = _Patterns(*map(re.compile, (blocks, branches, shortcuts)))
+    order: dict[str, bool] = {}
+    # What `init` left there would be added to.
+    variables = {name: tree for name, tree in variables.items() if name != "signal"}
+    mutable = ["signal", *(name for name in variables if name != "params")]
+
+    @jax.jit
+    def run(variables, images):
+        with nn.intercept_methods(_recorder(order, patterns)):
+            _, updated = model.apply(
+                variables,
+                images,
+                mutable=mutable,
+                rngs={"dropout": jax.random.key(0)},
+                **arguments,
+            )
+        flat = traverse_util.flatten_dict(updated.get("signal", {}), sep="/")
+        suffix = "/calls"
+        return {k.removesuffix(suffix): v for k, v in flat.items() if suffix in k}
+
+    found = jax.tree.map(np.asarray, run(variables, images))
+    _check_blocks(order, found, patterns)
+    calls = {path: found[path] for path in order if path in found}
+    return _assemble(_unstacked(calls, patterns), order, patterns)
 
 
 def open_branches(params):
@@ -65,3 +154,115 @@ def open_branches(params):
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: leaf * 0 + 1 if path[-1].key == "skip_gain" else leaf, params
     )
+
+
+def _recorder(order: dict[str, bool], patterns: _Patterns) -> Callable:
+    """Sows a `_Call` after every call of a module that counts.
+
+    `order` gets their paths, and whether they are convolutions.
+    """
+
+    def record(call, args, kwargs, context):
+        y = call(*args, **kwargs)
+        module, path = context.module, "/".join(context.module.path)
+        if context.method_name != "__call__" or not args or not _are_maps(args[0], y):
+            return y
+        convolution = _is_convolution(module)
+        if convolution or any(pattern.search(path) for pattern in patterns):
+            x = args[0]
+            pooled = patterns.shortcuts.search(path)
+            share = pooled_share(x) if pooled else jnp.full((), jnp.nan)
+            order[path] = convolution
+            module.sow("signal", "calls", _Call(moments(x), moments(y), share))
+        return y
+
+    return record
+
+
+def _are_maps(*values: Any) -> bool:
+    return all(getattr(value, "ndim", 0) == 4 for value in values)
+
+
+def _is_convolution(module: nn.Module) -> bool:
+    own = module.variables.get("params", {}).values()
+    return any(getattr(leaf, "ndim", 0) == 4 for leaf in own)
+
+
+def _check_blocks(order: dict, found: dict, patterns: _Patterns) -> None:
+    blocks = [path for path in order if patterns.blocks.search(path)]
+    if not blocks:
+        raise UserError(
+            f"no module matches blocks={patterns.blocks.pattern!r}, expected a regular "
+            f"expression of module paths, of which {', '.join(order) or 'none'} have "
+            "convolutions"
+        )
+    for path in blocks:
+        if path not in found:
+            raise UserError(
+                f"block {path} runs under a transformation that drops the collection "
+                "'signal', expected variable_axes={'signal': 0} of nn.scan"
+            )
+
+
+def _unstacked(
+    calls: dict[str, tuple[_Call, ...]], patterns: _Patterns
+) -> dict[str, tuple[_Call, ...]]:
+    """`calls` with an entry "block[i]/..." for every layer of a stack, in order."""
+    blocks = [path for path in calls if patterns.blocks.search(path)]
+    flat: dict[str, tuple[_Call, ...]] = {}
+    for path in calls:
+        block = next((b for b in blocks if _is_below(path, b)), None)
+        if block is None:
+            flat[path] = calls[path]
+        elif np.ndim(calls[block][0].input.var) == 0:
+            flat[path] = calls[path]
+        elif block == path:
+            members = [member for member in calls if _is_below(member, block)]
+            for i in range(len(calls[block][0].input.var)):
+                for member in members:
+                    name = f"{block}[{i}]{member.removeprefix(block)}"
+                    flat[name] = jax.tree.map(operator.itemgetter(i), calls[member])
+    return flat
+
+
+def _assemble(calls: dict, order: dict[str, bool], patterns: _Patterns) -> Signal:
+    raw = {name: re.sub(r"\[\d+\]", "", name) for name in calls}
+    layers = [
+        Layer(name, calls[name][0].input, calls[name][0].output)
+        for name in calls
+        if order[raw[name]]
+    ]
+    blocks = []
+    for name in calls:
+        if not patterns.blocks.search(raw[name]):
+            continue
+        inside = [member for member in calls if _is_below(member, name)]
+        branches = [m for m in inside if patterns.branches.search(raw[m])]
+        shortcuts = [m for m in inside if patterns.shortcuts.search(raw[m])]
+        blocks.append(
+            Block(
+                name,
+                calls[name][0].input,
+                calls[name][0].output,
+                calls[branches[-1]][-1].output.var if branches else np.nan,
+                tuple(
+                    layer
+                    for layer in layers
+                    if layer.name in inside and layer.name not in shortcuts
+                ),
+                _pooling(calls[shortcuts[0]]) if shortcuts else None,
+            )
+        )
+    return Signal(tuple(blocks), tuple(layers))
+
+
+def _pooling(calls: tuple[_Call, ...]) -> Pooling | None:
+    """Of a shortcut that pools and then projects: both record under the same path."""
+    if len(calls) < 2:
+        return None
+    projection, shortcut = calls
+    return Pooling(shortcut.pooled_share, projection.input.var / shortcut.input.var)
+
+
+def _is_below(path: str, block: str) -> bool:
+    return path == block or path.startswith(f"{block}/")

@@ -49,15 +49,24 @@ PUBLISHED_GAIN: dict[str, float] = {
 GAMMAS = ("exact", "published", "none")
 
 
-@functools.cache
 def activation_gain(fn: Activation) -> float:
-    """γ = 1 / sqrt(Var[fn(z)]), z ~ N(0, 1), by quadrature in float64 [SP, section 3].
-
-    Gauss-Legendre panels of width 1/32 on [-12, 12], so that a kink anywhere is as
-    harmless as in the middle of a smooth function.
+    """γ = 1 / sqrt(Var[fn(z)]), z ~ N(0, 1) [SP, section 3].
 
     Raises:
       ValueError: fn is constant, or not finite on [-12, 12].
+    """
+    return activation_variance(fn) ** -0.5
+
+
+@functools.cache
+def activation_variance(fn: Activation, input_variance: float = 1.0) -> float:
+    """Var[fn(x)], x ~ N(0, `input_variance`), by quadrature in float64.
+
+    Gauss-Legendre panels of 1/32 standard deviation on [-12, 12] of them, so that a
+    kink anywhere is as harmless as in the middle of a smooth function.
+
+    Raises:
+      ValueError: fn is constant, or not finite, on that interval.
     """
     edges = np.linspace(-12.0, 12.0, 24 * 32 + 1)
     nodes, weights = np.polynomial.legendre.leggauss(10)
@@ -65,13 +74,17 @@ def activation_gain(fn: Activation) -> float:
     z = ((edges[:-1] + half)[:, None] + half * nodes).ravel()
     density = np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
     weight = density * half * np.tile(weights, len(edges) - 1)
+    x = z * input_variance**0.5
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-        values = np.asarray(fn(jnp.asarray(z, jnp.float64)), np.float64)
+        values = np.asarray(fn(jnp.asarray(x, jnp.float64)), np.float64)
     mean = weight @ values
     variance = weight @ np.square(values - mean)
-    if not variance > 1e-12 or not np.isfinite(variance):
-        raise ValueError(f"{fn} has variance {variance:g} under a unit normal input")
-    return float(variance**-0.5)
+    if not variance > 1e-12 * input_variance or not np.isfinite(variance):
+        raise ValueError(
+            f"{fn} has variance {variance:g} under a normal input of variance "
+            f"{input_variance:g}"
+        )
+    return float(variance)
 
 
 def scaled_activation(name: str, gamma: str = "exact") -> Activation:

@@ -11,16 +11,16 @@ LEAST_NORM = 1e-3
 
 def gradient_ratios(grads: Params, params: Params) -> jax.Array:
     """‖G‖ / max(‖W‖, 1e-3) of every kernel, float32 [layers]; see `layer_names`."""
+    return kernel_norms(grads) / jnp.maximum(kernel_norms(params), LEAST_NORM)
 
-    def ratio(grad, param):
-        norm = jnp.maximum(jnp.linalg.norm(param), LEAST_NORM)
-        return jnp.linalg.norm(grad) / norm
 
-    ratios = jax.tree.leaves(map_layers(ratio, grads, params))
-    leaves = jax.tree_util.tree_leaves_with_path(params)
+def kernel_norms(tree: Params) -> jax.Array:
+    """Norm of every kernel, or of its gradient, in the order of `layer_names`."""
+    norms = jax.tree.leaves(map_layers(jnp.linalg.norm, tree))
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
     kernels = [
-        jnp.ravel(ratio)
-        for ratio, (path, leaf) in zip(ratios, leaves, strict=True)
+        jnp.ravel(norm)
+        for norm, (path, leaf) in zip(norms, leaves, strict=True)
         if _is_kernel(path, leaf)
     ]
     return jnp.concatenate(kernels)

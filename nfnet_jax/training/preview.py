@@ -1,14 +1,17 @@
 """A training batch, made visible again."""
 
 import contextlib
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from nfnet_jax.data.dataset import Dataset
 from nfnet_jax.data.loaders import check_shape, training_batches
 from nfnet_jax.errors import UserError
+from nfnet_jax.training.facts import DataFacts
 from nfnet_jax.training.setup import (
     check_augmentation,
     check_buildable,
@@ -17,6 +20,33 @@ from nfnet_jax.training.setup import (
 )
 from nfnet_jax.training.sharding import device_mesh
 from nfnet_jax.training.step import make_draw_batch
+
+
+class Drawn(NamedTuple):
+    """The first batch of a run of `dataset`: images [N, H, W, C] as its network sees
+    them, targets float32 [N, classes]."""
+
+    dataset: Dataset
+    images: jax.Array
+    targets: jax.Array
+
+
+def draw_first_batch(config: ConfigDict, facts: DataFacts | None = None) -> Drawn:
+    """The batch, normalized as `facts` say or else by the moments of the data.
+
+    Raises:
+      UserError: data that cannot be had, or values that do not fit it.
+    """
+    check_buildable(config)
+    dataset = load_config_dataset(config)
+    check_shape(config, dataset)
+    check_augmentation(config, dataset.image_shape)
+    facts = data_facts(dataset, facts)
+    batches = training_batches(dataset.train, config, 1, device_mesh())
+    draw_batch = jax.jit(make_draw_batch(config, batches, facts, dataset.num_classes))
+    with contextlib.closing(batches.feed(0)) as feed:
+        drawn = draw_batch(next(feed), jnp.zeros((), jnp.int32))
+    return Drawn(dataset, *drawn)
 
 
 def preview_batch(
@@ -31,20 +61,12 @@ def preview_batch(
     Raises:
       UserError: data that cannot be had, or values that do not fit it.
     """
-    check_buildable(config)
-    dataset = load_config_dataset(config)
-    check_shape(config, dataset)
-    check_augmentation(config, dataset.image_shape)
+    dataset, images, targets = draw_first_batch(config)
     if dataset.image_shape[-1] not in (1, 3):
         raise UserError(
             f"{config.data.name} has images of {dataset.image_shape[-1]} channels, "
             "expected 1 or 3 to show them"
         )
-    facts = data_facts(dataset)
-    batches = training_batches(dataset.train, config, 1, device_mesh())
-    draw_batch = jax.jit(make_draw_batch(config, batches, facts, dataset.num_classes))
-    with contextlib.closing(batches.feed(0)) as feed:
-        images, targets = draw_batch(next(feed), jnp.zeros((), jnp.int32))
     pixels = np.asarray(images[:most], np.float32) * dataset.std + dataset.mean
     pixels = np.clip(np.rint(pixels * 255), 0, 255).astype(np.uint8)
     return pixels, [

@@ -1,44 +1,43 @@
-"""The signal's measured variance follows the β schedule, and only if all is right."""
+"""Moments are those of NumPy, whoever wrote the network, and follow the β schedule."""
 
 import functools
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import open_variables
 
 from nfnet_jax import create_model
-from nfnet_jax.analysis.signal import measure, open_branches, predicted_variance
+from nfnet_jax.analysis import (
+    block_pattern,
+    check,
+    in_order,
+    measure,
+    measure_gradients,
+    predict,
+    predict_network,
+    predicted_variance,
+)
+from nfnet_jax.analysis.moments import pooled_share
+from nfnet_jax.errors import UserError
 
 # Zero padding takes variance from border pixels, so images are large enough for those
 # to be few; batches are large enough for a channel's variance to be well estimated.
-MODELS = {"nf_resnet50": 16, "nf_wrn_40_4": 4, "nf_bottleneck_5_16": 16}
+MODELS = {"nf_resnet50": 4, "nf_bottleneck_5_16": 4}
 SIZE = 128
-
-
-@functools.cache
-def variance_ratios(name: str, **overrides) -> np.ndarray:
-    """Measured / predicted variance after each block; Gaussian images, open gains."""
-    model = create_model(name, 10, **overrides)
-    images = jax.random.normal(jax.random.key(1), (MODELS[name], SIZE, SIZE, 3))
-    params = jax.jit(model.init)(jax.random.key(0), images[:1])["params"]
-    depths = tuple(len(stage.betas) for stage in model.stages)
-    measured = measure(model, open_branches(params), images).avg_var[1:]
-    return measured / predicted_variance(depths, 0.2)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_variance_after_every_block_is_within_ten_percent(name):
-    np.testing.assert_allclose(variance_ratios(name), 1, atol=0.1)
-
-
-@pytest.mark.parametrize(
-    "ablation",
-    [{"weight_standardization": False}, {"gamma": "none"}, {"beta": "none"}],
-    ids=str,
-)
-def test_each_ingredient_is_needed(ablation):
-    ratios = variance_ratios("nf_wrn_40_4", **ablation)
-    assert np.abs(ratios - 1).max() > 0.15
+    """As α² for each block says; Gaussian images, open gains."""
+    model = create_model(name, 10)
+    images = jax.random.normal(jax.random.key(1), (MODELS[name], SIZE, SIZE, 3))
+    depths = tuple(len(stage.betas) for stage in model.stages)
+    variables = open_variables(model, images)
+    measured = measure(model, variables, images).avg_var[1:]
+    np.testing.assert_allclose(measured / predicted_variance(depths, 0.2), 1, atol=0.1)
 
 
 def test_predicted_variance_resets_at_every_stage():
@@ -51,9 +50,179 @@ def test_moments_are_those_of_numpy():
     model = create_model("nf_wrn_10_1", 10)
     images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
     params = model.init(jax.random.key(0), images)["params"]
-    signal = measure(model, params, images)
+    signal = measure(model, {"params": params}, images)
     stem = np.asarray(model.stem.apply({"params": params["stem"]}, images), float)
     assert signal.avg_var.shape == (4,) and signal.res_avg_var.shape == (3,)
     np.testing.assert_allclose(signal.avg_var[0], stem.var((0, 1, 2)).mean(), rtol=1e-5)
     squared_means = np.square(stem.mean((0, 1, 2))).mean()
     np.testing.assert_allclose(signal.avg_sq_mean[0], squared_means, rtol=1e-4)
+    assert signal.layers[0].name == "stem"
+    np.testing.assert_allclose(signal.layers[0].output.var, signal.avg_var[0])
+
+
+def test_scanned_blocks_are_told_apart():
+    """As the statistics that the network sows itself."""
+    model = create_model("nf_wrn_22_1", 10)
+    images = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+    variables = open_variables(model, images)
+    signal = measure(model, variables, images)
+    _, sown = jax.jit(functools.partial(model.apply, mutable=["signal"]))(
+        variables, images
+    )
+    for stage in range(3):
+        of_stage = [b for b in signal.blocks if b.name.startswith(f"stages_{stage}/")]
+        assert [block.name.partition("/")[2] for block in of_stage] == [
+            "transition",
+            "blocks[0]",
+            "blocks[1]",
+        ]
+        expected = sown["signal"][f"stages_{stage}"]["blocks"]["res_avg_var"][0]
+        measured = [block.branch_var for block in of_stage[1:]]
+        np.testing.assert_allclose(measured, expected, rtol=1e-5)
+        names = [conv.name for conv in of_stage[2].convs]
+        assert names == [f"stages_{stage}/blocks[1]/branch/conv{i}" for i in range(2)]
+
+
+class Bottleneck(nn.Module):
+    """Somebody else's code: a post-activation block with BatchNorm."""
+
+    filters: int
+    strides: int = 1
+
+    @nn.compact
+    def __call__(self, x, train):
+        norm = functools.partial(nn.BatchNorm, use_running_average=not train)
+        y = nn.relu(norm()(nn.Conv(self.filters, (1, 1), use_bias=False)(x)))
+        strides = (self.strides, self.strides)
+        y = nn.Conv(self.filters, (3, 3), strides, use_bias=False)(y)
+        y = nn.relu(norm()(y))
+        y = norm()(nn.Conv(4 * self.filters, (1, 1), use_bias=False)(y))
+        if x.shape != y.shape:
+            x = nn.Conv(4 * self.filters, (1, 1), strides, name="projection")(x)
+        return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+    @nn.compact
+    def __call__(self, x, train: bool = True):
+        x = nn.relu(nn.Conv(8, (3, 3), name="first")(x))
+        for stage, blocks in enumerate((2, 2)):
+            for block in range(blocks):
+                x = Bottleneck(8 * 2**stage, 1 + (stage > 0 and block == 0))(x, train)
+        return nn.Dense(10)(x.mean((1, 2)))
+
+
+def test_a_network_of_somebody_else_is_measured_as_it_is():
+    model = ResNet()
+    images = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
+    variables = model.init(jax.random.key(0), images)
+    signal = measure(
+        model,
+        variables,
+        images,
+        blocks=r"Bottleneck_\d+$",
+        branches=r"BatchNorm_2$",
+        shortcuts="projection$",
+        train=True,
+    )
+    _, seen = model.apply(
+        variables,
+        images,
+        mutable=["batch_stats", "intermediates"],
+        capture_intermediates=True,
+    )
+    for i, block in enumerate(signal.blocks):
+        assert block.name == f"Bottleneck_{i}"
+        found = seen["intermediates"][block.name]
+        output = np.asarray(found["__call__"][0], float)
+        branch = np.asarray(found["BatchNorm_2"]["__call__"][0], float)
+        expected = output.var((0, 1, 2)).mean()
+        np.testing.assert_allclose(block.output.var, expected, rtol=1e-4)
+        expected = branch.var((0, 1, 2)).mean()
+        np.testing.assert_allclose(block.branch_var, expected, rtol=1e-4)
+        assert [conv.name.partition("/")[2] for conv in block.convs] == [
+            "Conv_0",
+            "Conv_1",
+            "Conv_2",
+        ]
+    labels = jnp.arange(4)
+    gradients = measure_gradients(model, variables, images, labels, train=True)
+    names = [gradient.name for gradient in in_order(gradients, signal)]
+    assert names[0] == "first/kernel" and names[-1] == "Dense_0/kernel"
+    assert len(names) == 16 and all(gradient.norm > 0 for gradient in gradients)
+
+
+def test_gradients_are_those_of_the_loss():
+    model = nn.Sequential([lambda x: x.mean((1, 2)), nn.Dense(3)])
+    images = jax.random.normal(jax.random.key(0), (5, 2, 2, 4))
+    labels = jnp.asarray([0, 1, 2, 0, 1])
+    variables = model.init(jax.random.key(1), images)
+    (gradient,) = measure_gradients(model, variables, images, labels)
+    features = np.asarray(images, float).mean((1, 2))
+    kernel = np.asarray(variables["params"]["layers_1"]["kernel"], float)
+    shares = np.exp(features @ kernel)
+    shares /= shares.sum(1, keepdims=True)
+    expected = np.linalg.norm(features.T @ (shares - np.eye(3)[labels]) / 5)
+    np.testing.assert_allclose(gradient.norm, expected, rtol=1e-5)
+    ratio = expected / np.linalg.norm(kernel)
+    np.testing.assert_allclose(gradient.ratio, ratio, rtol=1e-5)
+
+
+@pytest.mark.parametrize("smooth", [1, 2, 4])
+def test_pooled_share_is_what_pooling_leaves(smooth):
+    """Of noise, and of noise repeated and shifted so that neighbours are alike."""
+    noise = jax.random.normal(jax.random.key(0), (8, 64, 64, 4))
+    images = sum(jnp.roll(noise, shift, (1, 2)) for shift in np.ndindex(smooth, smooth))
+    pooled = nn.avg_pool(images, (2, 2), (2, 2))
+    left = pooled.var((0, 1, 2)).mean() / images.var((0, 1, 2)).mean()
+    np.testing.assert_allclose(pooled_share(images), left, rtol=0.02)
+    if smooth == 1:
+        np.testing.assert_allclose(left, 0.25, rtol=0.03)
+
+
+@pytest.mark.parametrize("name", ["nfnet_f0", "nf_regnet_b0"])
+def test_pooled_transitions_lose_what_the_correlation_says(name):
+    small = {
+        "nfnet_f0": {"width_multiplier": 0.25, "group_width": 32},
+        "nf_regnet_b0": {"depths": (1, 2, 3, 3)},
+    }
+    model = create_model(name, 10, **small[name])
+    images = jax.random.normal(jax.random.key(1), (4, 192, 192, 3))
+    signal = measure(model, open_variables(model, images), images)
+    pooled = [block for block in signal.blocks if block.pooling]
+    assert len(pooled) == (3 if name == "nfnet_f0" else 4)
+    for block in pooled:
+        np.testing.assert_allclose(*block.pooling, rtol=0.05)
+        assert block.pooling.measured < 0.4
+    predictions = predict_network(model, signal)
+    assert check(signal, predictions, 0.1) is None
+    # Relative to its first block, a stage grows by the schedule, and by what the
+    # activation leaves of a small signal, alone.
+    inside = [i for i, b in enumerate(signal.blocks) if "/blocks[" in b.name]
+    ratios = signal.avg_var[1:] / [p.output_var for p in predictions]
+    np.testing.assert_allclose(ratios[inside], 1, atol=0.03)
+
+
+def test_networks_without_residual_blocks_are_measured_by_stages():
+    model = create_model("nf_air_8", 10)
+    images = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
+    variables = model.init(jax.random.key(0), images)
+    signal = measure(model, variables, images, blocks=block_pattern(model))
+    assert [block.name for block in signal.blocks] == [f"stages_{i}" for i in range(3)]
+    assert np.isnan(signal.res_avg_var).all()
+    assert predict_network(model, signal) is None
+
+
+@pytest.mark.parametrize("name", ["bn_wrn_10_1", "fixup_wrn_10_1", "timm_nf_resnet50"])
+def test_only_the_schedules_own_networks_are_predicted(name):
+    assert predict_network(create_model(name, 10), None) is None
+
+
+def test_mistakes_are_told():
+    model, images = ResNet(), jnp.zeros((1, 8, 8, 3))
+    variables = model.init(jax.random.key(0), images)
+    with pytest.raises(UserError, match=r"blocks='Block_'.*Bottleneck_0/Conv_0"):
+        measure(model, variables, images, blocks="Block_")
+    signal = measure(model, variables, images, blocks="Bottleneck_.$")
+    with pytest.raises(UserError, match="5 blocks, expected the 4"):
+        predict(signal, (2, 3), 0.2)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nfnet_jax import create_model
-from nfnet_jax.analysis.signal import measure
+from nfnet_jax.analysis import measure
 from nfnet_jax.models.flops import counts
 
 KINDS = ("bn", "skipinit", "fixup")
@@ -84,7 +84,7 @@ def test_only_batch_norm_has_running_statistics(kind):
 def test_networks_start_with_zero_logits_and_identity_blocks(kind):
     model, variables = created(f"{kind}_wrn_16_1")
     np.testing.assert_array_equal(apply(model, variables, IMAGES, False)[0], 0)
-    variance = measure(model, variables["params"], IMAGES).avg_var
+    variance = measure(model, variables, IMAGES).avg_var
     np.testing.assert_allclose(variance[1::2], variance[2::2], rtol=1e-6)
     assert len(variance) == 7 and (variance > 0).all()
 

@@ -1,0 +1,118 @@
+"""python -m nfnet_jax.analyze, and its figures."""
+
+import importlib.util
+import json
+import sys
+import xml.etree.ElementTree
+
+import pytest
+from PIL import Image
+
+from nfnet_jax import analyze, cli
+from nfnet_jax.analysis import plot_activations
+from nfnet_jax.config import base_config
+from nfnet_jax.errors import UserError
+from nfnet_jax.training.loop import train
+
+SMALL = ["--image_size=16", "--batch_size=2"]
+
+
+def run(monkeypatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["analyze.py", *arguments])
+    monkeypatch.setattr(cli, "prepare_jax", lambda: None)
+    try:
+        cli.run(analyze.main)
+    except SystemExit as exit_:
+        return exit_.code
+    return 0
+
+
+def test_table_json_and_figures(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    output = tmp_path / "out"
+    arguments = ["--model=nf_wrn_10_1", *SMALL, f"--output={output}", "--check=0.5"]
+    assert run(monkeypatch, *arguments) == 0
+    printed = capsys.readouterr().out
+    assert "check passed: every block is within 0.5" in printed
+    assert printed.count("stages_") >= 3 and "largest gradient" in printed
+    found = json.loads((output / "analysis.json").read_text())
+    assert [block["name"] for block in found["blocks"]] == [
+        f"stages_{i}/transition" for i in range(3)
+    ]
+    assert all(block["predicted_var"] == 1.04 for block in found["blocks"])
+    assert found["gradients"][0]["name"] == "stem/kernel"
+    assert found["deviation"] is None
+    width, height = Image.open(output / "signal.png").size
+    assert width > 600 and height > 300
+    xml.etree.ElementTree.parse(output / "signal.svg")
+
+
+def test_a_failed_check_is_code_1_with_block_and_cause(monkeypatch, capsys):
+    arguments = ["--model=nf_wrn_10_1", *SMALL, "--gradients=no", "--check=0.3"]
+    assert run(monkeypatch, *arguments, "--config.model.gamma=none") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("check failed: stages_0/transition: branch input variance")
+    assert "lacks its γ" in error and error.count("\n") == 1
+
+
+def test_a_run_is_measured_on_its_own_images(tmp_path, monkeypatch, capsys):
+    config = base_config()
+    config.model.name = "nf_wrn_10_1"
+    config.data.batch_size = 16
+    config.train.steps = 2
+    train(config, str(tmp_path))
+    capsys.readouterr()
+    arguments = [f"--workdir={tmp_path}", "--data=config", "--gradients=no"]
+    assert run(monkeypatch, *arguments) == 0
+    assert capsys.readouterr().out.count("stages_") == 3
+
+
+def test_gains_are_drawn_and_printed(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "gains.png"
+    assert run(monkeypatch, f"--activations={path}") == 0
+    assert "relu           1.712859" in capsys.readouterr().out
+    assert Image.open(path).size[0] > 600
+    with pytest.raises(UserError, match=r"gains.mp3.*\.png"):
+        plot_activations({"relu": abs}, str(tmp_path / "gains.mp3"))
+
+
+NF = "--model=nf_wrn_10_1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["no network", "--model", "--workdir"]),
+        ([NF, "--workdir=x"], ["--workdir excludes --model"]),
+        (["--workdir=x", "--config.seed=1"], ["--workdir excludes"]),
+        (["--workdir=absent"], ["'absent' holds no run"]),
+        (["--model=nf_resnet5"], ["'nf_resnet50'?"]),
+        ([NF, "--config.model.beta=stdd"], ["beta 'stdd'", "'std'?"]),
+        ([NF, "--data=noise"], ["--data is 'noise'", "gaussian, config"]),
+        ([NF, "--data=config", "--image_size=8"], ["--config.data.image_size"]),
+        ([NF, "--image_size=0"], ["--image_size is '0'", "[1, 65536]"]),
+        ([NF, "--batch_size=two"], ["--batch_size is 'two'", "whole number"]),
+        ([NF, "--check=ten"], ["--check is 'ten'", "between 0 and 1"]),
+        ([NF, "--check=nan"], ["--check is 'nan'", "between 0 and 1"]),
+        ([NF, "--gradients=maybe"], ["--gradients is 'maybe'", "yes or no"]),
+        (["--model=bn_wrn_10_1", *SMALL, "--check=0.1"], ["not built on the β"]),
+    ],
+    ids=str,
+)
+def test_mistakes_are_one_line(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, *arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    for word in words:
+        assert word in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_matplotlib_is_optional(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert run(monkeypatch, NF, "--output=out") == 2
+    assert "pip install -e '.[plot]'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
