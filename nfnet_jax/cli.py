@@ -24,18 +24,21 @@ from nfnet_jax.config import (
     nearest_key,
     wrong_value,
 )
-from nfnet_jax.errors import UserError, nearest
+from nfnet_jax.errors import Interrupted, UserError, nearest
 from nfnet_jax.host_memory import keep_host_memory
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Runs `main(argv)` and exits: 0, 2 with one line on stderr, 130 on Ctrl-C, or 141
-    when nobody reads on, as in `... | head`."""
+    """Runs `main(argv)` and exits: 0, 2 with one line on stderr, 130 on Ctrl-C, 143 on
+    SIGTERM, or 141 when nobody reads on, as in `... | head`."""
     try:
         main(sys.argv)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
+    except Interrupted as stop:
+        sys.stderr.write(f"{stop}\n")
+        sys.exit(128 + stop.signal)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)

@@ -23,6 +23,14 @@ _OVERRIDES = "; unset: as the model defines it"
 # Parameters and rates are float32: what that type cannot hold is no number.
 _LIMIT = 2.0**128
 
+BEST_METRICS: dict[str, Callable[..., Any]] = {
+    "accuracy": max,
+    "accuracy_ema": max,
+    "loss": min,
+    "loss_ema": min,
+}
+"""Scores of an evaluation, `_ema` of the averaged parameters, and what is best."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Key:
@@ -251,8 +259,27 @@ KEYS: dict[str, Key] = {
     ),
     "train.cutmix": _switch(False, "CutMix; with MixUp too, half of the batch each"),
     "train.dtype": _choice("float32", "of activations", "float32", "bfloat16"),
+    "train.on_nan": _choice(
+        "stop",
+        "where loss or gradient are not finite: end the run, leave the update out, or "
+        "go back to the last checkpoint and on without the batches up to that one",
+        "stop",
+        "skip",
+        "rewind",
+    ),
     "eval.every_epochs": _number(1.0, "between evaluations; 0: at the end only"),
     "checkpoint.every_epochs": _number(0.0, "between checkpoints; 0: at the end only"),
+    "checkpoint.every_steps": _number(int, "between checkpoints too; unset: none", 1),
+    "checkpoint.every_minutes": _number(
+        10.0, "between checkpoints too, whatever the clock says; 0: none"
+    ),
+    "checkpoint.keep": _number(2, "last checkpoints that are kept", 1),
+    "checkpoint.best_metric": Key(
+        str,
+        "whose best checkpoint is kept too, of evaluations; unset: none",
+        f"one of {', '.join(BEST_METRICS)}",
+        BEST_METRICS.__contains__,
+    ),
     "log.every_steps": _number(50, "between lines of metrics", 1),
     "log.tensorboard": _switch(True, "write TensorBoard events"),
     "log.gradient_ratios": _switch(

@@ -11,6 +11,14 @@ class UserError(Exception):
     """
 
 
+class Interrupted(Exception):
+    """A run that was told to stop by the signal number `signal` has saved and ended."""
+
+    def __init__(self, message: str, signal: int):
+        super().__init__(message)
+        self.signal = signal
+
+
 def nearest(word: str, choices: Iterable[str], *, paths: bool = False) -> str:
     """`"; did you mean 'x'?"` for the closest of `choices`, or an empty string.
 

@@ -1,36 +1,38 @@
 """The training loop."""
 
 import contextlib
+import dataclasses
 import functools
-import math
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from nfnet_jax.config import to_json
 from nfnet_jax.data.dataset import Dataset
-from nfnet_jax.models.flops import multiply_adds, training_multiply_adds
-from nfnet_jax.optim.build import frozen_mask
-from nfnet_jax.optim.tree import count
 from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.evaluation import make_tester
 from nfnet_jax.training.facts import find_data_facts, write_data_facts
+from nfnet_jax.training.interruption import Interruption
+from nfnet_jax.training.lock import check_free, hold
 from nfnet_jax.training.metrics import MetricWriter
-from nfnet_jax.training.plan import differentiated_examples
 from nfnet_jax.training.pretrained import Pretrained, record_start, settle_model
-from nfnet_jax.training.report import Reporter
+from nfnet_jax.training.report import Diverged, Reporter
+from nfnet_jax.training.result import make_result
+from nfnet_jax.training.rewind import Rewinds
+from nfnet_jax.training.save_times import SaveTimes
 from nfnet_jax.training.setup import Run, check_buildable, set_up
 from nfnet_jax.training.state import TrainState
 from nfnet_jax.training.step import make_train_step
+from nfnet_jax.training.stopwatch import Stopwatch
 from nfnet_jax.training.workdir import (
     check_workdir,
     create_workdir,
     read_result,
-    versions,
     write_json,
+    writing,
 )
 
 
@@ -49,7 +51,9 @@ def train(
 
     Raises:
       UserError: a config that does not fit its data, model or weights, a work directory
-        that holds another run, a loss that is not finite.
+        that holds another run, is in use or cannot be written, a loss that is not
+        finite, checkpoints of which none is sound.
+      Interrupted: SIGTERM or Ctrl-C came; the last step is saved.
     """
     started = time.perf_counter()
     if dataset is not None:
@@ -62,53 +66,107 @@ def train(
     if (result := read_result(workdir)) is not None:
         print(f"{workdir} holds the finished run of this config; delete it to rerun")
         return result
+    check_free(workdir)
     run = set_up(config, pretrained, find_data_facts(workdir), dataset)
-    create_workdir(workdir, config)
-    if pretrained:
-        record_start(workdir, asked, config)
-    write_data_facts(workdir, run.facts)
-    print(run.description, flush=True)
-    with Checkpoints(workdir) as checkpoints:
+    with hold(workdir):
+        # Again, because another run may have been here meanwhile.
+        check_workdir(workdir, config)
+        create_workdir(workdir, config)
+        with writing(workdir):
+            if pretrained:
+                record_start(workdir, asked, config)
+            write_data_facts(workdir, run.facts)
+        print(run.description, flush=True)
+        result = _train(config, run, workdir)
+        result["seconds"] = time.perf_counter() - started
+        with writing(workdir):
+            write_json(os.path.join(workdir, "result.json"), result)
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class _Session:
+    """What the loop works with."""
+
+    config: ConfigDict
+    run: Run
+    workdir: str
+    checkpoints: Checkpoints
+    writer: MetricWriter
+    interruption: Interruption
+    stopwatch: Stopwatch
+    steps: tuple[Callable, Callable]
+    test: Callable[[TrainState], dict[str, float]]
+
+
+def _train(config: ConfigDict, run: Run, workdir: str) -> dict[str, Any]:
+    """From the last checkpoint, or the start, to the result."""
+    keep, best = config.checkpoint.keep, config.checkpoint.best_metric
+    make_step = functools.partial(
+        make_train_step, config, run.model, run.optimizer, run.train, run.facts
+    )
+    with (
+        Interruption() as interruption,
+        Checkpoints(workdir, keep, best) as checkpoints,
+    ):
         state = run.state
         if checkpoints.latest_step is not None:
             state = checkpoints.restore(state)
             print(f"continuing from step {int(state.step)} of {run.plan.steps}")
-        result = _run_steps(config, run, state, workdir, checkpoints)
-    result["seconds"] = time.perf_counter() - started
-    write_json(os.path.join(workdir, "result.json"), result)
-    return result
+        elif config.train.on_nan == "rewind":
+            checkpoints.save(state)
+        with MetricWriter(
+            workdir,
+            first_step=int(state.step),
+            steps=run.plan.steps,
+            tensorboard=config.log.tensorboard,
+        ) as writer:
+            session = _Session(
+                config,
+                run,
+                workdir,
+                checkpoints,
+                writer,
+                interruption,
+                Stopwatch(config.data.batch_size),
+                (make_step(config.train.small_size), make_step()),
+                make_tester(config, run),
+            )
+            state, scores = _to_the_end(session, state)
+    return make_result(config, run, state, scores, session.stopwatch)
+
+
+def _to_the_end(
+    session: _Session, state: TrainState
+) -> tuple[TrainState, dict[str, float]]:
+    """The last state and its scores, after as many rewinds as it takes."""
+    rewinds = Rewinds(session.checkpoints, session.run.plan.steps)
+    while True:
+        skipped = int(state.skipped)
+        try:
+            return _run_steps(session, state)
+        except Diverged as divergence:
+            if session.config.train.on_nan != "rewind":
+                raise
+            state = rewinds.back(divergence, skipped, session.run.state)
 
 
 def _run_steps(
-    config: ConfigDict,
-    run: Run,
-    state: TrainState,
-    workdir: str,
-    checkpoints: Checkpoints,
-) -> dict[str, Any]:
-    plan, batch_size = run.plan, config.data.batch_size
-    make_step = functools.partial(
-        make_train_step, config, run.model, run.optimizer, run.train, run.facts
-    )
-    train_step, small_step = make_step(), make_step(config.train.small_size)
-    test = make_tester(config, run)
+    session: _Session, state: TrainState
+) -> tuple[TrainState, dict[str, float]]:
+    config, run, plan = session.config, session.run, session.run.plan
+    checkpoints, stopwatch = session.checkpoints, session.stopwatch
+    small_step, full_step = session.steps
     first_step = int(state.step)
-    stopwatch = Stopwatch(batch_size)
+    times = SaveTimes(config, plan)
+    reporter = Reporter(config, run, session.writer)
     scores: dict[str, float] = {}
-    with (
-        contextlib.closing(run.train.feed(first_step)) as feed,
-        MetricWriter(
-            workdir,
-            first_step=first_step,
-            steps=plan.steps,
-            tensorboard=config.log.tensorboard,
-        ) as writer,
-    ):
-        reporter = Reporter(config, run, writer)
+    with contextlib.closing(run.train.feed(first_step + int(state.skipped))) as feed:
         for step in range(first_step + 1, plan.steps + 1):
-            update = small_step if step <= plan.small_steps else train_step
+            update = small_step if step <= plan.small_steps else full_step
             state, metrics = update(state, next(feed))
             reporter.add(step, metrics)
+            checkpoints.check()
             last = step == plan.steps
             if step == first_step + 1:
                 jax.block_until_ready(state)
@@ -116,70 +174,21 @@ def _run_steps(
                 stopwatch.start(step)
             if step % config.log.every_steps == 0:
                 reporter.end_interval()
-            if step % plan.eval_every == 0 or last:
+            stop = session.interruption.after(step) and not last
+            scores = {}
+            if (step % plan.eval_every == 0 and not stop) or last:
                 reporter.flush()
                 jax.block_until_ready(state)
                 stopwatch.pause(step)
-                scores = test(state)
-                writer.write(step, {f"test/{k}": v for k, v in scores.items()})
+                scores = session.test(state)
+                session.writer.write(step, {f"test/{k}": v for k, v in scores.items()})
                 stopwatch.start(step)
-            if step % plan.checkpoint_every == 0 or last:
+            if times.due(step) or stop or last or checkpoints.is_best(scores):
                 # Before saving, so that a diverged state never becomes a checkpoint.
                 reporter.flush()
-                checkpoints.save(state)
-    macs = multiply_adds(run.model, run.facts.image_shape)
-    return {
-        "test_accuracy": scores["accuracy"],
-        "test_accuracy_ema": scores["accuracy_ema"],
-        "test_loss": scores["loss"],
-        "steps": plan.steps,
-        "images_per_second": stopwatch.images_per_second,
-        "parameters": count(state.params),
-        "multiply_adds": macs,
-        "train_flops": _train_flops(config, run, state),
-        "dataset": config.data.name,
-        "versions": versions(),
-        "config": to_json(config),
-    }
-
-
-def _train_flops(config: ConfigDict, run: Run, state: TrainState) -> int:
-    """Two for each multiply-add of every image seen, forward and backward."""
-    frozen = frozen_mask(config.optim, state.params)
-    height, width, channels = run.facts.image_shape
-    small = config.train.small_size
-    flops = 0
-    for steps, shape in (
-        (run.plan.small_steps, (small, small, channels)),
-        (run.plan.steps - run.plan.small_steps, (height, width, channels)),
-    ):
-        if steps:
-            macs = training_multiply_adds(run.model, shape, frozen)
-            flops += 2 * macs * steps * differentiated_examples(config)
-    return flops
-
-
-class Stopwatch:
-    """Training rate without compilation and evaluation."""
-
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
-        self._steps, self._seconds = 0, 0.0
-        self._since: tuple[int, float] | None = None
-
-    def start(self, step: int) -> None:
-        """From here on, time counts; `step` updates are complete."""
-        self._since = (step, time.perf_counter())
-
-    def pause(self, step: int) -> None:
-        """Time until here counts; `step` updates are complete."""
-        if self._since is not None:
-            self._steps += step - self._since[0]
-            self._seconds += time.perf_counter() - self._since[1]
-
-    @property
-    def images_per_second(self) -> float:
-        """Mean rate, nan before the second step."""
-        return (
-            self._steps * self._batch_size / self._seconds if self._steps else math.nan
-        )
+                checkpoints.save(state, scores)
+                times.saved()
+            if stop:
+                checkpoints.wait()
+                raise session.interruption.stop(step, session.workdir)
+    return state, scores

@@ -1,10 +1,13 @@
 """Metrics out: a progress bar or plain lines, metrics.jsonl, TensorBoard events."""
 
+import errno
 import json
 import os
 import sys
 
 import tqdm
+
+from nfnet_jax.training.workdir import writing
 
 
 class MetricWriter:
@@ -16,7 +19,9 @@ class MetricWriter:
     """
 
     def __init__(self, workdir: str, *, first_step: int, steps: int, tensorboard: bool):
-        self._file = open(os.path.join(workdir, "metrics.jsonl"), "a", encoding="utf-8")
+        self._path = os.path.join(workdir, "metrics.jsonl")
+        with writing(self._path):
+            self._file = open(self._path, "ab", buffering=0)
         self._events = _event_writer(workdir) if tensorboard else None
         terminal = sys.stderr.isatty()
         self._bar = tqdm.tqdm(
@@ -38,8 +43,8 @@ class MetricWriter:
 
     def write(self, step: int, row: dict[str, float], *, show: bool = True) -> None:
         """One row of metrics, in the files and, with `show`, on the screen."""
-        self._file.write(json.dumps({"step": step} | row) + "\n")
-        self._file.flush()
+        with writing(self._path):
+            self._append(json.dumps({"step": step} | row) + "\n")
         if self._events:
             for name, value in row.items():
                 self._events.add_scalar(name, value, step)
@@ -50,6 +55,14 @@ class MetricWriter:
             print(f"step {step}  {line}", flush=True)
         else:
             self._bar.write(f"step {step}  {line}")
+
+    def _append(self, line: str) -> None:
+        """A whole line or nothing."""
+        encoded = line.encode()
+        written = self._file.write(encoded)
+        if written < len(encoded):
+            self._file.truncate(self._file.tell() - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _event_writer(workdir: str):

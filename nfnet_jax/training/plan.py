@@ -13,13 +13,14 @@ from nfnet_jax.optim.sam import ascent_size
 class Plan:
     """Numbers of one run, in updates: the length, the warm-up, between evaluations.
 
-
     `peak_rate` is the largest learning rate. The first `small_steps` updates see images
-    of `train.small_size`.
+    of `train.small_size`. `batches` are as many as there may be, those that a rewind
+    leaves out included.
     """
 
     peak_rate: float
     steps: int
+    batches: int
     small_steps: int
     steps_per_epoch: float
     warmup_steps: int
@@ -60,6 +61,7 @@ def make_plan(config: ConfigDict, train_examples: int, devices: int) -> Plan:
     return Plan(
         peak_rate=peak_rate(config),
         steps=steps,
+        batches=2 * steps if config.train.on_nan == "rewind" else steps,
         small_steps=round(config.train.small_share * steps)
         if config.train.small_size
         else 0,

@@ -13,6 +13,16 @@ from nfnet_jax.training.metrics import MetricWriter
 from nfnet_jax.training.setup import Run
 from nfnet_jax.training.step import Metrics
 
+_MOST_SKIPPED = 100
+
+
+class Diverged(UserError):
+    """Loss or gradient of the update number `step` are not finite."""
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message)
+        self.step = step
+
 
 class Reporter:
     """Collects the metrics of every step on the device and writes interval means.
@@ -27,6 +37,7 @@ class Reporter:
         self._previous: list[tuple[int, Metrics]] = []
         self._layers = layer_names(run.state.params)
         self._ratios: tuple[int, np.ndarray] | None = None
+        self._skipped = 0
 
     def add(self, step: int, metrics: Metrics) -> None:
         """Keeps the metrics of the update that made it `step` updates."""
@@ -42,7 +53,8 @@ class Reporter:
         """Writes all that has not been written, waiting for the device.
 
         Raises:
-          UserError: a loss is not finite.
+          Diverged: a loss or a gradient is not finite, and the update was not skipped,
+            or it is the hundredth of them in a row.
         """
         self._write(self._previous)
         self._write(self._interval)
@@ -53,8 +65,7 @@ class Reporter:
             return
         fetched: list[tuple[int, Any]] = jax.device_get(interval)
         for step, metrics in fetched:
-            if not math.isfinite(metrics["loss"]):
-                raise UserError(self._divergence(step, metrics["loss"]))
+            self._check(step, metrics)
             ratios = metrics.pop("gradient_ratios", None)
             if ratios is not None and np.isfinite(ratios).all():
                 self._ratios = (step, ratios)
@@ -62,7 +73,7 @@ class Reporter:
         if self._ratios is not None:
             self._write_ratios(*self._ratios)
         row = {
-            f"train/{name}": float(sum(m[name] for _, m in fetched)) / len(fetched)
+            f"train/{name}": _mean([metrics[name] for _, metrics in fetched])
             for name in fetched[0][1]
         }
         row["learning_rate"] = float(self._run.schedule(step - 1))
@@ -74,7 +85,18 @@ class Reporter:
         row = dict(zip(names, ratios.tolist(), strict=True))
         self._writer.write(step, row, show=False)
 
-    def _divergence(self, step: int, loss: float) -> str:
+    def _check(self, step: int, metrics: dict[str, Any]) -> None:
+        if math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"]):
+            self._skipped = 0
+            return
+        self._skipped += 1
+        if "skipped" not in metrics:
+            raise Diverged(self._divergence(step, metrics), step)
+        if self._skipped == _MOST_SKIPPED:
+            reason = self._divergence(step, metrics)
+            raise Diverged(f"{_MOST_SKIPPED} updates skipped in a row; {reason}", step)
+
+    def _divergence(self, step: int, metrics: dict[str, Any]) -> str:
         agc = self._config.optim.agc.clipping
         remedy = (
             f"lower optim.learning_rate or optim.agc.clipping (now {agc:g})"
@@ -83,8 +105,9 @@ class Reporter:
         )
         rate = float(self._run.schedule(step - 1))
         return (
-            f"step {step}: the loss is {loss}; likely cause: the learning rate, "
-            f"{rate:g} at that step, is too high; {remedy}{self._largest_ratio()}"
+            f"step {step}: the loss is {metrics['loss']}, the norm of the gradient "
+            f"{metrics['grad_norm']}; likely cause: the learning rate, {rate:g} at "
+            f"that step, is too high; {remedy}{self._largest_ratio()}"
         )
 
     def _largest_ratio(self) -> str:
@@ -95,3 +118,9 @@ class Reporter:
             f"; the largest gradient / weight norm at step {step} was "
             f"{ratios.max():.3g}, of {self._layers[ratios.argmax()]}"
         )
+
+
+def _mean(values: list[Any]) -> float:
+    """Of those that are finite: the others are of skipped updates."""
+    finite = [float(value) for value in values if np.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan

@@ -151,7 +151,7 @@ def set_up(
         optimizer=optimizer,
         schedule=schedule,
         state=replicate(init_state(params, batch_stats, optimizer), mesh),
-        train=training_batches(dataset.train, config, plan.steps, mesh),
+        train=training_batches(dataset.train, config, plan.batches, mesh),
         test=evaluation_batches(dataset.test, config, mesh),
         facts=facts,
         description=(

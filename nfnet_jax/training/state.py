@@ -11,13 +11,17 @@ from nfnet_jax.optim.tree import Params
 
 @flax.struct.dataclass
 class TrainState:
-    """`step` counts updates; order, augmentation and dropout follow from it alone.
+    """`step` counts updates, `skipped` the batches that a rewind left out.
+
+    The next update takes the batch number `step` + `skipped`: order, augmentation and
+    dropout follow from that sum alone.
 
     `batch_stats` are the running statistics of a BatchNorm baseline, empty in every
     other network; the averaged parameters `ema_params` are evaluated with them too.
     """
 
     step: jax.Array
+    skipped: jax.Array
     params: Params
     ema_params: Params
     batch_stats: Params
@@ -57,6 +61,7 @@ def init_state(
     ema_params, opt_state = derive(params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
         params=params,
         ema_params=ema_params,
         batch_stats=batch_stats,

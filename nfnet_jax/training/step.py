@@ -58,13 +58,16 @@ def make_train_step(
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """`step(state, fed) -> (state, metrics)`: draw, augment, differentiate, update.
 
-    `fed` is what `batches.feed` gives for the batch number `state.step`. The state is
-    donated. Metrics are scalars of the batch: `loss` (the objective, with label
+    `fed` is what `batches.feed` gives for the batch that `TrainState` tells. The state
+    is donated. Metrics are scalars of the batch: `loss` (the objective, with label
     smoothing; with SAM, after its ascent), `accuracy` (of mixed images: for the class
     with the larger share), `grad_norm` (before clipping) and, with AGC,
     `clip_fraction`; `gradient_ratios`, an array of all layers, on request. Frozen
     parameters and their average keep every bit, and their gradients are not computed.
     `image_size`: see `make_draw_batch`.
+
+    With `config.train.on_nan="skip"`, a batch whose loss or gradient is not finite
+    leaves all but the step as it was; the metric `skipped` is 1 for it, 0 for others.
     """
     model_key, accumulate = run_keys(config.seed).model, config.optim.accumulate
     draw_batch = make_draw_batch(
@@ -125,8 +128,9 @@ def make_train_step(
         return metrics
 
     def step(state: TrainState, fed: Any):
-        images, targets = draw_batch(fed, state.step)
-        key = jax.random.fold_in(model_key, state.step)
+        number = state.step + state.skipped
+        images, targets = draw_batch(fed, number)
+        key = jax.random.fold_in(model_key, number)
         (grads, metrics), stats = gradients(
             state.params, state.batch_stats, images, targets, key
         )
@@ -137,10 +141,30 @@ def make_train_step(
         frozen = frozen_mask(config.optim, params)
         params = keep_frozen(params, state.params, frozen)
         ema = keep_frozen(ema, state.ema_params, frozen)
-        new_state = TrainState(state.step + 1, params, ema, stats, opt_state)
-        return new_state, metrics | observe(grads, state.params)
+        metrics |= observe(grads, state.params)
+        new_state = state.replace(
+            step=state.step + 1,
+            params=params,
+            ema_params=ema,
+            batch_stats=stats,
+            opt_state=opt_state,
+        )
+        if config.train.on_nan == "skip":
+            return skip_if_not_finite(new_state, state, metrics)
+        return new_state, metrics
 
     return jax.jit(step, donate_argnums=0)
+
+
+def skip_if_not_finite(
+    new: TrainState, old: TrainState, metrics: Metrics
+) -> tuple[TrainState, Metrics]:
+    """`new` where `loss` and `grad_norm` are finite, or else `old` a step further."""
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+    kept = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old), new, old.replace(step=new.step)
+    )
+    return kept, metrics | {"skipped": 1.0 - finite}
 
 
 def make_eval_step(

@@ -1,18 +1,35 @@
 """The work directory of a run: who owns it, and what a finished run leaves in it."""
 
+import contextlib
 import glob
 import json
 import os
 import platform
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from nfnet_jax.config import check_config, from_json, leaves, to_json
+from nfnet_jax.config import base_config, check_config, from_json, leaves, to_json
 from nfnet_jax.errors import UserError, nearest
 
+MAY_CHANGE = (
+    "name",
+    "checkpoint.",
+    "data.dir",
+    "data.eval_batch_size",
+    "data.workers",
+    "eval.",
+    "log.",
+    "parallel.",
+    "train.on_nan",
+)
+"""Keys, or how they begin, that a run may continue with other values of: what it has
+learned does not depend on them."""
+
+_MOST_NAMED = 5
 PACKAGES = ("nfnet_jax", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -23,27 +40,39 @@ def check_workdir(workdir: str, config: ConfigDict) -> None:
     path = os.path.join(workdir, "config.json")
     if not os.path.exists(path):
         return
-    theirs, ours = leaves(read_json(path)), leaves(to_json(config))
+    # A run of an earlier version lacks keys that have come since.
+    theirs = leaves(to_json(base_config())) | leaves(read_json(path))
+    ours = leaves(to_json(config))
     different = [
-        key for key in sorted(ours | theirs) if ours.get(key) != theirs.get(key)
+        f"{key} is {theirs.get(key)!r} there, {ours.get(key)!r} here"
+        for key in sorted(ours | theirs)
+        if ours.get(key) != theirs.get(key) and not key.startswith(MAY_CHANGE)
     ]
     if different:
-        key = different[0]
-        others = f" and {len(different) - 1} more keys" if different[1:] else ""
+        more = len(different) - _MOST_NAMED
+        others = f"; and {more} more" if more > 0 else ""
         raise UserError(
-            f"{workdir} holds a run of another config ({key} is {theirs.get(key)!r} "
-            f"there, {ours.get(key)!r} here{others}): choose another --workdir or name"
+            f"{workdir} holds a run of another config "
+            f"({'; '.join(different[:_MOST_NAMED])}{others}): choose another --workdir "
+            "or name"
         )
 
 
 def create_workdir(workdir: str, config: ConfigDict) -> None:
     """Makes the directory and writes config.json."""
-    try:
+    with writing(workdir):
         os.makedirs(workdir, exist_ok=True)
         write_json(os.path.join(workdir, "config.json"), to_json(config))
+
+
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[None]:
+    """Turns what the operating system refuses in this context into a UserError."""
+    try:
+        yield
     except OSError as error:
         raise UserError(
-            f"--workdir: cannot write {workdir}: {error.strerror}"
+            f"--workdir: cannot write {path}: {error.strerror or error}"
         ) from error
 
 

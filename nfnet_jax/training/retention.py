@@ -1,0 +1,30 @@
+"""Which checkpoints are kept: the last ones, and the best by a metric."""
+
+import math
+from collections.abc import Mapping
+
+from nfnet_jax.config import BEST_METRICS
+
+Scores = Mapping[str, float]
+"""Of an evaluation; empty where a checkpoint was not evaluated."""
+
+
+def kept_steps(scores: Mapping[int, Scores], keep: int, metric: str | None) -> set[int]:
+    """The last `keep` of the steps, and the best by `metric` where it is set."""
+    best = best_step(scores, metric)
+    return {*sorted(scores)[-keep:], *([] if best is None else [best])}
+
+
+def best_step(scores: Mapping[int, Scores], metric: str | None) -> int | None:
+    """The step with the largest accuracy or the least loss, the first of equals.
+
+    None where `metric` is unset or no step has a number for it; nan is none.
+    """
+    values = {
+        step: values[metric]
+        for step, values in sorted(scores.items())
+        if metric in values and not math.isnan(values[metric])
+    }
+    if not values:
+        return None
+    return BEST_METRICS[metric](values, key=values.__getitem__)
