@@ -11,14 +11,24 @@ import pytest
 import nfnet_jax
 
 PACKAGE = pathlib.Path(nfnet_jax.__file__).parent
-ENTRY_POINTS = ("train", "evaluate", "predict", "export", "data/__main__")
+ENTRY_POINTS = (
+    "train",
+    "evaluate",
+    "predict",
+    "export",
+    "sweep",
+    "data/__main__",
+    "sweeps/trial",
+)
 UPPER = ("training", "analysis", "interop")
 LOWER = ("models", "optim", "data")
-LEAVES = {"errors", "cache", "download", "host_memory"}
+LEAVES = {"errors", "cache", "download", "host_memory", "workers"}
 LIBRARY = {*LOWER, "layers", *LEAVES}
 
 ALLOWED: dict[str, set[str]] = {
-    **{part: {*UPPER, *LIBRARY, "config", "cli"} for part in ENTRY_POINTS},
+    **{part: {*UPPER, *LIBRARY, "config", "cli", "sweeps"} for part in ENTRY_POINTS},
+    "sweeps/trial": {"workers", "cli", "train"},
+    "sweeps": {"config", "errors", "workers"},
     **dict.fromkeys(UPPER, LIBRARY),
     "training": LIBRARY | {"config"},
     **dict.fromkeys(LOWER, {"layers", *LEAVES}),
@@ -29,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "cache": set(),
     "host_memory": set(),
+    "workers": set(),
     "__init__": set(),
 }
 """What the modules of a part import besides those of the same part."""

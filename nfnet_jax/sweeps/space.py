@@ -25,6 +25,10 @@ class Range:
     log: bool
     whole: bool
 
+    def __str__(self):
+        scale = "log" if self.log else "uniform"
+        return f"{scale} from {self.low:g} to {self.high:g}"
+
     def suggest(self, trial, key: str) -> float:
         """A value, by the sampler of the study."""
         if self.whole:
@@ -37,6 +41,9 @@ class Choice:
     """One of some values."""
 
     values: tuple[Any, ...]
+
+    def __str__(self):
+        return f"one of {', '.join(map(str, self.values))}"
 
     def suggest(self, trial, key: str) -> Any:
         """A value, by the sampler of the study."""
@@ -86,7 +93,7 @@ class Space:
 
     def describe(self) -> list[str]:
         """A line for each key, the same for the same sweep."""
-        lines = [f"{key}: each of {axis.values}" for key, axis in self.grid.items()]
+        lines = [f"{key}: each, {axis}" for key, axis in self.grid.items()]
         lines += [f"{key}: {axis}" for key, axis in self.samples.items()]
         lines += ["as the config file's sweep(trial) says"] if self.function else []
         return [*lines, f"{len(self.planned())} trials"]
