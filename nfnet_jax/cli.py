@@ -1,12 +1,15 @@
 """What all entry points share: flags in, one line out when the user erred."""
 
 import contextlib
+import itertools
 import os
 import re
 import runpy
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -98,11 +101,18 @@ def check_network_flags(values: flags.FlagValues) -> None:
 
 
 def parse_config_flags(
-    argv: list[str], *, file_needed: bool = True, **meanings: str
+    argv: list[str],
+    *,
+    file_needed: bool = True,
+    repeated: Mapping[str, str] = MappingProxyType({}),
+    switches: Mapping[str, str] = MappingProxyType({}),
+    **meanings: str,
 ) -> tuple[ConfigDict, flags.FlagValues]:
     """The checked config of `--config FILE[:ARGUMENT] --config.KEY=VALUE ...`.
 
-    With `file_needed=False` and no `--config`, overrides are of the base config.
+    With `file_needed=False` and no `--config`, overrides are of the base config. Other
+    flags are as in `parse_flags`; `repeated` ones may be given several times and are
+    lists, `switches` have no value.
 
     Raises:
       UserError: no such file, an error in it, an unknown key, a value of the wrong type
@@ -123,6 +133,10 @@ def parse_config_flags(
     # The help shows it, and the whole config is no help.
     values["config"].default_as_str = None
     _define(values, meanings)
+    for name, meaning in repeated.items():
+        flags.DEFINE_multi_string(name, [], meaning, flag_values=values)
+    for name, meaning in switches.items():
+        flags.DEFINE_boolean(name, False, meaning, flag_values=values)
     values = _parse(values, argv)
     if file is None and file_needed:
         raise UserError(
@@ -130,6 +144,24 @@ def parse_config_flags(
         )
     check_config(values.config)
     return values.config, values
+
+
+def config_arguments(argv: list[str]) -> list[str]:
+    """Those of `argv` that make the config, each as --NAME=VALUE."""
+    file, argv = _take_config(argv)
+    found = [f"--config={file}"]
+    for argument, following in itertools.pairwise([*argv, "--"]):
+        if not re.match(r"--?(no)?config\.", argument):
+            continue
+        apart = "=" not in argument and not following.startswith("-")
+        found.append(f"{argument}={following}" if apart else argument)
+    return found
+
+
+def config_function(argv: list[str], name: str) -> Callable[..., Any] | None:
+    """The function `name` of the file in `--config FILE`, None where it has none."""
+    file, _ = _take_config(argv)
+    return runpy.run_path(file.split(":", 1)[0]).get(name)
 
 
 def _take_config(argv: list[str]) -> tuple[str | None, list[str]]:

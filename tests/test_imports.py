@@ -18,15 +18,22 @@ ENTRY_POINTS = (
     "export",
     "plan",
     "analyze",
+    "sweep",
     "data/__main__",
+    "sweeps/trial",
 )
 UPPER = ("training", "analysis", "interop")
 LOWER = ("models", "optim", "data")
-LEAVES = {"errors", "cache", "download", "host_memory"}
+LEAVES = {"errors", "cache", "download", "host_memory", "workers"}
 LIBRARY = {*LOWER, "layers", *LEAVES}
 
 ALLOWED: dict[str, set[str]] = {
-    **{part: {*UPPER, *LIBRARY, "config", "cli"} for part in ENTRY_POINTS},
+    **{
+        part: {*UPPER, *LIBRARY, "config", "config_keys", "cli", "sweeps"}
+        for part in ENTRY_POINTS
+    },
+    "sweeps/trial": {"workers", "cli", "train"},
+    "sweeps": {"config", "config_keys", "errors", "workers"},
     **dict.fromkeys(UPPER, LIBRARY),
     "training": LIBRARY | {"config", "config_keys"},
     **dict.fromkeys(LOWER, {"layers", *LEAVES}),
@@ -39,6 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "cache": set(),
     "host_memory": set(),
+    "workers": set(),
     "__init__": set(),
 }
 """What the modules of a part import besides those of the same part."""

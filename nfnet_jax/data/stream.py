@@ -11,8 +11,6 @@ import itertools
 import os
 import re
 import signal
-import threading
-import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
@@ -41,6 +39,7 @@ from nfnet_jax.data.slots import Slots, shared_slots
 from nfnet_jax.data.source import EncodedSplit
 from nfnet_jax.errors import UserError
 from nfnet_jax.host_memory import keep_host_memory
+from nfnet_jax.workers import end_with_parent
 
 # Batches on the device before they are asked for, pieces of a worker that wait.
 _ON_DEVICE = 2
@@ -209,13 +208,6 @@ def _ahead(batches: Iterator[Any]) -> Iterator[Any]:
 
 def _start_worker(index: int, count: int) -> None:
     """Leaves Ctrl-C to the parent, and ends when the parent is gone."""
+    end_with_parent(os.getppid())
     keep_host_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()
-
-    def watch():
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,160 @@
+"""A study that any number of workers share: who tries what, once each.
+
+All trials are queued when the study is made; workers take them from there until none is
+left. A worker that is killed stops saying that it is alive, and another takes its trial
+up again, from the last checkpoint.
+"""
+
+import time
+import warnings
+from collections.abc import Callable
+
+import optuna
+import sqlalchemy.exc
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from nfnet_jax.errors import UserError
+from nfnet_jax.sweeps.space import Space, Values
+from nfnet_jax.sweeps.trial import Failed, Pruned
+
+PLACE = "place"
+"""User attribute of a trial: which of the planned ones it is."""
+_HEARTBEAT_SECONDS, _GRACE_SECONDS, _RETRIES = 5, 20, 3
+_POLL_SECONDS = 2
+_READY_SECONDS = 60
+
+
+def open_storage(url: str) -> RDBStorage:
+    """A database by SQLAlchemy's URL, or an SQLite file.
+
+    Raises:
+      UserError: it cannot be opened.
+    """
+    url = url if "://" in url else f"sqlite:///{url}"
+    # Several workers may want to write to the same file.
+    patience = {"timeout": 60} if url.startswith("sqlite") else {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return RDBStorage(
+                url,
+                {"connect_args": patience},
+                heartbeat_interval=_HEARTBEAT_SECONDS,
+                grace_period=_GRACE_SECONDS,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(
+                    _RETRIES
+                ),
+            )
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"--storage {url!r} cannot be opened ({reason}), expected a file or a URL "
+            "such as sqlite:///sweep.db or postgresql://HOST/NAME"
+        ) from error
+
+
+def open_study(
+    storage: RDBStorage,
+    name: str,
+    space: Space,
+    definition: list[str],
+    direction: str,
+    prune: bool,
+) -> optuna.Study:
+    """The study `name`, made with all its trials waiting unless there is one.
+
+    `definition` is all that defines the sweep, `direction` "maximize" or "minimize".
+
+    Raises:
+      UserError: the study in the storage is of another sweep.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = optuna.samplers.TPESampler()
+    pruner = optuna.pruners.MedianPruner() if prune else optuna.pruners.NopPruner()
+    try:
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            direction=direction,
+            sampler=sampler,
+            pruner=pruner,
+        )
+    except optuna.exceptions.DuplicatedStudyError:
+        study = optuna.load_study(
+            study_name=name, storage=storage, sampler=sampler, pruner=pruner
+        )
+        _check_same(study, definition)
+        return study
+    for place, point in enumerate(space.planned()):
+        study.enqueue_trial(point, user_attrs={PLACE: place})
+    study.set_user_attr("definition", definition)
+    return study
+
+
+def _check_same(study: optuna.Study, definition: list[str]) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while (found := study.user_attrs.get("definition")) is None:
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"study {study.study_name!r} was never completed by the worker that "
+                "made it: choose another --study"
+            )
+        time.sleep(0.1)
+    if found != definition:
+        theirs = [line for line in found if line not in definition]
+        ours = [line for line in definition if line not in found]
+        raise UserError(
+            f"study {study.study_name!r} is another sweep ({'; '.join(theirs)} there, "
+            f"{'; '.join(ours)} here): choose another --study or --storage"
+        )
+
+
+Objective = Callable[[int, Values, Callable[[int, float], bool]], float]
+"""(place, values, hopeless) -> value of a trial; raises as `trial.train` does."""
+
+
+def work(study: optuna.Study, space: Space, objective: Objective) -> None:
+    """Takes waiting trials until all of the study have ended, here or elsewhere."""
+
+    def try_one(trial: Trial) -> float:
+        if PLACE not in trial.user_attrs:
+            raise _NoneLeft
+
+        def hopeless(step: int, value: float) -> bool:
+            trial.report(value, step)
+            return trial.should_prune()
+
+        try:
+            return objective(trial.user_attrs[PLACE], space.suggest(trial), hopeless)
+        except Pruned as reason:
+            raise optuna.TrialPruned(str(reason)) from reason
+        except (Failed, UserError) as reason:
+            trial.set_user_attr("error", str(reason))
+            raise
+
+    while states := {trial.state for trial in planned_trials(study)} & _OPEN:
+        if TrialState.WAITING in states:
+            study.optimize(try_one, n_trials=1, catch=(Failed, UserError, _NoneLeft))
+        else:
+            time.sleep(_POLL_SECONDS)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                optuna.storages.fail_stale_trials(study)
+
+
+_OPEN = {TrialState.WAITING, TrialState.RUNNING}
+
+
+class _NoneLeft(Exception):
+    """Another worker was faster to take the last trial."""
+
+
+def planned_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The last attempt at each trial of the plan, in its order."""
+    last = {
+        trial.user_attrs[PLACE]: trial
+        for trial in study.get_trials(deepcopy=False)
+        if PLACE in trial.user_attrs
+    }
+    return [last[place] for place in sorted(last)]

@@ -1,0 +1,90 @@
+"""One training of a sweep, in a process of its own: a crash is its own too."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from nfnet_jax.workers import end_with_parent
+
+_POLL_SECONDS = 0.2
+
+
+class Failed(Exception):
+    """A training ended without a result; the message is the last that it said."""
+
+
+class Pruned(Exception):
+    """A training was stopped because it was hopeless."""
+
+
+def train(
+    arguments: Sequence[str],
+    workdir: Path,
+    metric: str,
+    hopeless: Callable[[int, float], bool],
+) -> float:
+    """Runs `python -m nfnet_jax.train` with `arguments` in `workdir`.
+
+    After every evaluation `hopeless(step, value)` is asked with the `metric` of the
+    test split, such as "accuracy"; True ends the training. What it prints goes to
+    `workdir`.log. Ends when this process does, even if that is killed.
+
+    Returns:
+      The metric of the last evaluation.
+
+    Raises:
+      Pruned: it was hopeless.
+      Failed: it ended otherwise than well.
+    """
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    log = workdir.with_suffix(".log")
+    command = [sys.executable, "-m", __name__, *arguments, f"--workdir={workdir}"]
+    value = float("nan")
+    with log.open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        for step, value in _evaluations(process, workdir / "metrics.jsonl", metric):
+            if hopeless(step, value):
+                raise Pruned(f"step {step}: {metric} {value:.4g}")
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.wait()
+    if process.returncode:
+        raise Failed(_last_line(log) or f"exit code {process.returncode}")
+    return value
+
+
+def _evaluations(
+    process: subprocess.Popen, path: Path, metric: str
+) -> Iterator[tuple[int, float]]:
+    """(step, value) of every evaluation in a metrics.jsonl, until the process ends."""
+    read, running = 0, True
+    while running:
+        running = process.poll() is None
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]
+        for row in map(json.loads, whole[read:].splitlines()):
+            if f"test/{metric}" in row:
+                yield row["step"], row[f"test/{metric}"]
+        read = len(whole)
+        if running:
+            time.sleep(_POLL_SECONDS)
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "")[:500]
+
+
+if __name__ == "__main__":
+    from nfnet_jax import cli
+    from nfnet_jax.train import main
+
+    end_with_parent(os.getppid())
+    cli.run(main)
