@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 from scipy.sparse import csr_array
 
-from nfnet_jax.data.dataset import resize_and_crop
 from nfnet_jax.errors import nearest
 
 TABLE = 1024
@@ -98,6 +97,23 @@ def resize_shorter_side(image: np.ndarray, size: int, share: float) -> np.ndarra
 def training(image: np.ndarray, size: int) -> np.ndarray:
     """As this project prepares its training data: see `resize_and_crop`."""
     return resize_and_crop(_without_far_ends(image), size)
+
+
+def resize_and_crop(image: np.ndarray, size: int) -> np.ndarray:
+    """Resizes the shorter side to `size` pixels (bicubic) and crops the centre square.
+
+    `image`: uint8 [H, W, C] with C of 1, 3 or 4; returns uint8 [size, size, C].
+    """
+    height, width, channels = image.shape
+    if height == width == size:
+        return image
+    scale = size / min(height, width)
+    width, height = max(size, round(width * scale)), max(size, round(height * scale))
+    pixels = image[..., 0] if channels == 1 else image
+    resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - size) // 2, (height - size) // 2
+    square = resized.crop((left, top, left + size, top + size))
+    return np.asarray(square).reshape(size, size, channels)
 
 
 CROPS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
