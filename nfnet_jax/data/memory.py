@@ -6,12 +6,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from nfnet_jax.data.augment import alternate_flips, crop_draws, take_crops
-from nfnet_jax.data.batches import (
-    Batch,
-    Batches,
-    batch_positions,
-    run_keys,
-)
+from nfnet_jax.data.batches import Batch, Batches, batch_positions, run_keys
 from nfnet_jax.data.dataset import Split
 from nfnet_jax.data.mixing import drawn_per_image
 from nfnet_jax.data.order import drawn_positions, shuffled_indices
