@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from nfnet_jax.data.batches import example_keys
 from nfnet_jax.data.crop import crop_box, resize_crops
 from nfnet_jax.data.windows import window
 
@@ -14,6 +15,15 @@ ERASED_ASPECT = (0.3, 1 / 0.3)
 def normalize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
     """uint8 [N, H, W, C] -> float32 of mean 0 and variance 1 per channel."""
     return (images.astype(jnp.float32) / 255 - mean) / std
+
+
+def crop_draws(key: jax.Array, positions: jax.Array) -> jax.Array:
+    """What `take_crops` draws at the positions [N].
+
+    Uniform numbers in [0, 1), float32 [N, 5], for row, column, flip, and of resized
+    crops aspect and height.
+    """
+    return jax.vmap(lambda k: jax.random.uniform(k, (5,)))(example_keys(key, positions))
 
 
 def take_crops(
@@ -27,8 +37,7 @@ def take_crops(
     Args:
       images: the data set [M, H, W, C].
       indices: examples to take [N].
-      draws: uniform numbers in [0, 1), [N, 5] for row, column, flip, and of resized
-        crops aspect and height.
+      draws: of `crop_draws`.
       config: `config.data.augment`.
 
     Returns:

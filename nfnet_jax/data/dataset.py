@@ -263,25 +263,6 @@ def _nearest_name(name: str) -> str:
     return nearest(name, _WELL_KNOWN)
 
 
-def resize_and_crop(image: np.ndarray, size: int) -> np.ndarray:
-    """Resizes the shorter side to `size` pixels (bicubic) and crops the centre square.
-
-    `image`: uint8 [H, W, C] with C of 1, 3 or 4; returns uint8 [size, size, C].
-    """
-    from PIL import Image
-
-    height, width, channels = image.shape
-    if height == width == size:
-        return image
-    scale = size / min(height, width)
-    width, height = max(size, round(width * scale)), max(size, round(height * scale))
-    pixels = image[..., 0] if channels == 1 else image
-    resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (width - size) // 2, (height - size) // 2
-    square = resized.crop((left, top, left + size, top + size))
-    return np.asarray(square).reshape(size, size, channels)
-
-
 def _histograms(images: np.ndarray, chunk: int = 4096) -> np.ndarray:
     """Counts of the 256 values in each channel, int64 [C, 256]."""
     channels = images.shape[-1]

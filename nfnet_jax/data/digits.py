@@ -3,7 +3,8 @@
 import numpy as np
 
 from nfnet_jax.data.arrays import from_arrays
-from nfnet_jax.data.dataset import Dataset, resize_and_crop
+from nfnet_jax.data.dataset import Dataset
+from nfnet_jax.data.preprocess import resize_and_crop
 from nfnet_jax.errors import UserError
 
 _TEST_FRACTION = 0.2

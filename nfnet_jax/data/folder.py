@@ -17,14 +17,11 @@ from typing import Any
 import numpy as np
 
 from nfnet_jax.data.dataset import Dataset
+from nfnet_jax.data.images import EXTENSIONS, images_below
 from nfnet_jax.data.source import BadImage, Encoded, EncodedSplit
 from nfnet_jax.data.splits import select
 from nfnet_jax.errors import UserError, nearest
 
-EXTENSIONS = (
-    ".bmp .gif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp".split()
-)
-"""Of the files that are taken for images, in either case; others are passed over."""
 TEST_FRACTION = 0.2
 # "test" is what data.eval_split says unless it is set.
 _STAND_INS = {
@@ -146,7 +143,10 @@ def _list_classes(root: Path, folder: Path) -> dict[str, list[Path]]:
             f"{folder} should hold a directory of images for every class, at least two;"
             f" found {found}"
         )
-    classes = {entry.name: _images_below(root, entry) for entry in directories}
+    classes = {
+        entry.name: [Path(path).relative_to(root) for path in images_below(entry)]
+        for entry in directories
+    }
     for name, images in classes.items():
         if not images:
             raise UserError(
@@ -162,23 +162,6 @@ def _directories(folder: Path) -> list[Path]:
         return [e for e in entries if e.is_dir() and not e.name.startswith(".")]
     except OSError as error:
         raise UserError(f"cannot read {folder}: {error.strerror}") from error
-
-
-def _images_below(root: Path, folder: Path) -> list[Path]:
-    """Image files at any depth, relative to `root`, in the order of their names."""
-
-    def fail(error: OSError):
-        raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
-
-    found = []
-    for place, directories, files in os.walk(folder, onerror=fail):
-        directories[:] = [name for name in directories if not name.startswith(".")]
-        found += [
-            (Path(place) / name).relative_to(root)
-            for name in files
-            if name.lower().endswith(tuple(EXTENSIONS)) and not name.startswith(".")
-        ]
-    return sorted(found)
 
 
 def _split_by_hash(root: Path, classes: dict[str, list[Path]]) -> dict[str, _Listing]:

@@ -16,7 +16,7 @@ EXTENSIONS = (
     ".avif .bmp .gif .jfif .jp2 .jpeg .jpg .pbm .pgm .png .pnm .ppm .tga .tif .tiff "
     ".webp"
 ).split()
-"""Of the files that `list_images` finds in a directory, in lower case."""
+"""Of the files that are taken for images, in lower case; others are passed over."""
 
 # Pillow knows more, but some of those run other programs (EPS calls Ghostscript).
 _FORMATS = "AVIF BMP GIF JPEG JPEG2000 MPO PNG PPM TGA TIFF WEBP".split()
@@ -100,9 +100,7 @@ def _decode_plain_jpeg(encoded: bytes) -> np.ndarray | None:
 
 
 def list_images(paths: Iterable[str | os.PathLike]) -> list[str]:
-    """Files as they are given, and in the place of a directory the images below it.
-
-    Those are all files with one of `EXTENSIONS`, sorted, without hidden ones.
+    """Files as they are given, in the place of a directory its `images_below`.
 
     Raises:
       UserError: no such file or directory, or a directory without images.
@@ -110,27 +108,39 @@ def list_images(paths: Iterable[str | os.PathLike]) -> list[str]:
     found = []
     for path in map(os.fspath, paths):
         if os.path.isdir(path):
-            found += _below(path)
+            below = images_below(path)
+            if not below:
+                raise UserError(
+                    f"{path} holds no images, expected files such as .jpg or .png in it"
+                )
+            found += below
         else:
             _check_present(path)
             found.append(path)
     return found
 
 
-def _below(directory: str) -> list[str]:
+def images_below(directory: str | os.PathLike) -> list[str]:
+    """Paths of the files at any depth that have one of `EXTENSIONS`, sorted.
+
+    Hidden files and directories are passed over.
+
+    Raises:
+      UserError: a directory that cannot be read.
+    """
+
     def unreadable(error: OSError):
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
 
-    found = [
-        os.path.join(folder, name)
-        for folder, _, names in os.walk(directory, onerror=unreadable)
-        for name in names
-        if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
-    ]
-    if not found:
-        raise UserError(
-            f"{directory} holds no images, expected files such as .jpg or .png in it"
-        )
+    found = []
+    for folder, directories, names in os.walk(directory, onerror=unreadable):
+        directories[:] = [name for name in directories if not name.startswith(".")]
+        found += [
+            os.path.join(folder, name)
+            for name in names
+            if not name.startswith(".")
+            and os.path.splitext(name)[1].lower() in EXTENSIONS
+        ]
     return sorted(found)
 
 

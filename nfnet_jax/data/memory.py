@@ -5,13 +5,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from nfnet_jax.data.augment import alternate_flips, take_crops
+from nfnet_jax.data.augment import alternate_flips, crop_draws, take_crops
 from nfnet_jax.data.batches import (
     Batch,
     Batches,
     batch_positions,
     every_row,
-    example_keys,
     run_keys,
 )
 from nfnet_jax.data.dataset import Split
@@ -61,11 +60,6 @@ def evaluation_batches(split: Split, size: int, mesh: Mesh) -> Batches:
         return Batch(images[indices], jnp.where(real, labels[indices], -1), positions)
 
     return Batches(feed, take)
-
-
-def crop_draws(key: jax.Array, positions: jax.Array) -> jax.Array:
-    """What `take_crops` draws at the positions [N]: uniform float32 [N, 5]."""
-    return jax.vmap(lambda k: jax.random.uniform(k, (5,)))(example_keys(key, positions))
 
 
 def _put(split: Split, mesh: Mesh) -> tuple[jax.Array, jax.Array]:

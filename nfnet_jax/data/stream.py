@@ -22,7 +22,7 @@ from absl import flags
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from nfnet_jax.data.augment import take_crops
+from nfnet_jax.data.augment import crop_draws, take_crops
 from nfnet_jax.data.bad_images import BadImages
 from nfnet_jax.data.batches import (
     Batch,
@@ -32,7 +32,6 @@ from nfnet_jax.data.batches import (
     run_keys,
 )
 from nfnet_jax.data.host_batches import HostBatches, Piece, center_crop, random_crop
-from nfnet_jax.data.memory import crop_draws
 from nfnet_jax.data.mixing import drawn_per_image
 from nfnet_jax.data.order import drawn_positions, host_order
 from nfnet_jax.data.slots import Slots, shared_slots

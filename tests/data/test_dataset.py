@@ -9,7 +9,6 @@ from nfnet_jax.data.dataset import (
     Split,
     check_name,
     load_dataset,
-    resize_and_crop,
 )
 from nfnet_jax.errors import UserError
 
@@ -114,27 +113,3 @@ assert "tensorflow_datasets" not in sys.modules
 """
     pytest.importorskip("sklearn")
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_crop_is_central_and_exact_where_nothing_is_resized():
-    wide = np.random.RandomState(0).randint(0, 256, (8, 15, 3)).astype(np.uint8)
-    np.testing.assert_array_equal(resize_and_crop(wide, 8), wide[:, 3:11])
-    tall = wide.transpose(1, 0, 2)
-    np.testing.assert_array_equal(resize_and_crop(tall, 8), tall[3:11])
-
-
-@pytest.mark.parametrize("shape", [(7, 9, 1), (40, 33, 3), (5, 100, 4), (6, 6, 3)])
-def test_resize_gives_the_size_and_keeps_a_constant(shape):
-    resized = resize_and_crop(np.full(shape, 77, np.uint8), 6)
-    # Pillow weights colours by opacity, which rounds them once more.
-    tolerance = 1 if shape[2] == 4 else 0
-    expected = np.full((6, 6, shape[2]), 77)
-    np.testing.assert_allclose(resized, expected, atol=tolerance, rtol=0)
-
-
-def test_resize_keeps_a_ramp():
-    # Resampling a linear ramp gives the ramp at the new pixel centres.
-    ramp = np.tile(np.arange(64, dtype=np.uint8)[None, :, None] * 4, (64, 1, 1))
-    centres = (np.arange(16) + 0.5) * 4 - 0.5
-    row = resize_and_crop(ramp, 16)[8, :, 0].astype(float)
-    np.testing.assert_allclose(row[2:-2], 4 * centres[2:-2], atol=1)

@@ -181,7 +181,9 @@ def test_a_file_without_the_right_to_read_it(photograph):
 
 
 def test_directories_are_listed_sorted_and_whole(tmp_path):
-    for name in "b.png a/c.JPG a/b/x.webp a/notes.txt .hidden.png a.jpeg".split():
+    hidden = [".hidden.png", ".thumbnails/a.png"]
+    shown = "b.png a/c.JPG a/b/x.webp a/notes.txt a.jpeg".split()
+    for name in hidden + shown:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = list_images([tmp_path])

@@ -20,7 +20,7 @@ tfds = pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("array_record")
 Image = pytest.importorskip("PIL.Image")
 
-from nfnet_jax.data import decoding, tfds_source  # noqa: E402
+from nfnet_jax.data import decoding, tfds_builder  # noqa: E402
 
 CLASSES = ["ant", "bee", "cat"]
 
@@ -370,7 +370,7 @@ def test_two_processes_at_once(little, tmp_path):
 
 @pytest.fixture
 def no_tensorflow(monkeypatch):
-    monkeypatch.setattr(tfds_source.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(tfds_builder.importlib.util, "find_spec", lambda name: None)
 
 
 def test_unprepared_set_names_the_extra(tmp_path, no_tensorflow):
@@ -388,8 +388,8 @@ def test_unprepared_set_is_prepared_where_tensorflow_is(tmp_path, monkeypatch):
         def download_and_prepare(self):
             write_set(tmp_path, images, [0, 1, 2], shape=(4, 4, 3))
 
-    monkeypatch.setattr(tfds_source.importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(tfds_source, "_stock_builder", lambda *arguments: Stock())
+    monkeypatch.setattr(tfds_builder.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(tfds_builder, "_stock_builder", lambda *arguments: Stock())
     assert load_pairs(tmp_path)[0] == pairs(images, [0, 1, 2])
 
 
@@ -400,8 +400,8 @@ def test_failed_preparation_is_one_line(tmp_path, monkeypatch):
         def download_and_prepare(self):
             raise AssertionError("Manual download required.\nLong\nstory")
 
-    monkeypatch.setattr(tfds_source.importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(tfds_source, "_stock_builder", lambda *arguments: Stock())
+    monkeypatch.setattr(tfds_builder.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(tfds_builder, "_stock_builder", lambda *arguments: Stock())
     with pytest.raises(UserError) as error:
         load_dataset("tfds:little", data_dir=tmp_path)
     assert_one_line(error, "Manual download required.")
@@ -409,7 +409,7 @@ def test_failed_preparation_is_one_line(tmp_path, monkeypatch):
 
 def test_cifar_without_network_says_where_to_put_the_archive(tmp_path, monkeypatch):
     archive = RemoteFile("http://127.0.0.1:9/c.tar.gz", "0" * 64, 9)
-    monkeypatch.setattr(tfds_source.cifar, "stock_archive", lambda name: archive)
+    monkeypatch.setattr(tfds_builder.cifar, "stock_archive", lambda name: archive)
     monkeypatch.setenv("no_proxy", "*")
     with pytest.raises(UserError) as error:
         load_dataset("tfds:cifar10", data_dir=tmp_path)

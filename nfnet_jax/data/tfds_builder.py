@@ -1,0 +1,129 @@
+"""TFDS sets by name: found where they are prepared, else prepared now."""
+
+import importlib.util
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import file_adapters, naming, read_only_builder
+from tensorflow_datasets.core import registered as registry
+
+from nfnet_jax.data import cifar
+from nfnet_jax.errors import UserError, nearest
+
+
+def find_or_prepare(
+    name: str, data_dir: str | os.PathLike | None = None
+) -> tfds.core.DatasetBuilder:
+    """A TFDS builder whose data are on disk, prepared now if they were not.
+
+    Looks in `data_dir`, $TFDS_DATA_DIR and TFDS's default directory, in this order, and
+    prepares into the first of them.
+
+    Raises:
+      UserError: the set is unknown, unreadable here, or could not be prepared.
+    """
+    directories = _search_directories(data_dir)
+    builder = _find_prepared(name, directories)
+    if builder is None:
+        _prepare(name, directories)
+        builder = _find_prepared(name, directories[:1])
+    if builder is None:
+        raise UserError(
+            f"{directories[0]} has a directory for tfds:{name} that is not a prepared"
+            " data set; delete that directory and prepare it again"
+        )
+    return builder
+
+
+def _search_directories(data_dir: str | os.PathLike | None) -> list[Path]:
+    default = Path("~/tensorflow_datasets")
+    candidates = (data_dir, os.environ.get("TFDS_DATA_DIR"), default)
+    paths = [Path(path).expanduser().absolute() for path in candidates if path]
+    return list(dict.fromkeys(paths))
+
+
+def _find_prepared(
+    name: str, directories: Sequence[Path]
+) -> tfds.core.DatasetBuilder | None:
+    base, options = naming.parse_builder_name_kwargs(name)
+    unreadable = None
+    for directory in directories:
+        try:
+            # From the files alone, so that a set prepared by an older or newer TFDS, or
+            # by code that is not installed here, is found too.
+            builder = read_only_builder.builder_from_files(
+                str(base), data_dir=os.fspath(directory), **options
+            )
+        except registry.DatasetNotFoundError:
+            continue
+        except Exception as error:
+            raise UserError(
+                f"tfds:{name} in {directory / str(base)} is damaged"
+                f" ({one_line(error)}); delete that directory and prepare it again"
+            ) from error
+        if builder.info.file_format in file_adapters.FileFormat.with_random_access():
+            return builder
+        unreadable = builder
+    if unreadable is not None:
+        raise UserError(
+            f"tfds:{name} in {unreadable.data_path} is in the format"
+            f" {unreadable.info.file_format.value}, which only TensorFlow reads;"
+            " prepare it as array_record in another directory and set data.dir to that"
+        )
+    return None
+
+
+def _prepare(name: str, directories: Sequence[Path]) -> None:
+    absent = f"tfds:{name} is not prepared in {', '.join(map(str, directories))}"
+    builder = _stock_builder(name, directories[0], absent)
+    if builder.name in cifar.NAMES:
+        try:
+            cifar.prepare(builder.name, directories[0])
+        except UserError as error:
+            raise UserError(f"{absent}, and {error}") from error
+        return
+    if importlib.util.find_spec("tensorflow") is None:
+        raise UserError(
+            f"{absent}; preparing it once needs TensorFlow: pip install"
+            " 'nfnet_jax[prepare]', or set data.dir to a directory that has it prepared"
+        )
+    try:
+        builder.download_and_prepare()
+    except Exception as error:
+        raise UserError(
+            f"{absent}, and preparing it failed: {one_line(error)}"
+        ) from error
+
+
+def _stock_builder(name: str, directory: Path, absent: str) -> tfds.core.DatasetBuilder:
+    base, options = naming.parse_builder_name_kwargs(name)
+    config = options.get("config")
+    try:
+        configs = list(tfds.builder_cls(str(base)).builder_configs)
+        if config is None or config in configs:
+            return tfds.builder(
+                name, data_dir=os.fspath(directory), file_format="array_record"
+            )
+    except registry.DatasetNotFoundError as error:
+        # Not tfds.list_builders, which needs TensorFlow.
+        hint = nearest(str(base), registry.list_imported_builders())
+        raise UserError(
+            f"{absent}, and TFDS knows no set {str(base)!r}{hint}"
+        ) from error
+    except Exception as error:
+        raise UserError(f"{absent}: {one_line(error)}") from error
+    raise UserError(
+        f"{absent}, and {base} has no configuration {config!r}, expected"
+        f" {', '.join(configs[:8]) or 'none'}{', …' if len(configs) > 8 else ''}"
+        f"{nearest(config, configs)}"
+    )
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an exception, without the prefix that TFDS puts before it."""
+    text = re.sub(r"^Failed to construct dataset .*?}\": ", "", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
