@@ -5,50 +5,21 @@ import os
 import pathlib
 import shutil
 
-import jax
 import numpy as np
 import pytest
+from small_states import check_is, make_state, restore
 
 from nfnet_jax.errors import UserError
 from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.retention import best_step, kept_steps
-from nfnet_jax.training.state import TrainState
 
 STEPS = (2, 4, 6, 8)
-
-
-def make_state(step: int) -> TrainState:
-    """A state of its own for every step."""
-    random = np.random.RandomState(step)
-
-    def tree():
-        kernel = random.randn(3, 40).astype("float32")
-        return {"a": {"kernel": kernel}, "bias": random.randn(7).astype("float32")}
-
-    state = TrainState(
-        step=np.int32(step),
-        skipped=np.int32(3 * step),
-        params=tree(),
-        ema_params=tree(),
-        batch_stats=tree(),
-        opt_state=(tree(), np.int32(step)),
-    )
-    return jax.tree.map(jax.numpy.asarray, state)
 
 
 def save_all(workdir: pathlib.Path, steps=STEPS, scores=None, **options) -> None:
     with Checkpoints(str(workdir), **options) as checkpoints:
         for step in steps:
             checkpoints.save(make_state(step), (scores or {}).get(step))
-
-
-def restore(workdir: pathlib.Path) -> TrainState:
-    with Checkpoints(str(workdir)) as checkpoints:
-        return checkpoints.restore(make_state(0))
-
-
-def check_is(state: TrainState, step: int) -> None:
-    jax.tree.map(np.testing.assert_array_equal, state, make_state(step))
 
 
 def kept_in(workdir: pathlib.Path) -> set[str]:

@@ -1,5 +1,7 @@
 """A run through the stream loader, stopped and continued in the middle of an epoch."""
 
+import multiprocessing
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from jpeg_set import write_jpeg_set
 
 from nfnet_jax.config import base_config
 from nfnet_jax.data.arrays import from_arrays
+from nfnet_jax.errors import UserError
 from nfnet_jax.training import loop
 from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.setup import set_up
@@ -93,6 +96,30 @@ def test_a_continued_run_sees_what_it_would_have_seen(
         with Checkpoints(workdir) as checkpoints:
             states.append(checkpoints.restore(set_up(config).state))
     jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def test_a_dead_worker_ends_the_run_which_continues(data_dir, tmp_path, monkeypatch):
+    workdir = str(tmp_path / "run")
+    config = make_config(data_dir, workers=2)
+    make_train_step = loop.make_train_step
+
+    def killing(*arguments):
+        step = make_train_step(*arguments)
+
+        def run(state, fed):
+            multiprocessing.active_children()[0].kill()
+            return step(state, fed)
+
+        return run
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "make_train_step", killing)
+        with pytest.raises(
+            UserError, match="a worker of the data loader died"
+        ) as error:
+            loop.train(config, workdir)
+    assert "exit code -9" in str(error.value) and "\n" not in str(error.value)
+    assert loop.train(config, workdir)["steps"] == 13
 
 
 @pytest.mark.parametrize("loader", ["memory", "stream"])

@@ -1,0 +1,75 @@
+"""python killed_saves.py WORKDIR KILLS: processes that save and are killed meanwhile.
+
+Each continues from the newest checkpoint, which must hold the state of its step, and
+saves one step after the other until kill -9. Prints how often the kill left what.
+"""
+
+import collections
+import json
+import os
+import pathlib
+import random
+import signal
+import sys
+import time
+
+import jax
+import numpy as np
+from small_states import make_state
+
+from nfnet_jax.training.checkpoint import Checkpoints
+
+
+def save_on(workdir: str, ready: int) -> None:
+    """Saves until killed; writes a byte to `ready` whenever a save has started."""
+    step = 0
+    with Checkpoints(workdir) as checkpoints:
+        if checkpoints.latest_step is not None:
+            state = checkpoints.restore(large(0))
+            step = int(state.step)
+            jax.tree.map(np.testing.assert_array_equal, state, large(step))
+        while True:
+            step += 1
+            checkpoints.save(large(step))
+            os.write(ready, b"1")
+
+
+def large(step: int):
+    """A state of a megabyte, so that writing takes a while."""
+    return make_state(step).replace(batch_stats=np.full(2**18, step, np.float32))
+
+
+def what_is_left(workdir: pathlib.Path) -> str:
+    """Of the save that the kill fell into, if it did."""
+    path = workdir / "checkpoints"
+    names = os.listdir(path) if path.exists() else []
+    if any("orbax-checkpoint-tmp" in name for name in names):
+        return "unfinished"
+    sealed = [(path / name / "manifest.json").exists() for name in names]
+    return "unsealed" if not all(sealed) else "sealed" if names else "nothing"
+
+
+def main(workdir: str, kills: int) -> None:
+    draw = random.Random(0)
+    left = collections.Counter()
+    for _ in range(kills):
+        reader, writer = os.pipe()
+        # What JAX starts it starts in the child: the parent computes nothing.
+        child = os.fork()
+        if not child:
+            os.close(reader)
+            save_on(workdir, writer)
+        os.close(writer)
+        if os.read(reader, 1) != b"1":
+            sys.exit("a process could not continue")
+        time.sleep(draw.uniform(0, 0.5))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        os.close(reader)
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        left[what_is_left(pathlib.Path(workdir))] += 1
+    print(json.dumps(left))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

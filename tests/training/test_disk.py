@@ -1,0 +1,100 @@
+"""Full disks and directories that cannot be written: one line, and nothing is lost."""
+
+import resource
+import subprocess
+
+import jax
+import numpy as np
+import pytest
+from small_states import check_is, make_state, restore
+from tiny_run import tiny_config
+
+from nfnet_jax.errors import UserError
+from nfnet_jax.training.checkpoint import Checkpoints
+from nfnet_jax.training.evaluation import score_checkpoint
+from nfnet_jax.training.loop import train
+from nfnet_jax.training.metrics import MetricWriter
+from nfnet_jax.training.setup import set_up
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 2.5 MB: room for two checkpoints of the tiny run, not three."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2500k", "tmpfs", str(path)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no permission to mount")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def remount(path, option: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{option}", str(path)], check=True)
+
+
+def test_a_full_disk_costs_no_checkpoint(small_disk, tmp_path, capfd):
+    config = tiny_config(**{"checkpoint.every_steps": 8, "train.steps": 40})
+    workdir = small_disk / "run"
+    with pytest.raises(
+        UserError, match="cannot write checkpoint .*/24 .*; 16 is the"
+    ) as (error):
+        train(config, str(workdir))
+    assert "No space left" in str(error.value) and "\n" not in str(error.value)
+    assert capfd.readouterr().err == ""
+    assert {path.name for path in (workdir / "checkpoints").iterdir()} == {"8", "16"}
+
+    remount(small_disk, "ro")
+    with pytest.raises(UserError, match="cannot write .*: Read-only file system"):
+        train(config, str(workdir))
+    assert score_checkpoint(config, str(workdir))["step"] == 16
+    remount(small_disk, "rw")
+
+    remount(small_disk, "size=20m")
+    train(config, str(workdir))
+    train(config, str(tmp_path / "straight"))
+    states = []
+    for path in (workdir, tmp_path / "straight"):
+        with Checkpoints(str(path)) as checkpoints:
+            states.append(checkpoints.restore(set_up(config).state))
+    jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+@pytest.fixture
+def no_large_files():
+    """A process may not write files of more than 300 bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_save_that_fails_keeps_the_one_before(tmp_path, capfd, request):
+    with Checkpoints(str(tmp_path)) as checkpoints:
+        checkpoints.save(make_state(2))
+        checkpoints.wait()
+        allow = request.getfixturevalue("no_large_files")
+        with pytest.raises(
+            UserError, match="cannot write checkpoint .*/4 .*; 2 is the"
+        ):
+            checkpoints.save(make_state(4))
+            checkpoints.wait()
+        allow()
+        assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
+        check_is(restore(tmp_path), 2)
+        checkpoints.save(make_state(4))
+    check_is(restore(tmp_path), 4)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_rows_of_metrics_are_whole_or_absent(tmp_path, request):
+    options = {"first_step": 0, "steps": 9, "tensorboard": False}
+    with MetricWriter(str(tmp_path), **options) as writer:
+        request.getfixturevalue("no_large_files")
+        with pytest.raises(UserError, match="cannot write .*metrics.jsonl"):
+            for step in range(99):
+                writer.write(step, {"loss": 0.125}, show=False)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    assert lines == [
+        f'{{"step": {step}, "loss": 0.125}}\n' for step in range(len(lines))
+    ]
