@@ -18,7 +18,7 @@ from experiments.signal_runs import arguments, measured, noise, resume
 from nfnet_jax.data.dataset import load_dataset
 
 HERE = pathlib.Path(__file__).parent
-NETWORKS = ("nfnet_f0", "nf_regnet_b0")
+NETWORKS = ("nf_regnet_b0", "nfnet_f0")
 COLOURS = {"white noise": "#0072b2", "CIFAR-10": "#d55e00", "photographs": "#009e73"}
 
 
@@ -57,7 +57,7 @@ def runs(quick: bool, data_dir: str | None) -> dict:
     }
     if quick:
         del sources["CIFAR-10"]
-    networks = NETWORKS[-1:] if quick else NETWORKS
+    networks = NETWORKS[:1] if quick else NETWORKS
 
     def run(network, source):
         return measured(network, sources[source](), **thin)

@@ -10,12 +10,12 @@ from nfnet_jax.analysis import check, measure, predict_network
 from nfnet_jax.models import stage
 
 # Seven blocks a stage: β reaches 1.13.
-NAME, SIZE = "nf_wrn_46_2", 128
+NAME, SIZE = "nf_wrn_46_4", 128
 
 
-def checked(**overrides):
+def checked(size=SIZE, **overrides):
     model = create_model(NAME, 10, **overrides)
-    images = jax.random.normal(jax.random.key(1), (2, SIZE, SIZE, 3))
+    images = jax.random.normal(jax.random.key(1), (1, size, size, 3))
     signal = measure(model, open_variables(model, images), images)
     return check(signal, predict_network(model, signal), 0.1)
 
@@ -30,7 +30,8 @@ def reset_too_early(depths, alpha, beta="std"):
 
 
 def test_a_sound_network_passes():
-    assert checked() is None
+    # On smaller maps, zero padding takes too much.
+    assert checked(size=256) is None
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_a_sound_network_passes():
         ({"gamma": "none"}, "stages_0/transition", "lacks its γ"),
         (
             {"weight_standardization": False},
-            "stages_0/transition",
+            "stages_0/blocks[0]",
             "stages_0/transition/branch/conv0 is not standardized",
         ),
         ({"beta": "var"}, "stages_0/blocks[2]", "β is the variance"),

@@ -12,6 +12,7 @@ from nfnet_jax.layers.activations import (
     ACTIVATIONS,
     PUBLISHED_GAIN,
     activation_gain,
+    activation_variance,
     scaled_activation,
 )
 
@@ -19,6 +20,16 @@ from nfnet_jax.layers.activations import (
 def test_relu_gain_is_the_closed_form():
     expected = math.sqrt(2 / (1 - 1 / math.pi))
     assert activation_gain(jax.nn.relu) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("variance", [1e-4, 1.0, 9.0])
+def test_relu_keeps_a_share_of_any_variance(variance):
+    share = activation_variance(jax.nn.relu, variance) / variance
+    assert share == pytest.approx((1 - 1 / math.pi) / 2, rel=1e-12)
+
+
+def test_silu_halves_a_small_signal():
+    assert activation_variance(jax.nn.silu, 1e-6) == pytest.approx(1e-6 / 4, rel=1e-5)
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.01, 0.3])
