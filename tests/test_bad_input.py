@@ -471,8 +471,14 @@ def test_one_line_and_nothing_written(
     assert _files(here) == before
 
 
-@pytest.mark.parametrize("damage", ["truncated", "removed"])
-def test_a_damaged_checkpoint_is_told(damage, here, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("truncated", ["no sound checkpoint", "0 manifest.json is damaged"]),
+        ("removed", ["no sound checkpoint", "0 was not completed"]),
+    ],
+)
+def test_a_damaged_checkpoint_is_told(damage, words, here, monkeypatch, capsys):
     (here / "runs/run").mkdir()
     config = base_config()
     config.model.name = "nf_wrn_10_1"
@@ -485,7 +491,7 @@ def test_a_damaged_checkpoint_is_told(damage, here, monkeypatch, capsys):
     before = _files(here)
     code, stderr = _run_here("evaluate", ["--workdir=runs/run"], monkeypatch, capsys)
     assert code == 2
-    _check_line(stderr, ["runs/run/checkpoints/0 is damaged", "train again"])
+    _check_line(stderr, ["runs/run", *words])
     assert _files(here) == before
 
 

@@ -101,6 +101,7 @@ class Checkpoints:
         if step in self._scores:
             return
         try:
+            self._remove_unfinished()
             self._orbax.save(
                 self._directory(step), args=ocp.args.StandardSave(state), force=True
             )
@@ -216,10 +217,9 @@ class Checkpoints:
             for other in self._scores.keys() - kept:
                 del self._scores[other]
         except Exception as error:
+            # What a full disk has no room for.
+            self._remove_unfinished()
             raise self._not_written(step, error) from error
-        finally:
-            if first:
-                self._remove_unfinished()
 
     def _remove(self, steps: list[int]) -> None:
         for directory in map(self._directory, steps):
@@ -228,9 +228,11 @@ class Checkpoints:
             shutil.rmtree(directory)
 
     def _remove_unfinished(self) -> None:
-        for name in os.listdir(self._path):
-            if _UNFINISHED in name:
-                shutil.rmtree(os.path.join(self._path, name), ignore_errors=True)
+        """What a process left that was killed, or that failed, in a save."""
+        if jax.process_index() == 0 and os.path.isdir(self._path):
+            for name in os.listdir(self._path):
+                if _UNFINISHED in name:
+                    shutil.rmtree(os.path.join(self._path, name), ignore_errors=True)
 
     def _not_written(self, step: int, error: Exception) -> UserError:
         last = max(self._scores, default=None)
