@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nfnet_jax.layers.convolution import Pairs, conv2d
+from nfnet_jax.layers.pooling import average_pool
 
 EPS = 1e-4
 FAN_IN = (0, 1, 2)
@@ -83,7 +84,7 @@ class WSConv(nn.Module):
     ablations and for the baselines); it then has no gain. `use_bias=False`: no bias.
     `padding="symmetric"`: (kernel_size - 1) // 2 pixels on every side. `gamma`: a
     constant factor of the gain. `var_eps`: see `standardize`. `use_gain=False`: none is
-    learned.
+    learned. `pool`: 2x2 pixels are averaged before.
     """
 
     features: int
@@ -96,10 +97,12 @@ class WSConv(nn.Module):
     var_eps: float = 0.0
     use_gain: bool = True
     use_bias: bool = True
+    pool: bool = False
     kernel_init: nn.initializers.Initializer = FAN_IN_NORMAL
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        x = average_pool(x) if self.pool else x
         kernel = self.param(
             "kernel",
             self.kernel_init,

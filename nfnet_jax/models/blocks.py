@@ -154,33 +154,7 @@ def strided_projection(conv: Conv, width: int, stride: int) -> nn.Module:
 
 def pooled_projection(conv: Conv, width: int, stride: int) -> nn.Module:
     """1x1 convolution, of the averages of 2x2 pixels where the stride is 2."""
-    projection = conv(width, (1, 1))
-    return projection if stride == 1 else _Pooled(projection)
-
-
-class _Pooled(nn.Module):
-    projection: nn.Module
-
-    def setup(self):
-        # Parameters directly under `shortcut`, as of a projection that strides.
-        nn.share_scope(self, self.projection)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.projection(average_pool(x))
-
-
-def average_pool(x: jax.Array) -> jax.Array:
-    """2x2 average pooling, stride 2, `SAME`; edge windows divide by their real pixels.
-
-    [N, H, W, C] -> [N, ceil(H / 2), ceil(W / 2), C].
-    """
-    return nn.avg_pool(
-        x,
-        window_shape=(2, 2),
-        strides=(2, 2),
-        padding="SAME",
-        count_include_pad=False,
-    )
+    return conv(width, (1, 1), pool=stride > 1)
 
 
 def max_pool(x: jax.Array, padding: str = "SAME") -> jax.Array:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from nfnet_jax.layers.pooling import average_pool
 from nfnet_jax.layers.ws_conv import WSConv
 from nfnet_jax.models.blocks import (
     Branch,
-    average_pool,
     basic,
     bottleneck,
     channel_attention,

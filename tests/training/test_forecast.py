@@ -1,7 +1,5 @@
 """The plan of a run: against formulas, by the command itself."""
 
-import pathlib
-
 import pytest
 
 from nfnet_jax.config import base_config
@@ -9,8 +7,6 @@ from nfnet_jax.errors import UserError
 from nfnet_jax.plan import _count
 from nfnet_jax.training.forecast import forecast
 from nfnet_jax.training.hardware import Hardware, predict
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_prediction_is_arithmetic():
@@ -32,3 +28,29 @@ def test_pmap_and_wrong_numbers_of_devices_are_refused():
     for text in ("0", "many", "5000"):
         with pytest.raises(UserError, match=rf"--devices is '{text}', expected"):
             _count(text)
+
+
+def test_memory_and_operations_of_a_deep_network_are_those_of_formulas():
+    """Each of three stages has 100 blocks of two 3x3 convolutions C → C.
+
+    Operations: 2 (a multiply-add) · 3 (forward, two gradients) · images · 9 C² a pixel
+    and convolution. Memory: parameters, gradients, momentum and average in float32; the
+    images; and for each block, value by value, three float32 arrays (the inputs of both
+    convolutions, the output of the branch) and a byte for each of two ReLUs.
+    """
+    blocks, images = 100, 16
+    stages = ((32, 16), (16, 32), (8, 64))
+    config = base_config()
+    config.model.name = f"nf_wrn_{6 * blocks + 4}_1"
+    config.data.batch_size = images
+    found = forecast(config)
+    convolutions = 2 * blocks * sum(9 * c**2 * side**2 for side, c in stages)
+    assert found.flops == pytest.approx(2 * 3 * images * convolutions, rel=0.05)
+    parameters = 2 * blocks * sum(9 * c**2 for _, c in stages)
+    kept = blocks * sum(side**2 * c for side, c in stages) * (3 * 4 + 2 * 1)
+    memory = 4 * 4 * parameters + images * (32 * 32 * 3 + kept)
+    assert found.memory == pytest.approx(memory, rel=0.05)
+    assert found.parameters == pytest.approx(4 * parameters, rel=0.05)
+    assert found.optimizer == found.parameters + 4, "momentum, and a count of steps"
+    assert found.average == found.parameters
+    assert found.collectives == {}
