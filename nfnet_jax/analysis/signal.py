@@ -22,6 +22,7 @@ from nfnet_jax.errors import UserError
 BLOCKS = r"^stages_\d+/(transition|blocks)$"
 BRANCHES = r"/branch$"
 SHORTCUTS = r"/shortcut$"
+POOLS = r"/shortcut/averaged$"
 """Paths of modules in the residual networks of this project."""
 
 
@@ -34,7 +35,7 @@ class Layer(NamedTuple):
 
 
 class Pooling(NamedTuple):
-    """Shares of the variance that pooling before a projection leaves.
+    """Shares of the variance that 2x2 averages before a projection leave.
 
     `predicted` from the spatial correlation of what is pooled (`pooled_share`).
     """
@@ -99,6 +100,7 @@ class _Patterns(NamedTuple):
     blocks: re.Pattern
     branches: re.Pattern
     shortcuts: re.Pattern
+    pools: re.Pattern
 
 
 def measure(
@@ -109,12 +111,13 @@ def measure(
     blocks: str = BLOCKS,
     branches: str = BRANCHES,
     shortcuts: str = SHORTCUTS,
+    pools: str = POOLS,
     **arguments: Any,
 ) -> Signal:
     """The moments of every block and convolution of `model` on images [N, H, W, C].
 
-    `blocks`, `branches` and `shortcuts` are regular expressions searched in module
-    paths such as "stages_0/blocks/branch/conv0". A convolution is a module with a 4-D
+    `blocks`, `branches`, `shortcuts` and `pools` (2x2 averages in a shortcut) are
+    regular expressions searched in module paths such as "stages_0/blocks/branch/conv0". A convolution is a module with a 4-D
     parameter. Blocks under `nn.scan` are told apart if it maps the collection "signal"
     (`variable_axes={"params": 0, "signal": 0}`). `arguments` go to the model, for
     example `train=False`; collections other than "params" may be updated, which has no
@@ -123,7 +126,7 @@ def measure(
     Raises:
       UserError: no module matches `blocks`.
     """
-    patterns = _Patterns(*map(re.compile, (blocks, branches, shortcuts)))
+    patterns = _Patterns(*map(re.compile, (blocks, branches, shortcuts, pools)))
     order: dict[str, bool] = {}
     # What `init` left there would be added to.
     variables = {name: tree for name, tree in variables.items() if name != "signal"}
@@ -170,8 +173,8 @@ def _recorder(order: dict[str, bool], patterns: _Patterns) -> Callable:
         convolution = _is_convolution(module)
         if convolution or any(pattern.search(path) for pattern in patterns):
             x = args[0]
-            pooled = patterns.shortcuts.search(path)
-            share = pooled_share(x) if pooled else jnp.full((), jnp.nan)
+            pools = patterns.pools.search(path)
+            share = pooled_share(x) if pools else jnp.full((), jnp.nan)
             order[path] = convolution
             module.sow("signal", "calls", _Call(moments(x), moments(y), share))
         return y
@@ -239,6 +242,7 @@ def _assemble(calls: dict, order: dict[str, bool], patterns: _Patterns) -> Signa
         inside = [member for member in calls if _is_below(member, name)]
         branches = [m for m in inside if patterns.branches.search(raw[m])]
         shortcuts = [m for m in inside if patterns.shortcuts.search(raw[m])]
+        pools = [m for m in inside if patterns.pools.search(raw[m])]
         blocks.append(
             Block(
                 name,
@@ -250,18 +254,14 @@ def _assemble(calls: dict, order: dict[str, bool], patterns: _Patterns) -> Signa
                     for layer in layers
                     if layer.name in inside and layer.name not in shortcuts
                 ),
-                _pooling(calls[shortcuts[0]]) if shortcuts else None,
+                _pooling(*calls[pools[0]]) if pools else None,
             )
         )
     return Signal(tuple(blocks), tuple(layers))
 
 
-def _pooling(calls: tuple[_Call, ...]) -> Pooling | None:
-    """Of a shortcut that pools and then projects: both record under the same path."""
-    if len(calls) < 2:
-        return None
-    projection, shortcut = calls
-    return Pooling(shortcut.pooled_share, projection.input.var / shortcut.input.var)
+def _pooling(call: _Call) -> Pooling:
+    return Pooling(call.pooled_share, call.output.var / call.input.var)
 
 
 def _is_below(path: str, block: str) -> bool:

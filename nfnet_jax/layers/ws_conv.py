@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nfnet_jax.layers.convolution import Pairs, conv2d
-from nfnet_jax.layers.pooling import average_pool
+from nfnet_jax.layers.pooling import AveragePool
 
 EPS = 1e-4
 FAN_IN = (0, 1, 2)
@@ -102,7 +102,7 @@ class WSConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = average_pool(x) if self.pool else x
+        x = AveragePool(name="averaged")(x) if self.pool else x
         kernel = self.param(
             "kernel",
             self.kernel_init,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from nfnet_jax.layers.pooling import average_pool
+from nfnet_jax.layers.pooling import AveragePool
 from nfnet_jax.layers.ws_conv import WSConv
 from nfnet_jax.models.blocks import (
     Branch,
@@ -32,7 +32,7 @@ def test_average_pooling_divides_by_real_pixels_at_the_edge(height, width):
         for j in range(expected.shape[2]):
             window = x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
             expected[:, i, j] = window.mean((1, 2))
-    pooled = average_pool(jnp.asarray(x, jnp.float32))
+    pooled = AveragePool()(jnp.asarray(x, jnp.float32))
     np.testing.assert_allclose(pooled, expected, atol=1e-6)
 
 
@@ -58,7 +58,7 @@ def test_pooled_projection_keeps_the_names_of_a_plain_one(stride, size):
     assert params.keys() == {"kernel", "gain", "bias"}
     y = projection.apply({"params": params}, x)
     assert y.shape == (2, size, size, 8)
-    pooled = average_pool(x) if stride == 2 else x
+    pooled = AveragePool()(x) if stride == 2 else x
     expected = WSConv(8, (1, 1)).apply({"params": params}, pooled)
     np.testing.assert_allclose(y, expected, rtol=1e-6)
 
