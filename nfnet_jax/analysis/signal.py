@@ -117,8 +117,8 @@ def measure(
     """The moments of every block and convolution of `model` on images [N, H, W, C].
 
     `blocks`, `branches`, `shortcuts` and `pools` (2x2 averages in a shortcut) are
-    regular expressions searched in module paths such as "stages_0/blocks/branch/conv0". A convolution is a module with a 4-D
-    parameter. Blocks under `nn.scan` are told apart if it maps the collection "signal"
+    regular expressions searched in module paths such as "stages_0/blocks/branch/conv0".
+    A convolution is a module with a 4-D parameter. Blocks under `nn.scan` are told apart if it maps the collection "signal"
     (`variable_axes={"params": 0, "signal": 0}`). `arguments` go to the model, for
     example `train=False`; collections other than "params" may be updated, which has no
     effect.
