@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 
 from nfnet_jax.data.batches import Batches
 from nfnet_jax.data.dataset import Dataset
-from nfnet_jax.errors import UserError
 from nfnet_jax.optim.tree import Params
 from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.facts import find_data_facts
@@ -46,12 +45,10 @@ def score_checkpoint(
     `dataset` replaces that of the config.
 
     Raises:
-      UserError: there is no checkpoint.
+      UserError: there is no sound checkpoint.
     """
     run = set_up(config, facts=find_data_facts(workdir), dataset=dataset)
     with Checkpoints(workdir) as checkpoints:
-        if checkpoints.latest_step is None:
-            raise UserError(f"--workdir: {workdir!r} holds no complete checkpoint")
         state = checkpoints.restore(run.state)
     return {"step": int(state.step)} | make_tester(config, run)(state)
 

@@ -1,5 +1,6 @@
 """Full disks and directories that cannot be written: one line, and nothing is lost."""
 
+import contextlib
 import resource
 import subprocess
 
@@ -60,26 +61,27 @@ def test_a_full_disk_costs_no_checkpoint(small_disk, tmp_path, capfd):
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def no_large_files():
-    """A process may not write files of more than 300 bytes."""
+    """This process may not write files of more than 300 bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_save_that_fails_keeps_the_one_before(tmp_path, capfd, request):
+def test_a_save_that_fails_keeps_the_one_before(tmp_path, capfd):
     with Checkpoints(str(tmp_path)) as checkpoints:
         checkpoints.save(make_state(2))
         checkpoints.wait()
-        allow = request.getfixturevalue("no_large_files")
-        with pytest.raises(
-            UserError, match="cannot write checkpoint .*/4 .*; 2 is the"
+        with (
+            no_large_files(),
+            pytest.raises(UserError, match="cannot write .*/4 .*; 2 is the last"),
         ):
             checkpoints.save(make_state(4))
             checkpoints.wait()
-        allow()
         assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
         check_is(restore(tmp_path), 2)
         checkpoints.save(make_state(4))
@@ -87,11 +89,13 @@ def test_a_save_that_fails_keeps_the_one_before(tmp_path, capfd, request):
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_rows_of_metrics_are_whole_or_absent(tmp_path, request):
+def test_rows_of_metrics_are_whole_or_absent(tmp_path):
     options = {"first_step": 0, "steps": 9, "tensorboard": False}
     with MetricWriter(str(tmp_path), **options) as writer:
-        request.getfixturevalue("no_large_files")
-        with pytest.raises(UserError, match="cannot write .*metrics.jsonl"):
+        with (
+            no_large_files(),
+            pytest.raises(UserError, match="cannot write .*metrics.jsonl"),
+        ):
             for step in range(99):
                 writer.write(step, {"loss": 0.125}, show=False)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
