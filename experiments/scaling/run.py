@@ -7,6 +7,7 @@ the gradient keeps come from shapes, operations from the traced step.
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +22,9 @@ CHIP = "H100 SXM"
 BATCH = 4096
 DEVICES = (1, 8, 64, 256, 1024)
 CLASSES = 1000
-FLOATS = 4 * 4
-"""Bytes of a parameter with its gradient, momentum and average."""
+SIDE = 192
+BYTES_PER_PARAMETER = 4 * 4
+"""With its gradient, momentum and average."""
 USABLE = 0.9
 """Share of the memory that a step may fill."""
 MARK = 9973
@@ -57,38 +59,61 @@ def microbatches(state: float, kept: float, images: int) -> int | None:
     return parts
 
 
-def step(parameters: int, kept: float, macs: int, devices: int) -> str:
+class Needs(NamedTuple):
+    """Parameters; multiply-adds, and bytes that the gradient keeps, of an image."""
+
+    parameters: float
+    macs: float
+    kept: float
+    kept_with_remat: float
+
+
+def step(needs: Needs, devices: int) -> str:
     """Predicted seconds, and the microbatches."""
-    parts = microbatches(FLOATS * parameters, kept, BATCH // devices)
+    parts = microbatches(
+        BYTES_PER_PARAMETER * needs.parameters, needs.kept, BATCH // devices
+    )
     if parts is None:
         return "–"
-    sent = 2 * 4 * parameters * (devices - 1) / devices
-    flops = 2 * 3 * macs * BATCH
+    sent = 2 * 4 * needs.parameters * (devices - 1) / devices
+    flops = 2 * 3 * needs.macs * BATCH
     seconds = predict(HARDWARE[CHIP], flops, sent, 0, devices).seconds
     return f"{seconds:.2f} ({parts})"
 
 
+def traced(level: int) -> Needs:
+    """Of F0 or F1 on images of `SIDE`."""
+    model, shape = create_model(f"nfnet_f{level}", CLASSES), (SIDE, SIDE, 3)
+    params = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.zeros((1, *shape)))
+    )["params"]
+    kept = [kept_bytes(own, params, SIDE) for own in (model, rematerialized(model))]
+    return Needs(*counts(model, shape), *kept)
+
+
+def scaled(zero: Needs, one: Needs, level: int, side: int) -> Needs:
+    """Of F`level`: n + 1 times the blocks of F0, on images of another side."""
+    parameters, *rest = (a + level * (b - a) for a, b in zip(zero, one, strict=True))
+    return Needs(parameters, *(value * (side / SIDE) ** 2 for value in rest))
+
+
+def row(level: int, side: int, needs: Needs) -> str:
+    cells = [f"F{level}", f"{side}", f"{needs.parameters / 1e6:.0f}"]
+    cells += [f"{6 * needs.macs / 1e9:.0f}"]
+    cells += [f"{kept / 1e6:.0f}" for kept in needs[2:]]
+    cells += [step(needs, devices) for devices in DEVICES]
+    return f"| {' | '.join(cells)} |"
+
+
 def main() -> None:
-    columns = ["side", "parameters, M", "GFLOP", "kept, MB", "with remat, MB"]
+    columns = ["", "side", "parameters, M", "GFLOP", "kept, MB", "with remat, MB"]
     columns += [f"{devices} GPUs" if devices > 1 else "1 GPU" for devices in DEVICES]
-    print(f"| | {' | '.join(columns)} |")
-    print(f"|---|{'---|' * len(columns)}")
+    print(f"| {' | '.join(columns)} |")
+    print(f"|{'---|' * len(columns)}")
+    zero, one = traced(0), traced(1)
     for level in range(8):
-        name = f"nfnet_f{level}"
-        model, side = create_model(name, CLASSES), find(name).train_size
-        shape = (side, side, 3)
-        params = jax.eval_shape(
-            lambda model=model, shape=shape: model.init(
-                jax.random.key(0), jnp.zeros((1, *shape))
-            )
-        )["params"]
-        parameters, macs = counts(model, shape)
-        kept = kept_bytes(model, params, side)
-        less = kept_bytes(rematerialized(model), params, side)
-        cells = [f"{side}", f"{parameters / 1e6:.0f}", f"{6 * macs / 1e9:.0f}"]
-        cells += [f"{kept / 1e6:.0f}", f"{less / 1e6:.0f}"]
-        cells += [step(parameters, kept, macs, n) for n in DEVICES]
-        print(f"| F{level} | {' | '.join(cells)} |", flush=True)
+        side = find(f"nfnet_f{level}").train_size
+        print(row(level, side, scaled(zero, one, level, side)))
 
 
 if __name__ == "__main__":
