@@ -118,10 +118,10 @@ def measure(
 
     `blocks`, `branches`, `shortcuts` and `pools` (2x2 averages in a shortcut) are
     regular expressions searched in module paths such as "stages_0/blocks/branch/conv0".
-    A convolution is a module with a 4-D parameter. Blocks under `nn.scan` are told apart if it maps the collection "signal"
-    (`variable_axes={"params": 0, "signal": 0}`). `arguments` go to the model, for
-    example `train=False`; collections other than "params" may be updated, which has no
-    effect.
+    A convolution is a module with a 4-D parameter. Blocks under `nn.scan` are told
+    apart if it maps the collection "signal" (`variable_axes={"params": 0, "signal":
+    0}`). `arguments` go to the model, for example `train=False`; collections other than
+    "params" may be updated, which has no effect.
 
     Raises:
       UserError: no module matches `blocks`.
