@@ -2,13 +2,14 @@
 
     python experiments/cifar10_speedrun/run.py DATA_DIR OUTPUT_DIR [BUDGET ...]
 
-Trains configs/cifar10_speedrun.py at each budget (PFLOP, keys of `BUDGETS`; all if
+Trains configs/cifar10_speedrun.py at each budget (PFLOP, those of the config; all if
 none is given), tests with and without mirrored images, updates results.json and
 curve.png.
 """
 
 import json
 import pathlib
+import runpy
 import sys
 
 import jax
@@ -26,27 +27,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 HERE = pathlib.Path(__file__).parent
 CONFIG = HERE.parents[1] / "configs" / "cifar10_speedrun.py"
 RESULTS = HERE / "results.json"
-BUDGETS = {
-    0.005: [
-        "--config.model.name=nf_air_32",
-        "--config.train.steps=137",
-        "--config.optim.momentum=0.6",
-        "--config.optim.learning_rate=0.08",
-        "--config.optim.muon.adam_share=0.0125",
-    ],
-    0.012: [
-        "--config.model.name=nf_air_32",
-        "--config.train.steps=235",
-        "--config.train.small_share=0.0",
-        "--config.optim.momentum=0.6",
-        "--config.optim.learning_rate=0.08",
-        "--config.optim.muon.adam_share=0.0125",
-    ],
-    0.03: ["--config.model.name=nf_air_32", "--config.train.epochs=4.2"],
-    0.08: [],
-    0.12: ["--config.train.epochs=8.1"],
-    0.2: ["--config.model.name=nf_air_64", "--config.train.epochs=7.9"],
-}
+BUDGETS = runpy.run_path(str(CONFIG))["BUDGETS"]
 OTHERS = {
     "airbench94 (BatchNorm, Muon)": (0.29, 94.0),
     "nf_wrn_16_2 (configs/cifar10_cpu.py)": (0.30, 89.6),
@@ -54,16 +35,11 @@ OTHERS = {
 """PFLOP and percent."""
 
 
-def run_budget(budget: float, data_dir: str, output: pathlib.Path) -> dict:
+def run_budget(budget: str, data_dir: str, output: pathlib.Path) -> dict:
     """What a training run at `budget` cost and reached."""
     workdir = output / f"budget_{budget}"
     config, _ = parse_config_flags(
-        [
-            "run.py",
-            f"--config={CONFIG}",
-            f"--config.data.dir={data_dir}",
-            *BUDGETS[budget],
-        ]
+        ["run.py", f"--config={CONFIG}:{budget}", f"--config.data.dir={data_dir}"]
     )
     result = train(config, str(workdir))
     return {
@@ -73,7 +49,6 @@ def run_budget(budget: float, data_dir: str, output: pathlib.Path) -> dict:
         "test_accuracy": result["test_accuracy"],
         "test_accuracy_ema": result["test_accuracy_ema"],
         "test_accuracy_ema_flip": flip_accuracy(config, str(workdir)),
-        "flags": BUDGETS[budget],
     }
 
 
@@ -124,8 +99,8 @@ def draw(results: dict[str, dict]) -> None:
 
 def main(data_dir: str, output_dir: str, *budgets: str) -> None:
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for budget in map(float, budgets or BUDGETS):
-        results[str(budget)] = run_budget(budget, data_dir, pathlib.Path(output_dir))
+    for budget in budgets or BUDGETS:
+        results[budget] = run_budget(budget, data_dir, pathlib.Path(output_dir))
         RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     draw(results)
 
