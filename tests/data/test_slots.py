@@ -27,7 +27,7 @@ def test_another_process_waits_until_a_slot_has_been_taken():
     with shared_slots(2, SHAPE) as slots:
         writer = context.Process(target=fill_all, args=(slots, 9, filled))
         writer.start()
-        assert [filled.get(timeout=30) for _ in range(2)] == [0, 1]
+        assert [filled.get(timeout=120) for _ in range(2)] == [0, 1]
         with pytest.raises(queue.Empty):
             filled.get(timeout=0.5)
         out = np.empty((2, 5), np.uint8)
@@ -35,8 +35,8 @@ def test_another_process_waits_until_a_slot_has_been_taken():
             slots.take(turn, out)
             assert (out == turn).all()
             if turn + 2 < 9:
-                assert filled.get(timeout=10) == turn + 2
-        writer.join(10)
+                assert filled.get(timeout=60) == turn + 2
+        writer.join(60)
         assert writer.exitcode == 0
 
 
