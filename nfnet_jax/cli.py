@@ -25,7 +25,6 @@ from nfnet_jax.config import (
 from nfnet_jax.errors import Interrupted, UserError, nearest
 from nfnet_jax.host_memory import keep_host_memory
 
-
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
