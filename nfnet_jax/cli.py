@@ -1,6 +1,7 @@
 """What all entry points share: flags in, one line out when the user erred."""
 
 import contextlib
+import errno
 import itertools
 import os
 import re
@@ -27,6 +28,8 @@ from nfnet_jax.config import (
 from nfnet_jax.errors import Interrupted, UserError, nearest
 from nfnet_jax.host_memory import keep_host_memory
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs `main(argv)` and exits: 0, 2 with one line on stderr, 130 on Ctrl-C, 143 on
@@ -46,6 +49,11 @@ def run(main: Callable[[list[str]], None]) -> None:
         # Or Python flushes into the same pipe on its way out, and says so.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        sys.stderr.write(f"error: cannot write: {error.strerror}\n")
+        sys.exit(2)
 
 
 def prepare_jax() -> None:

@@ -8,6 +8,7 @@ are older ones removed. So what was whole stays whole, whenever a run is killed.
 import functools
 import logging
 import os
+import re
 import shutil
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -253,10 +254,13 @@ class Checkpoints:
 
 def _is_not_raised(record: logging.LogRecord) -> bool:
     """Whether a record tells more than an exception that Orbax raises later."""
-    return "Handler Commit operations" not in str(record.msg)
+    return not (record.exc_info and "orbax" in record.pathname)
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    # As Orbax's storage layer tells it, at the end of a long line.
+    if code := re.search(r"os_error_code='(\d+)'", str(error)):
+        return os.strerror(int(code[1]))
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:200]}"

@@ -10,6 +10,7 @@ import pytest
 from small_states import check_is, make_state, restore
 from tiny_run import tiny_config
 
+from nfnet_jax import cli
 from nfnet_jax.errors import UserError
 from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.evaluation import score_checkpoint
@@ -102,3 +103,15 @@ def test_rows_of_metrics_are_whole_or_absent(tmp_path):
     assert lines == [
         f'{{"step": {step}, "loss": 0.125}}\n' for step in range(len(lines))
     ]
+
+
+def test_no_room_for_what_is_printed_is_one_line(capsys):
+    def main(argv):
+        with open("/dev/full", "w") as file:
+            file.write("text")
+
+    with pytest.raises(SystemExit) as exit_:
+        cli.run(main)
+    assert exit_.value.code == 2
+    error = "error: cannot write: No space left on device\n"
+    assert capsys.readouterr().err == error
