@@ -1,4 +1,4 @@
-"""Blocks that are computed again for their gradient: the same values, less memory."""
+"""Blocks that are computed again for their gradient: the same values in less memory."""
 
 import chex
 import jax
@@ -28,19 +28,29 @@ def opened(params):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("nf_wrn_22_1", {"stochastic_depth": 0.5}),
-        ("nfnet_f0", {"depths": (2, 1), "widths": (128, 128), "group_width": 32}),
+        ("nf_wrn_16_1", {"stochastic_depth": 0.5}),
+        ("nfnet_f0", {"depths": (2, 1), "widths": (64, 64), "group_width": 32}),
     ],
 )
-def test_gradients_are_the_same_and_take_less_memory(name, options):
+def test_gradients_are_the_same(name, options):
     model = create_model(name, 10, **options)
-    images = jax.random.normal(jax.random.key(0), (8, 32, 32, 3))
+    images = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
     params = opened(model.init(jax.random.key(1), images)["params"])
-    plain = gradients(model, params, images)
-    again = gradients(rematerialized(model), params, images)
-    chex.assert_trees_all_close(again(params), plain(params), rtol=1e-4, atol=1e-6)
-    memory = [run.memory_analysis().temp_size_in_bytes for run in (plain, again)]
-    assert memory[1] < 0.75 * memory[0]
+    plain = gradients(model, params, images)(params)
+    again = gradients(rematerialized(model), params, images)(params)
+    chex.assert_trees_all_close(again, plain, rtol=1e-4, atol=1e-6)
+
+
+def test_scanned_blocks_take_less_than_half_of_the_memory():
+    """By XLA's own analysis; 16 blocks in a stage."""
+    model = create_model("nf_wrn_100_1", 10)
+    images = jnp.zeros((32, 32, 32, 3))
+    params = jax.eval_shape(model.init, jax.random.key(1), images)["params"]
+    plain, again = (
+        gradients(own, params, images).memory_analysis().temp_size_in_bytes
+        for own in (model, rematerialized(model))
+    )
+    assert again < plain / 2
 
 
 def test_parameters_keep_their_names_and_air_networks_are_refused():
