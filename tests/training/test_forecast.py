@@ -36,8 +36,8 @@ def test_memory_and_operations_of_a_deep_network_are_those_of_formulas():
     Operations: 2 (a multiply-add) · 3 (forward, two gradients) · images · 9 C² a pixel
     and convolution. Memory: parameters, gradients, momentum, average and the
     standardized kernels in float32; the images; and for each block, value by value,
-    three float32 arrays (the inputs of both convolutions, the output of the branch) and a byte for
-    each of two ReLUs.
+    three float32 arrays (the inputs of both convolutions, the output of the branch) and
+    a byte for each of two ReLUs.
     """
     blocks, images = 100, 16
     stages = ((32, 16), (16, 32), (8, 64))
