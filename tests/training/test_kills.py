@@ -18,7 +18,7 @@ from nfnet_jax.training.setup import set_up
 SAVES = pathlib.Path(__file__).parents[1] / "killed_saves.py"
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [6, pytest.param(50, marks=pytest.mark.slow)])
 def test_what_a_killed_save_leaves_is_passed_over(kills, tmp_path):
     process = subprocess.run(
         [sys.executable, str(SAVES), str(tmp_path), str(kills)],

@@ -66,7 +66,8 @@ def test_a_bad_batch_changes_nothing_but_the_step(one_bad_batch, tmp_path):
     for one, other in ((2, 3), (4, 5), (5, 6)):
         kernels = [states[n].params["stem"]["kernel"] for n in (one, other)]
         assert np.isfinite(kernels).all() and (kernels[0] != kernels[1]).any()
-    rows = [json.loads(line) for line in open(tmp_path / "metrics.jsonl")]
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
     skipped = {row["step"]: row["train/skipped"] for row in rows if "epoch" in row}
     assert skipped == {1: 0, 2: 0, 3: 0, 4: 1, 5: 0, 6: 0}
 
