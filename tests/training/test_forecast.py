@@ -66,10 +66,11 @@ def test_memory_and_operations_of_a_deep_network_are_those_of_formulas():
 
 @pytest.mark.slow
 def test_nfnet_f5_on_256_devices(tmp_path):
-    """Multiply-adds are the published 289.76 · 10⁹ at 544² [HP, table 3], scaled to 416²
-    pixels; three passes. Each device has 16 images, of which the gradient keeps 4.694 GB
-    each (experiments/scaling), and float32 parameters, gradients, momentum, average. A
-    ring sends gradients twice, but for a device's own part."""
+    """Multiply-adds are the published 289.76 · 10⁹ at 544² [HP], scaled to 416² pixels;
+    three passes. Each device has 16 images, of which the gradient keeps 4.694 GB each
+    (experiments/scaling), and float32 parameters, gradients, momentum and average. A
+    ring sends gradients twice, but for a device's own part.
+    """
     output = tmp_path / "plan.json"
     root = pathlib.Path(__file__).parents[2]
     started = time.monotonic()
