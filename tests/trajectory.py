@@ -15,6 +15,8 @@ import subprocess
 import sys
 
 BATCH = 32
+QUICK = "--xla_backend_optimization_level=0"
+"""Compiling takes longer than running."""
 CHANGES = {
     "model.name": "nf_wrn_10_1",
     "model.stochastic_depth": 0.3,
@@ -39,8 +41,7 @@ def devices(count: int, processes: int = 1, **task) -> list[float]:
     environment = os.environ | {
         "JAX_NUM_CPU_DEVICES": str(count),
         "JAX_PLATFORMS": "cpu",
-        # Compiling takes longer than running.
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": QUICK,
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     command = [sys.executable, __file__, json.dumps(task)]

@@ -1,5 +1,12 @@
 """The plan of a run: against formulas, by the command itself."""
 
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
 import pytest
 
 from nfnet_jax.config import base_config
@@ -34,10 +41,10 @@ def test_memory_and_operations_of_a_deep_network_are_those_of_formulas():
     """Each of three stages has 100 blocks of two 3x3 convolutions C → C.
 
     Operations: 2 (a multiply-add) · 3 (forward, two gradients) · images · 9 C² a pixel
-    and convolution. Memory: parameters, gradients, momentum, average and the
-    standardized kernels in float32; the images; and for each block, value by value,
-    three float32 arrays (the inputs of both convolutions, the output of the branch) and
-    a byte for each of two ReLUs.
+    and convolution. Memory: parameters, gradients, momentum, average and standardized
+    kernels in float32; the images; and for each block, value by value, three float32
+    arrays (the inputs of both convolutions, the output of the branch) and a byte for
+    each of two ReLUs.
     """
     blocks, images = 100, 16
     stages = ((32, 16), (16, 32), (8, 64))
@@ -55,3 +62,34 @@ def test_memory_and_operations_of_a_deep_network_are_those_of_formulas():
     assert found.optimizer == found.parameters + 4, "momentum, and a count of steps"
     assert found.average == found.parameters
     assert found.collectives == {}
+
+
+@pytest.mark.slow
+def test_nfnet_f5_on_256_devices(tmp_path):
+    """Multiply-adds are the published 289.76 · 10⁹ at 544² [HP], scaled to 416² pixels;
+    three passes. Each device has 16 images, of which the gradient keeps 4.694 GB each
+    (experiments/scaling), and float32 parameters, gradients, momentum and average. A
+    ring sends gradients twice, but for a device's own part.
+    """
+    output = tmp_path / "plan.json"
+    root = pathlib.Path(__file__).parents[2]
+    started = time.monotonic()
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "nfnet_jax.plan", "--devices=256"),
+            f"--config={root / 'configs/imagenet_nfnet.py'}:f5",
+            f"--output={output}",
+        ],
+        env=os.environ | {"PYTHONPATH": str(root)},
+        check=True,
+    )
+    assert time.monotonic() - started < 600
+    found = json.loads(output.read_text())
+    multiply_adds = 289.76e9 * (416 / 544) ** 2
+    assert found["flops"] == pytest.approx(2 * 3 * 4096 * multiply_adds, rel=0.05)
+    parameters = 377_214_144
+    assert found["parameters"] == 4 * parameters
+    memory = 4 * 4 * parameters + 16 * 4.694e9
+    assert found["memory"] == pytest.approx(memory, rel=0.05)
+    sent = 2 * 4 * parameters * 255 / 256
+    assert sum(found["collectives"].values()) == pytest.approx(sent, rel=0.01)

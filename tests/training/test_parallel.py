@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from trajectory import CHANGES, devices
+from trajectory import CHANGES, QUICK, devices
 
 from nfnet_jax.config import base_config
 from nfnet_jax.errors import UserError
@@ -23,6 +23,7 @@ from nfnet_jax.training.sharding import fsdp_spec
 from nfnet_jax.training.state import init_state, init_variables
 
 ROOT = pathlib.Path(__file__).parents[2]
+SHORT = {"train.steps": 3, "data.augment.randaugment.layers": 0}
 BATCH_NORM = {
     "model.name": "bn_wrn_10_1",
     "optim.weight_decay_exclude": ("bias$", "scale$"),
@@ -37,17 +38,16 @@ def assert_same(losses, reference):
 @pytest.fixture(scope="module")
 def alone():
     """Losses of three steps on one device."""
-    return devices(1, steps=[0, 3])
+    return devices(1, changes=SHORT, steps=[0, 3])
 
 
 def test_pmap_with_microbatches_is_the_run_on_one_device(alone):
-    changes = {"parallel.mode": "pmap", "optim.accumulate": 2}
+    changes = SHORT | {"parallel.mode": "pmap", "optim.accumulate": 2}
     assert_same(devices(4, changes=changes, steps=[0, 3]), alone)
 
 
 def test_two_processes_are_one_run_that_the_first_one_writes(alone, tmp_path):
-    changes = CHANGES | {"parallel.fsdp": True, "train.steps": 3}
-    # The rates of the first three steps of 20: all within the warm-up of the fixture.
+    changes = CHANGES | SHORT | {"parallel.fsdp": True}
     changes |= {"log.every_steps": 1, "log.tensorboard": False}
     config = tmp_path / "config.py"
     config.write_text(
@@ -64,7 +64,7 @@ def test_two_processes_are_one_run_that_the_first_one_writes(alone, tmp_path):
             f"--config={config}",
             f"--workdir={tmp_path / 'run'}",
         ],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": QUICK},
         capture_output=True,
         text=True,
     )
