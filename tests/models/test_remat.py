@@ -29,7 +29,7 @@ def opened(params):
     ("name", "options"),
     [
         ("nf_wrn_16_1", {"stochastic_depth": 0.5}),
-        ("nfnet_f0", {"depths": (2, 1), "widths": (64, 64), "group_width": 32}),
+        ("nfnet_f0", {"depths": (2, 1, 1, 1), "widths": (64,) * 4, "group_width": 32}),
     ],
 )
 def test_gradients_are_the_same(name, options):
