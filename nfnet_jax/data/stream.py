@@ -206,7 +206,9 @@ def _ahead(batches: Iterator[Any]) -> Iterator[Any]:
 
 
 def _start_worker(index: int, count: int) -> None:
-    """Leaves Ctrl-C to the parent, and ends when the parent is gone."""
+    """Leaves Ctrl-C and SIGTERM, which a group of processes gets together, to the
+    parent, and ends when the parent is gone."""
     end_with_parent(os.getppid())
     keep_host_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
