@@ -4,7 +4,7 @@
 
 takes the flags of nfnet_jax.train and adds those that connect the processes. Each
 simulates two CPU devices, or as many as JAX_NUM_CPU_DEVICES says. When one fails the
-other is stopped.
+other is told to stop, and killed when it has not after ten seconds.
 """
 
 import os
@@ -14,6 +14,7 @@ import sys
 import time
 
 PROCESSES = 2
+PATIENCE_SECONDS = 10
 
 
 def main(arguments: list[str]) -> int:
@@ -28,8 +29,19 @@ def main(arguments: list[str]) -> int:
     try:
         return first_failure(running)
     finally:
-        for process in running:
-            process.terminate()
+        stop(running)
+
+
+def stop(running: list[subprocess.Popen]) -> None:
+    """Ends all processes."""
+    for process in running:
+        process.terminate()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    for process in running:
+        try:
+            process.wait(max(0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def first_failure(running: list[subprocess.Popen]) -> int:

@@ -144,7 +144,7 @@ class Checkpoints:
         Raises:
           UserError: there is no checkpoint, none is sound, or it is of another model.
         """
-        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
             shapes,
