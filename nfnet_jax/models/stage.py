@@ -167,13 +167,11 @@ class Stage(nn.Module):
         if self.blocks is None:
             return x
         further = len(self.betas) - 1
-        # Written out, what is computed again would be merged with the first time.
-        most = 0 if self.remat else UNROLLED_BLOCKS
         scan = nn.scan(
             lambda block, x, layer: (run(block, x, *layer), None),
             variable_axes={"params": 0, "signal": 0, "batch_stats": 0},
             split_rngs={"params": True, "dropout": True},
-            unroll=further if further <= most else 1,
+            unroll=further if further <= UNROLLED_BLOCKS else 1,
         )
         layers = (_float32(self.betas[1:]), _float32(self.drop_rates[1:]))
         return scan(self.blocks, x, layers)[0]

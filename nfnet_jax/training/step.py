@@ -175,7 +175,9 @@ def make_train_step(
         )
         return update(state, grads, stats, metrics)
 
-    @functools.partial(jax.jit, donate_argnums=0)
+    @functools.partial(
+        jax.jit, donate_argnums=0, compiler_options=compiler_options(config)
+    )
     def step(state: TrainState, fed: Any):
         (grads, metrics), stats = compute_under_jit(compute, batches.divided)(
             gather(state.params), state.batch_stats, fed, state.step + state.skipped
@@ -184,6 +186,17 @@ def make_train_step(
         return place(new_state, fsdp), gather(metrics)
 
     return pmap_step(device_step, batches.divided) if under_pmap else step
+
+
+def compiler_options(config: ConfigDict) -> dict[str, str] | None:
+    """What XLA is to do otherwise in a train step.
+
+    On CPUs it drops the barriers between a value and its recomputation, then merges the
+    two, and `train.remat` would save nothing outside of loops.
+    """
+    if config.train.remat == "block" and jax.default_backend() == "cpu":
+        return {"xla_disable_hlo_passes": "cse_barrier_expander"}
+    return None
 
 
 def skip_if_not_finite(
