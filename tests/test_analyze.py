@@ -42,7 +42,8 @@ def test_table_json_and_figures(tmp_path, monkeypatch, capsys):
     assert all(block["predicted_var"] == 1.04 for block in found["blocks"])
     assert found["gradients"][0]["name"] == "stem/kernel"
     assert found["deviation"] is None
-    width, height = Image.open(output / "signal.png").size
+    with Image.open(output / "signal.png") as image:
+        width, height = image.size
     assert width > 600 and height > 300
     xml.etree.ElementTree.parse(output / "signal.svg")
 
@@ -72,7 +73,8 @@ def test_gains_are_drawn_and_printed(tmp_path, monkeypatch, capsys):
     path = tmp_path / "gains.png"
     assert run(monkeypatch, f"--activations={path}") == 0
     assert "relu           1.712859" in capsys.readouterr().out
-    assert Image.open(path).size[0] > 600
+    with Image.open(path) as image:
+        assert image.size[0] > 600
     with pytest.raises(UserError, match=r"gains.mp3.*\.png"):
         plot_activations({"relu": abs}, str(tmp_path / "gains.mp3"))
 
@@ -88,7 +90,10 @@ NF = "--model=nf_wrn_10_1"
         (["--workdir=x", "--config.seed=1"], ["--workdir excludes"]),
         (["--workdir=absent"], ["'absent' holds no run"]),
         (["--model=nf_resnet5"], ["'nf_resnet50'?"]),
-        ([NF, "--config.model.beta=stdd"], ["beta 'stdd'", "'std'?"]),
+        (
+            [NF, "--config.model.beta=stdd"],
+            ["beta 'stdd'", "one of ('std', 'var', 'none')"],
+        ),
         ([NF, "--data=noise"], ["--data is 'noise'", "gaussian, config"]),
         ([NF, "--data=config", "--image_size=8"], ["--config.data.image_size"]),
         ([NF, "--image_size=0"], ["--image_size is '0'", "[1, 65536]"]),

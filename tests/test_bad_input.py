@@ -298,7 +298,7 @@ EVALUATE = [
     (["--workdir=runs/newer"], ["runs/newer", "'sead'", "'seed'?"]),
     (["--workdir=runs/newer_section"], ["'optimizer.lr'", "learning_rate"]),
     (["--workdir=runs/flat"], ["runs/flat", "'optim' is a section"]),
-    (["--workdir=runs/seed1"], ["'runs/seed1' holds no complete checkpoint"]),
+    (["--workdir=runs/seed1"], ["runs/seed1", "holds no complete checkpoint"]),
     (["--workdir=runs/seed1", "--split=tests"], ["is 'tests'", "'test'?"]),
     (["--workdir=runs/seed1", "--data-dir=x"], ["--data-dir", "'--data_dir'?"]),
     (["--workdir=runs/seed1", "--config.seed=1"], ["--config.seed", "--split"]),

@@ -1,5 +1,7 @@
 """A sound network passes; each deliberate breakage fails with its own diagnosis."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -40,18 +42,20 @@ def test_a_sound_network_passes():
         ({"gamma": "none"}, "stages_0/transition", "lacks its γ"),
         (
             {"weight_standardization": False},
-            "stages_0/blocks[0]",
+            r"stages_0/blocks\[0\]",
             "stages_0/transition/branch/conv0 is not standardized",
         ),
-        ({"beta": "var"}, "stages_0/blocks[2]", "β is the variance"),
-        ({"beta": "none"}, "stages_0/blocks[2]", "β is left out"),
+        # 1 / 1.12 and 1.12 of the prediction before blocks[2], whose neighbours differ
+        # from it by 4 %, as little as what one batch of noise does.
+        ({"beta": "var"}, r"stages_0/blocks\[[1-3]\]", "β is the variance"),
+        ({"beta": "none"}, r"stages_0/blocks\[[1-3]\]", "β is left out"),
     ],
     ids=str,
 )
 def test_breakages_are_diagnosed(overrides, block, cause):
     deviation = checked(**overrides)
     assert cause in deviation.cause
-    assert deviation.block == block
+    assert re.fullmatch(block, deviation.block)
 
 
 @pytest.mark.parametrize("schedule", [without_reset, reset_too_early])

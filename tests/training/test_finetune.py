@@ -13,7 +13,7 @@ from PIL import Image
 
 from nfnet_jax import cache, cli, evaluate
 from nfnet_jax import train as train_main
-from nfnet_jax.config import base_config
+from nfnet_jax.config import base_config, to_json
 from nfnet_jax.data.dataset import Split
 from nfnet_jax.data.memory import training_batches
 from nfnet_jax.errors import UserError
@@ -255,7 +255,7 @@ def here(place, monkeypatch):
     monkeypatch.setattr(cache, "enable_compilation_cache", lambda: None)
     changes = {"optim.freeze": ("stem",), "optim.body_rate": 0.1}
     config = run_config("ten", **changes)
-    (place / "config.json").write_text(json.dumps(loop.to_json(config)))
+    (place / "config.json").write_text(json.dumps(to_json(config)))
     return place
 
 

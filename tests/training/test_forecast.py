@@ -93,3 +93,15 @@ def test_nfnet_f5_on_256_devices(tmp_path):
     assert found["memory"] == pytest.approx(memory, rel=0.05)
     sent = 2 * 4 * parameters * 255 / 256
     assert sum(found["collectives"].values()) == pytest.approx(sent, rel=0.01)
+
+
+@pytest.mark.slow
+def test_an_nfnet_f0_takes_less_than_half_of_the_memory_under_remat():
+    """By XLA's own analysis of the whole training step."""
+    config = base_config()
+    config.model.name = "nfnet_f0"
+    config.data.image_size = 192
+    config.data.batch_size = 32
+    plain = forecast(config).working
+    config.train.remat = "block"
+    assert forecast(config).working < plain / 2

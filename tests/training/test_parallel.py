@@ -69,7 +69,8 @@ def test_two_processes_are_one_run_that_the_first_one_writes(alone, tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    rows = [json.loads(line) for line in open(tmp_path / "run/metrics.jsonl")]
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
     losses = [row["train/loss"] for row in rows if "train/loss" in row]
     assert_same(losses, alone)
     assert done.stdout.count("test accuracy") == 1
@@ -161,7 +162,7 @@ def test_eight_devices_hold_an_eighth_of_an_nfnet_f0():
         sharding = NamedSharding(mesh, fsdp_spec(leaf.shape, 8))
         whole += leaf.size
         part += int(np.prod(sharding.shard_shape(leaf.shape)))
-    assert whole == 3 * 71_489_284 + 2
+    assert whole == 3 * 71_489_284 + 3
     assert part <= whole / 7.99
 
 
