@@ -152,7 +152,7 @@ def test_evaluation_counts_every_example_once():
 PROGRAM = """
 import json, jax, numpy as np
 from tiny_training import setup
-# With seeds 0 and 1 a rounded pixel or a ReLU falls the other way: 0.1 to 0.3 %.
+# The images are the same; with seeds 0 and 1 a ReLU falls the other way (0.1 to 0.3 %).
 _, _, step, state = setup(**{
     "seed": 2, "train.mixup": 0.2, "train.cutmix": True, "data.augment.flip": True,
     "data.augment.randaugment.layers": 2, "data.augment.random_resized_crop": True,
