@@ -5,8 +5,8 @@ files are written; then it is sealed with a manifest (see `integrity`), and only
 are older ones removed. So what was whole stays whole, whenever a run is killed.
 """
 
+import contextlib
 import functools
-import logging
 import os
 import re
 import shutil
@@ -28,6 +28,7 @@ from nfnet_jax.training.integrity import (
     unseal,
     verify,
 )
+from nfnet_jax.training.quiet import only_raised
 from nfnet_jax.training.retention import Scores, best_step, kept_steps
 from nfnet_jax.training.state import TrainState
 
@@ -46,10 +47,11 @@ class Checkpoints:
         self._path = os.path.abspath(os.path.join(workdir, "checkpoints"))
         self._keep, self._best_metric = keep, best_metric
         self._pending: Future[None] | None = None
+        self._quiet = contextlib.ExitStack()
 
     @functools.cached_property
     def _orbax(self) -> ocp.AsyncCheckpointer:
-        logging.getLogger("absl").addFilter(_is_not_raised)
+        self._quiet.enter_context(only_raised())
         return ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
 
     @functools.cached_property
@@ -80,9 +82,9 @@ class Checkpoints:
         finally:
             if "_orbax" in vars(self):
                 self._orbax.close()
-                logging.getLogger("absl").removeFilter(_is_not_raised)
             if "_background" in vars(self):
                 self._background.shutdown()
+            self._quiet.close()
 
     @property
     def latest_step(self) -> int | None:
@@ -250,11 +252,6 @@ class Checkpoints:
         """Of all checkpoints, sound or not, the newest first."""
         names = os.listdir(self._path) if os.path.isdir(self._path) else []
         return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
-
-
-def _is_not_raised(record: logging.LogRecord) -> bool:
-    """Whether a record tells more than an exception that Orbax raises later."""
-    return not (record.exc_info and "orbax" in record.pathname)
 
 
 def _reason(error: Exception) -> str:

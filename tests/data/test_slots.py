@@ -8,17 +8,12 @@ from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
 import pytest
+from slot_writer import fill_all
 
 from nfnet_jax.data.slots import shared_slots
 from nfnet_jax.errors import UserError
 
 SHAPE = (3, 5)
-
-
-def fill_all(slots, turns, filled):
-    for turn in range(turns):
-        slots.to_fill(turn)[:] = turn
-        filled.put(turn)
 
 
 def test_another_process_waits_until_a_slot_has_been_taken():
