@@ -25,7 +25,7 @@ from nfnet_jax.errors import UserError
 
 # Zero padding takes variance from border pixels, so images are large enough for those
 # to be few; batches are large enough for a channel's variance to be well estimated.
-MODELS = {"nf_resnet50": 4, "nf_bottleneck_5_16": 4}
+MODELS = {"nf_resnet50": 4, "nf_wrn_40_4": 4, "nf_bottleneck_5_16": 4}
 SIZE = 128
 
 
