@@ -114,7 +114,7 @@ def test_batch_norm_depends_on_devices_unless_statistics_are_of_the_whole_batch(
     assert_same(devices(8, changes=BATCH_NORM, steps=[0, 5]), alone)
     pmap = BATCH_NORM | {"parallel.mode": "pmap"}
     differences = np.abs(np.array(devices(8, changes=pmap, steps=[0, 5])) / alone - 1)
-    assert differences.min() > 1e-3
+    assert differences.max() > 1e-3
 
 
 @pytest.mark.slow
