@@ -3,7 +3,8 @@
     python -m nfnet_jax.train --config configs/cifar10_cpu.py
 
 Reaches 89.6 % test accuracy in 10 epochs, 0.30 PFLOP (two cores of an AMD EPYC with
-AVX-512: 55 minutes beside other jobs). See experiments/cifar10_cpu.
+AVX-512: 55 minutes beside other jobs), measured with an earlier state of the code. See
+experiments/cifar10_cpu.
 """
 
 from nfnet_jax.config import base_config

@@ -82,7 +82,7 @@ def _tell(summary, study, metric: str, arguments: list[str], workdir: Path) -> N
         )
     again = workdir.with_name(f"{workdir.name}_best")
     print(f"\nthe best: {metric} {best.value:.6g}; to train it again:\n")
-    print(summary.command(arguments, best.params, again))
+    print(summary.command(arguments, summary.values_of(best), again))
     files = [workdir / "trials.csv", *summary.write_plots(study, workdir)]
     print(f"\nwritten: {', '.join(map(str, files))}")
 

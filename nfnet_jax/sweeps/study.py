@@ -20,6 +20,8 @@ from nfnet_jax.sweeps.trial import Failed, Pruned
 
 PLACE = "place"
 """User attribute of a trial: which of the planned ones it is."""
+VALUES = "values"
+"""User attribute of a trial: the config keys that it set."""
 _HEARTBEAT_SECONDS, _GRACE_SECONDS, _RETRIES = 5, 20, 3
 _POLL_SECONDS = 2
 _READY_SECONDS = 60
@@ -126,7 +128,9 @@ def work(study: optuna.Study, space: Space, objective: Objective) -> None:
             return trial.should_prune()
 
         try:
-            return objective(trial.user_attrs[PLACE], space.suggest(trial), hopeless)
+            values = space.suggest(trial)
+            trial.set_user_attr(VALUES, values)
+            return objective(trial.user_attrs[PLACE], values, hopeless)
         except Pruned as reason:
             raise optuna.TrialPruned(str(reason)) from reason
         except (Failed, UserError) as reason:

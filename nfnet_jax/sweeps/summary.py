@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nfnet_jax.errors import UserError
 from nfnet_jax.sweeps.space import Values
-from nfnet_jax.sweeps.study import PLACE, planned_trials
+from nfnet_jax.sweeps.study import PLACE, VALUES, planned_trials
 
 _ENDED = {TrialState.COMPLETE: "", TrialState.PRUNED: "stopped, hopeless"}
 
@@ -44,6 +44,11 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
     """The best of those that ended well, None if none did."""
     ended = [t for t in planned_trials(study) if t.state == TrialState.COMPLETE]
     return min(ended, key=lambda trial: _rank(study, trial), default=None)
+
+
+def values_of(trial: FrozenTrial) -> Values:
+    """The config keys that a trial set, whatever its parameters are called."""
+    return trial.user_attrs[VALUES]
 
 
 def command(arguments: Sequence[str], values: Values, workdir: str) -> str:

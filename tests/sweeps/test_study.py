@@ -89,3 +89,17 @@ def test_storages_that_cannot_be_opened_are_refused_in_one_line(tmp_path):
         with pytest.raises(UserError, match="--storage .* cannot be opened") as error:
             study.open_storage(url)
         assert "\n" not in str(error.value)
+
+
+def test_the_best_command_sets_config_keys_not_the_names_of_parameters(tmp_path):
+    def sweep(trial):
+        return {"model.name": f"nf_wrn_16_{trial.suggest_int('width', 3, 3)}"}
+
+    space = make_space([], [], "1", sweep)
+    storage = study.open_storage(str(tmp_path / "study.db"))
+    made = study.open_study(storage, "test", space, ["a"], "maximize", False)
+    study.work(made, space, lambda place, values, hopeless: 1.0)
+    best = summary.best_trial(made)
+    assert best.params == {"width": 3}
+    assert summary.values_of(best) == {"model.name": "nf_wrn_16_3"}
+    storage.engine.dispose()
