@@ -86,7 +86,7 @@ def _check(flags, argv: list[str]) -> float | None:
             "--data=config"
         )
     for name in ("image_size", "batch_size"):
-        _whole(name, flags[name].value)
+        cli.whole_number(name, flags[name].value, LARGEST)
     if flags.output or flags.activations:
         from nfnet_jax.analysis.plot import check_matplotlib
 
@@ -104,16 +104,6 @@ def _tolerance(text: str | None) -> float | None:
     if not 0 < value < 1:
         raise UserError(f"--check is {text!r}, expected a number between 0 and 1")
     return value
-
-
-def _whole(name: str, text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not text.isdecimal() or not 1 <= int(text) <= LARGEST:
-        raise UserError(
-            f"--{name} is {text!r}, expected a whole number in [1, {LARGEST}]"
-        )
-    return int(text)
 
 
 def _subject(config, flags) -> _Subject:
@@ -141,12 +131,12 @@ def _batch(config, flags, run):
 
     from nfnet_jax.training.preview import draw_first_batch
 
-    batch = _whole("batch_size", flags.batch_size)
+    batch = cli.whole_number("batch_size", flags.batch_size, LARGEST)
     if flags.data == "config":
         config.data.batch_size = batch or config.data.batch_size
         dataset, images, targets = draw_first_batch(config, run and run.facts)
         return images, targets.argmax(-1), dataset.num_classes
-    side = _whole("image_size", flags.image_size) or 256
+    side = cli.whole_number("image_size", flags.image_size, LARGEST) or 256
     channels = run.facts.image_shape[-1] if run else 3
     classes = run.model.spec.num_classes if run else config.model.num_classes or 10
     for_images, for_labels = jax.random.split(jax.random.key(config.seed + 1))

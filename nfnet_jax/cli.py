@@ -92,6 +92,19 @@ def parse_flags_and_arguments(
     return values, _parse_some(values, argv, f" [--FLAG=VALUE ...] {arguments}")
 
 
+def whole_number(flag: str, text: str | None, most: int) -> int | None:
+    """The value of `--flag`, from 1 to `most`; None where it is absent.
+
+    Raises:
+      UserError: another text.
+    """
+    if text is None:
+        return None
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise UserError(f"--{flag} is {text!r}, expected a whole number in [1, {most}]")
+    return int(text)
+
+
 def check_network_flags(values: flags.FlagValues) -> None:
     """Raises UserError unless either --workdir or --model and --weights are given."""
     if not values.workdir and not values.model and not values.weights:

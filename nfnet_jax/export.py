@@ -18,7 +18,7 @@ def main(argv: list[str]) -> None:
         image_size="side of the images in pixels, if not that of the run or model",
     )
     _check_given(flags)
-    size = _image_size(flags.image_size)
+    size = cli.whole_number("image_size", flags.image_size, LARGEST_SIZE)
     from nfnet_jax.interop.export import check_target, export, format_of
 
     file_format = flags.format or format_of(flags.output)
@@ -75,16 +75,6 @@ def _published(name: str, weights: str):
     shape = (variant.test_size, variant.test_size, 3)
     facts = {"weights": weights, "mean": variant.mean, "std": variant.std}
     return model, {"params": params}, shape, facts
-
-
-def _image_size(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not text.isdecimal() or not 1 <= int(text) <= LARGEST_SIZE:
-        raise UserError(
-            f"--image_size is {text!r}, expected a whole number in [1, {LARGEST_SIZE}]"
-        )
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
         devices="how many (default: 1)",
         output="JSON file for the numbers (default: none)",
     )
-    devices = _count(flags.devices or "1")
+    devices = cli.whole_number("devices", flags.devices, MOST_DEVICES) or 1
     import jax
 
     jax.config.update("jax_platforms", "cpu")
@@ -31,14 +31,6 @@ def main(argv: list[str]) -> None:
     _print(config, found)
     if flags.output:
         _write(flags.output, dataclasses.asdict(found) | {"memory": found.memory})
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_DEVICES:
-        raise UserError(
-            f"--devices is {text!r}, expected a whole number in [1, {MOST_DEVICES}]"
-        )
-    return int(text)
 
 
 def _print(config, found) -> None:

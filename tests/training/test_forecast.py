@@ -9,11 +9,13 @@ import time
 
 import pytest
 
+from nfnet_jax import plan
 from nfnet_jax.config import base_config
 from nfnet_jax.errors import UserError
-from nfnet_jax.plan import _count
 from nfnet_jax.training.forecast import forecast
 from nfnet_jax.training.hardware import Hardware, predict
+
+DIGITS = pathlib.Path(__file__).parents[2] / "configs" / "digits.py"
 
 
 def test_prediction_is_arithmetic():
@@ -34,7 +36,7 @@ def test_pmap_and_wrong_numbers_of_devices_are_refused():
         forecast(config)
     for text in ("0", "many", "5000"):
         with pytest.raises(UserError, match=rf"--devices is '{text}', expected"):
-            _count(text)
+            plan.main(["plan", f"--config={DIGITS}", f"--devices={text}"])
 
 
 def test_memory_and_operations_of_a_deep_network_are_those_of_formulas():
