@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 import jax
 
@@ -37,10 +38,12 @@ def tiny_config(**changes):
 class TinyRun:
     """`python -m nfnet_jax.train` of `tiny_config`, started; a context manager.
 
-    `prefix` are commands to run it by.
+    `prefix` are commands to run it by, `flags` further ones of its own.
     """
 
-    def __init__(self, workdir: pathlib.Path, *prefix: str, **changes):
+    def __init__(
+        self, workdir: pathlib.Path, *prefix: str, flags: Sequence[str] = (), **changes
+    ):
         file = workdir.parent / f"{workdir.name}.py"
         file.write_text(
             "from tiny_run import tiny_config\n\n\n"
@@ -58,6 +61,7 @@ class TinyRun:
                 *prefix,
                 *(sys.executable, "-u", "-m", "nfnet_jax.train"),
                 *(f"--config={file}", f"--workdir={workdir}"),
+                *flags,
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -46,7 +46,7 @@ def devices(count: int, processes: int = 1, **task) -> list[float]:
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     command = [sys.executable, __file__, json.dumps(task)]
-    coordinator = f"127.0.0.1:{_free_port()}"
+    coordinator = f"127.0.0.1:{free_port()}"
     running = []
     for process in range(processes):
         place = [coordinator, str(processes), str(process)] if processes > 1 else []
@@ -72,7 +72,8 @@ def _without_gloo(output: str) -> list[str]:
     return [line for line in output.splitlines() if re.match(r"\[\d", line)]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port that nothing listens on now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]

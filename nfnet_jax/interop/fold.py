@@ -18,6 +18,7 @@ from nfnet_jax.layers.activations import gain
 from nfnet_jax.layers.ws_conv import standardize
 from nfnet_jax.models.network import Network
 from nfnet_jax.models.registry import create_model, model_options
+from nfnet_jax.models.stage import parameters_of
 
 Params = dict[str, Any]
 PLAIN = {
@@ -29,6 +30,7 @@ PLAIN = {
     "beta": "none",
     "stochastic_depth": 0.0,
     "drop_rate": 0.0,
+    "stack_short_stages": False,
 }
 """Options of a network without scales and without anything that training needs."""
 
@@ -63,7 +65,8 @@ def fold(model: Network, params: Params) -> tuple[Network, Params]:
     overrides = dict(overrides) | PLAIN | {"skip_gain": folding.output_attention}
     plain = create_model(name, num_classes, **overrides)
     betas = [stage.betas for stage in model.stages]
-    return plain, jax.jit(functools.partial(folding.network, betas))(params)
+    stacked = [not isinstance(stage.blocks, tuple) for stage in plain.stages]
+    return plain, jax.jit(functools.partial(folding.network, betas, stacked))(params)
 
 
 def is_foldable(model: Network) -> bool:
@@ -108,15 +111,17 @@ class _Folding:
             output_attention=bool(branch.attention) and not branch.attention_inside,
         )
 
-    def network(self, betas: Sequence[Sequence[float]], params: Params) -> Params:
-        """All parameters; `betas` stage by stage."""
-        stages = {}
-        for i, (first, *others) in enumerate(betas):
-            stage = params[f"stages_{i}"]
-            folded = {"transition": self.block(stage["transition"], jnp.asarray(first))}
-            if others:
-                folded["blocks"] = self.block(stage["blocks"], jnp.asarray(others))
-            stages[f"stages_{i}"] = folded
+    def network(
+        self,
+        betas: Sequence[Sequence[float]],
+        stacked: Sequence[bool],
+        params: Params,
+    ) -> Params:
+        """All parameters; `betas` stage by stage, `stacked` what becomes of them."""
+        stages = {
+            f"stages_{i}": self.stage(params[f"stages_{i}"], *stage)
+            for i, stage in enumerate(zip(betas, stacked, strict=True))
+        }
         stem, head = self.stem(params["stem"]), self.head(params["head"])
         return {"stem": stem, **stages, "head": head}
 
@@ -133,6 +138,17 @@ class _Folding:
         folded = {"classifier": self.conv(head["classifier"], reads=self.gamma)}
         if "final_conv" in head:
             folded["final_conv"] = self.conv(head["final_conv"])
+        return folded
+
+    def stage(self, stage: Params, betas: Sequence[float], stacked: bool) -> Params:
+        """The transition block and the others, a stack of them or each by its name."""
+        first, *others = map(jnp.asarray, betas)
+        folded = {"transition": self.block(stage["transition"], first)}
+        if stacked and others:
+            folded["blocks"] = self.block(stage["blocks"], jnp.stack(others))
+        elif others:
+            for i, beta in enumerate(others):
+                folded[f"blocks_{i}"] = self.block(parameters_of(stage, i), beta)
         return folded
 
     def block(self, block: Params, beta: jax.Array) -> Params:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from nfnet_jax.models.network import Network
+from nfnet_jax.models.stage import parameters_of
 
 Parts = list[dict[str, Any]]
 """Variables of the stem, of every block and of the head."""
@@ -25,10 +26,11 @@ def unroll(
         first, *others = stage.betas
         modules.append((stage.transition, first))
         parts.append(_at(variables, f"stages_{i}", "transition"))
-        stacked = _at(variables, f"stages_{i}", "blocks")
-        for layer, beta in enumerate(others):
-            modules.append((stage.blocks, beta))
-            parts.append(jax.tree.map(lambda leaf, layer=layer: leaf[layer], stacked))
+        own = _at(variables, f"stages_{i}")
+        for block, beta in enumerate(others):
+            same = not isinstance(stage.blocks, tuple)
+            modules.append((stage.blocks if same else stage.blocks[block], beta))
+            parts.append({name: parameters_of(own[name], block) for name in own})
     parts.append(_at(variables, "head"))
 
     def apply(parts: Parts, images: jax.Array) -> jax.Array:

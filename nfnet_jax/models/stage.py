@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -47,6 +47,7 @@ class Options:
     have, growing linearly from 0 in the first. `drop_rate`: dropout before the
     classifier. `weight_standardization=False`: plain convolutions, an ablation.
     `skip_gain=False`: branches without a learned scalar, open from the start.
+    `stack_short_stages=False`: their parameters are not stacked, see `Stage`.
 
     What timm does otherwise than the reference: `gamma_in_kernel=True`: γ multiplies
     every standardized kernel, stem and projections included, instead of following the
@@ -62,6 +63,7 @@ class Options:
     drop_rate: float = 0.0
     weight_standardization: bool = True
     skip_gain: bool = True
+    stack_short_stages: bool = True
     gamma_in_kernel: bool = False
     padding: str = "SAME"
     var_eps: float = 0.0
@@ -146,13 +148,15 @@ class Stage(nn.Module):
     differ only in β, drop rate and weights: they run in one scan, their parameters
     under `blocks` stacked on a leading layer axis, so that the compiled program does
     not grow with depth. Up to `UNROLLED_BLOCKS` of them are written out all the same.
+    Or `blocks` are as many modules, with their parameters under `blocks_0`, `blocks_1`,
+    ...: taking a kernel out of a stack copies it, which inference has to wait for.
 
     `remat`: the gradient computes the inside of every block again from its input, so
     that only the inputs are kept in memory (Chen et al. 2016, arXiv 1604.06174).
     """
 
     transition: nn.Module
-    blocks: nn.Module | None
+    blocks: nn.Module | tuple[nn.Module, ...] | None
     betas: tuple[float, ...]
     drop_rates: tuple[float, ...]
     remat: bool = False
@@ -166,6 +170,11 @@ class Stage(nn.Module):
         x = run(self.transition, x, self.betas[0], self.drop_rates[0])
         if self.blocks is None:
             return x
+        if isinstance(self.blocks, tuple):
+            layers = zip(self.betas[1:], self.drop_rates[1:], strict=True)
+            for block, layer in zip(self.blocks, layers, strict=True):
+                x = run(block, x, *layer)
+            return x
         further = len(self.betas) - 1
         scan = nn.scan(
             lambda block, x, layer: (run(block, x, *layer), None),
@@ -175,6 +184,13 @@ class Stage(nn.Module):
         )
         layers = (_float32(self.betas[1:]), _float32(self.drop_rates[1:]))
         return scan(self.blocks, x, layers)[0]
+
+
+def parameters_of(stage: Mapping[str, Any], block: int) -> Any:
+    """What belongs to one of the further blocks in a collection of a stage."""
+    if (own := f"blocks_{block}") in stage:
+        return stage[own]
+    return jax.tree.map(lambda leaf: leaf[block], stage.get("blocks", {}))
 
 
 class Layout(NamedTuple):
@@ -213,18 +229,30 @@ def residual_stages(
             branch(Place(width_in, width, stride, index)),
             shortcut=shortcut(width, stride),
         )
-        others = block(branch(Place(width, width, 1, index + 1)))
+        other = functools.partial(_plain_block, block, branch, width, index + 1)
+        others = _further_blocks(other, depth - 1, options.stack_short_stages)
         stage_rates = tuple(map(float, rates[index : index + depth]))
-        stages.append(
-            Stage(
-                transition,
-                others if depth > 1 else None,
-                tuple(stage_betas),
-                stage_rates,
-            )
-        )
+        stages.append(Stage(transition, others, tuple(stage_betas), stage_rates))
         width_in, index = width, index + depth
     return tuple(stages)
+
+
+def _plain_block(
+    block: MakeBlock, branch: MakeBranch, width: int, index: int
+) -> nn.Module:
+    """A block without a projection, the `index`-th of the network."""
+    return block(branch(Place(width, width, 1, index)))
+
+
+def _further_blocks(
+    make: Callable[[], nn.Module], count: int, stack_short: bool
+) -> nn.Module | tuple[nn.Module, ...] | None:
+    """`Stage.blocks` for so many of them."""
+    if not count:
+        return None
+    if stack_short or count > UNROLLED_BLOCKS:
+        return make()
+    return tuple(make() for _ in range(count))
 
 
 def _check_layout(layout: Layout) -> None:

@@ -19,6 +19,7 @@ from nfnet_jax.training.interruption import Interruption
 from nfnet_jax.training.lock import check_free, hold
 from nfnet_jax.training.metrics import MetricWriter
 from nfnet_jax.training.pretrained import Pretrained, record_start, settle_model
+from nfnet_jax.training.processes import ending_with_the_others
 from nfnet_jax.training.report import Diverged, Reporter
 from nfnet_jax.training.result import make_result
 from nfnet_jax.training.rewind import Rewinds
@@ -132,7 +133,9 @@ def _train(config: ConfigDict, run: Run, workdir: str) -> dict[str, Any]:
                 (make_step(config.train.small_size), make_step()),
                 make_tester(config, run),
             )
-            state, scores = _to_the_end(session, state)
+            # Here, because leaving the contexts would wait for who is gone.
+            with ending_with_the_others(workdir):
+                state, scores = _to_the_end(session, state)
     return make_result(config, run, state, scores, session.stopwatch)
 
 

@@ -1,12 +1,24 @@
 """One run of several processes, as on several hosts."""
 
+import contextlib
 import os
 import re
 import sys
+from collections.abc import Iterator
 
 import jax
+from jax.experimental import multihost_utils
 
 from nfnet_jax.errors import UserError
+
+HEARTBEAT_SECONDS = 30
+"""After so long without a sign of life a process counts as dead: the others end."""
+_LOST = re.compile(
+    r"gloo|nccl|coordination|unhealthy|socket closed|connection (closed|reset)"
+    "|deadline_exceeded|unavailable",
+    re.IGNORECASE,
+)
+"""In what JAX, and the libraries that it sends by, say of a process that is gone."""
 
 
 def connect(coordinator: str | None, processes: str | None, process: str | None):
@@ -28,7 +40,13 @@ def connect(coordinator: str | None, processes: str | None, process: str | None)
     else:
         arguments = _explicit(coordinator, processes, process)
     try:
-        jax.distributed.initialize(**arguments)
+        jax.distributed.initialize(
+            **arguments,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=HEARTBEAT_SECONDS,
+        )
+        # Before compilation, which may take one of them longer than CPUs wait.
+        multihost_utils.sync_global_devices("connected")
     # No cluster found, no answer from a host: each has its own type.
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "")[:200]
@@ -37,6 +55,27 @@ def connect(coordinator: str | None, processes: str | None, process: str | None)
         ) from error
     if jax.process_index():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def ending_with_the_others(workdir: str) -> Iterator[None]:
+    """Where another process is lost, this one says so in a line and ends: exit code 2.
+
+    At once: at its exit JAX would wait for the one that is gone.
+    """
+    try:
+        yield
+    # JAX raises a ValueError for some of them.
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), "")[:200]
+        if jax.process_count() == 1 or not _LOST.search(reason):
+            raise
+        sys.stderr.write(
+            f"error: another process of this run is gone ({reason}); start all of them "
+            f"again: they continue from the last checkpoint in {workdir}\n"
+        )
+        sys.stderr.flush()
+        os._exit(2)
 
 
 def _refuse_numbers(
