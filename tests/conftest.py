@@ -1,8 +1,15 @@
 """Settings of every test."""
 
+import os
+
 import file_server
 import jax
 import pytest
+
+# Compiling takes longer than running. This leaves out LLVM's optimization of machine
+# code; XLA's own passes are as ever. Processes that tests start inherit it.
+QUICK = "--xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
 
 
 @pytest.fixture(scope="session", autouse=True)

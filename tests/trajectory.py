@@ -16,8 +16,6 @@ import subprocess
 import sys
 
 BATCH = 32
-QUICK = "--xla_backend_optimization_level=0"
-"""Compiling takes longer than running."""
 CHANGES = {
     "model.name": "nf_wrn_10_1",
     "model.stochastic_depth": 0.3,
@@ -42,7 +40,6 @@ def devices(count: int, processes: int = 1, **task) -> list[float]:
     environment = os.environ | {
         "JAX_NUM_CPU_DEVICES": str(count),
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": QUICK,
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     command = [sys.executable, __file__, json.dumps(task)]
