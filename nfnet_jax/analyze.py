@@ -1,4 +1,7 @@
-"""Measures the signal in a network: python -m nfnet_jax.analyze --model nf_resnet50
+"""Measures the signal in a network, block by block.
+
+    python -m nfnet_jax.analyze --model nf_resnet50 --check 0.1 --output runs/signal
+    python -m nfnet_jax.analyze --workdir runs/cifar10 --data config
 
 At initialization with open branches, or the network of a trained run. Options of the
 network are overrides of the config, such as --config.model.beta=var.
@@ -21,6 +24,7 @@ def main(argv: list[str]) -> None:
     """Prints the table, writes --output, exits with code 1 where --check fails."""
     config, flags = cli.parse_config_flags(
         argv,
+        about=__doc__,
         file_needed=False,
         model="name of a network, instead of the config's",
         workdir="of a run of nfnet_jax.train, whose network to measure as it is",

@@ -1,5 +1,9 @@
-"""Sweeps config keys: python -m nfnet_jax.sweep --config configs/digits.py
---grid config.optim.learning_rate=0.05,0.1,0.2
+r"""Trains with many values of config keys and tells the best.
+
+    python -m nfnet_jax.sweep --config configs/digits.py \
+        --grid config.optim.learning_rate=0.05,0.1,0.2
+    python -m nfnet_jax.sweep --config configs/digits.py --trials 30 \
+        --sample config.optim.learning_rate=log:0.01:1
 
 Start the same command on as many machines as there are, with one --storage.
 """
@@ -32,7 +36,11 @@ REPEATED = {
 def main(argv: list[str]) -> None:
     """Makes the study or joins it, works until it is done, prints what was found."""
     config, flags = cli.parse_config_flags(
-        argv, repeated=REPEATED, switches={"dry_run": "list the trials only"}, **FLAGS
+        argv,
+        about=__doc__,
+        repeated=REPEATED,
+        switches={"dry_run": "list the trials only"},
+        **FLAGS,
     )
     space, study, summary = _modules()
     arguments, metric = cli.config_arguments(argv), flags.metric or "accuracy"
