@@ -282,6 +282,10 @@ KEYS: dict[str, Key] = {
     ),
     "log.every_steps": _number(50, "between lines of metrics", 1),
     "log.tensorboard": _switch(True, "write TensorBoard events"),
+    "log.wandb": _switch(False, "send metrics to Weights & Biases"),
+    "log.profile_steps": _number(
+        0, "steps that JAX's profiler traces into WORKDIR/profile; 0: none"
+    ),
     "log.gradient_ratios": _switch(
         False, "write gradient / weight norms of all layers every log.every_steps"
     ),

@@ -54,8 +54,10 @@ def load_weights(config):
       UserError: no such weights, damaged ones, or weights of another model.
     """
     from nfnet_jax.training.setup import check_buildable
+    from nfnet_jax.training.wandb_log import check_wandb
 
     check_buildable(config)
+    check_wandb(config)
     weights = os.path.expanduser(config.model.weights)
     try:
         load = _load_run if os.path.isdir(weights) else _load_published
