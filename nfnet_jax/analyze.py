@@ -11,7 +11,7 @@ import json
 import math
 import os
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nfnet_jax import cli
 from nfnet_jax.errors import UserError
@@ -64,10 +64,10 @@ class _Subject(NamedTuple):
     """What to measure, on which images; `train` as the network's argument."""
 
     name: str
-    model: object
-    variables: object
-    images: object
-    labels: object
+    model: Any
+    variables: Any
+    images: Any
+    labels: Any
     train: bool
 
 
@@ -145,7 +145,7 @@ def _batch(config, flags, run):
     classes = run.model.spec.num_classes if run else config.model.num_classes or 10
     for_images, for_labels = jax.random.split(jax.random.key(config.seed + 1))
     images = jax.random.normal(for_images, (batch or 4, side, side, channels))
-    return images, jax.random.randint(for_labels, len(images), 0, classes), classes
+    return images, jax.random.randint(for_labels, (len(images),), 0, classes), classes
 
 
 def _initialized(config, images, classes: int):

@@ -195,6 +195,8 @@ def config_arguments(argv: list[str]) -> list[str]:
 def config_function(argv: list[str], name: str) -> Callable[..., Any] | None:
     """The function `name` of the file in `--config FILE`, None where it has none."""
     file, _ = _take_config(argv)
+    if file is None:
+        return None
     return runpy.run_path(file.split(":", 1)[0]).get(name)
 
 

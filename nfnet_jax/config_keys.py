@@ -67,7 +67,8 @@ def _text(default, meaning: str) -> Key:
 
 def _file_name(default: str, meaning: str) -> Key:
     expected = "a plain name of letters, digits, '_', '-' and '.'"
-    return Key(default, meaning, expected, re.compile(r"\w[\w.\-]*").fullmatch)
+    pattern = re.compile(r"\w[\w.\-]*")
+    return Key(default, meaning, expected, lambda value: bool(pattern.fullmatch(value)))
 
 
 def _patterns(default: tuple[str, ...], meaning: str) -> Key:

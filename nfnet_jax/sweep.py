@@ -11,12 +11,13 @@ Start the same command on as many machines as there are, with one --storage.
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from nfnet_jax import cli
 from nfnet_jax.config_keys import BEST_METRICS
 from nfnet_jax.errors import UserError, nearest
 
-FLAGS = {
+FLAGS: dict[str, Any] = {
     "trials": "how many to draw, for --sample and sweep(trial)",
     "metric": f"of the last evaluation: {', '.join(BEST_METRICS)} (default: accuracy)",
     "prune": "true or false: stop trials that are worse than the median of the others "

@@ -117,7 +117,7 @@ def _keys_below(section: str) -> list[str]:
 
 def leaves(config: ConfigDict | dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"optim.learning_rate": 0.1, ...}"""
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, ConfigDict | dict):
             found |= leaves(value, f"{prefix}{name}.")

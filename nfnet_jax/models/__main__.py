@@ -6,6 +6,8 @@
 Prints parameters, multiply-adds, sides of the images and published accuracies.
 """
 
+from typing import Any
+
 from nfnet_jax import cli
 from nfnet_jax.errors import UserError
 
@@ -32,7 +34,7 @@ def main(argv: list[str]) -> None:
         print(_row(model_info(name)), flush=True)
 
 
-def _row(info) -> str:
+def _row(info: Any) -> str:
     return COLUMNS.format(
         info.name,
         f"{info.parameters:,}",

@@ -17,12 +17,12 @@ STACKED = r"(^|/)stages_\d+/blocks/"
 the networks of `create_model`."""
 
 
-def path_name(path) -> str:
+def path_name(path: Sequence[Any]) -> str:
     """ "stages_0/blocks/branch/conv0/kernel" for a key path of jax.tree_util."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
 
 
-def is_stacked(path, stacked: str = STACKED) -> bool:
+def is_stacked(path: Sequence[Any], stacked: str = STACKED) -> bool:
     """Whether axis 0 of the leaf counts layers: `stacked` is found in its path."""
     return re.search(stacked, path_name(path)) is not None
 
@@ -60,7 +60,8 @@ def matches(params: Params, patterns: Sequence[str], key: str) -> Params:
     flat, treedef = jax.tree_util.tree_flatten_with_path(params)
     names = [path_name(path) for path, _ in flat]
     hits = [_matching_names(names, pattern, key) for pattern in patterns]
-    return treedef.unflatten(any(name in hit for hit in hits) for name in names)
+    found = [any(name in hit for hit in hits) for name in names]
+    return jax.tree.unflatten(treedef, found)
 
 
 def _matching_names(names: list[str], pattern: str, key: str) -> set[str]:

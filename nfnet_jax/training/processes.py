@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from typing import Any
 
 import jax
 
@@ -24,7 +25,7 @@ def connect(coordinator: str | None, processes: str | None, process: str | None)
         _refuse_numbers(coordinator, processes, process)
         if coordinator is None:
             return
-        arguments = {}
+        arguments: dict[str, Any] = {}
     else:
         arguments = _explicit(coordinator, processes, process)
     try:

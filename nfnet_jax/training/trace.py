@@ -1,5 +1,6 @@
 """A trace of some steps by JAX's profiler."""
 
+import contextlib
 import os
 from collections.abc import Callable
 
@@ -44,7 +45,7 @@ class Trace:
         self._path = os.path.join(workdir, "profile")
         self._steps, self._stopwatch, self._say = steps, stopwatch, say
         self._running = False
-        self._mark: jax.profiler.StepTraceAnnotation | None = None
+        self._marks = contextlib.ExitStack()
 
     def __enter__(self):
         return self
@@ -63,14 +64,14 @@ class Trace:
                 os.makedirs(self._path, exist_ok=True)
                 jax.profiler.start_trace(self._path)
             self._running = True
-        self._mark = jax.profiler.StepTraceAnnotation("train", step_num=step)
-        self._mark.__enter__()
+        mark = jax.profiler.StepTraceAnnotation("train", step_num=step)
+        self._marks.enter_context(mark)
 
     def after(self, step: int, state) -> None:
         """Ends the trace if `step` is its last one, and says where it is."""
         if step not in self._steps:
             return
-        self._mark.__exit__(None, None, None)
+        self._marks.close()
         if step != self._steps[-1]:
             return
         jax.block_until_ready(state)
