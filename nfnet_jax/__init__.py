@@ -1,13 +1,55 @@
-"""Convolutional networks without normalization layers, in JAX and Flax."""
+"""Convolutional networks without normalization layers, in JAX and Flax.
+
+What is named here works in any Flax and optax program; see `examples/`. Importing the
+package imports nothing else before a name is used.
+"""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nfnet_jax.interop.pretrained import load_pretrained
+    from nfnet_jax.layers.activations import activation_gain, scaled_activation
+    from nfnet_jax.layers.residual import SkipGain, StochasticDepth, beta_schedule
+    from nfnet_jax.layers.ws_conv import WSConv, standardize
+    from nfnet_jax.models.registry import create_model, list_models
+    from nfnet_jax.optim.agc import adaptive_gradient_clipping
+    from nfnet_jax.optim.sam import sam_value_and_grad
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "create_model", "list_models"]
+__all__ = [
+    "SkipGain",
+    "StochasticDepth",
+    "WSConv",
+    "__version__",
+    "activation_gain",
+    "adaptive_gradient_clipping",
+    "beta_schedule",
+    "create_model",
+    "list_models",
+    "load_pretrained",
+    "sam_value_and_grad",
+    "scaled_activation",
+    "standardize",
+]
+
+_HOMES = {
+    "interop.pretrained": ("load_pretrained",),
+    "layers.activations": ("activation_gain", "scaled_activation"),
+    "layers.residual": ("SkipGain", "StochasticDepth", "beta_schedule"),
+    "layers.ws_conv": ("WSConv", "standardize"),
+    "models.registry": ("create_model", "list_models"),
+    "optim.agc": ("adaptive_gradient_clipping",),
+    "optim.sam": ("sam_value_and_grad",),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("create_model", "list_models"):
-        return getattr(importlib.import_module(".models.registry", __name__), name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f".{home}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

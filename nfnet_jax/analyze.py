@@ -1,4 +1,7 @@
-"""Measures the signal in a network: python -m nfnet_jax.analyze --model nf_resnet50
+"""Measures the signal in a network, block by block.
+
+    python -m nfnet_jax.analyze --model nf_resnet50 --check 0.1 --output runs/signal
+    python -m nfnet_jax.analyze --workdir runs/cifar10 --data config
 
 At initialization with open branches, or the network of a trained run. Options of the
 network are overrides of the config, such as --config.model.beta=var.
@@ -8,7 +11,7 @@ import json
 import math
 import os
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nfnet_jax import cli
 from nfnet_jax.errors import UserError
@@ -21,6 +24,7 @@ def main(argv: list[str]) -> None:
     """Prints the table, writes --output, exits with code 1 where --check fails."""
     config, flags = cli.parse_config_flags(
         argv,
+        about=__doc__,
         file_needed=False,
         model="name of a network, instead of the config's",
         workdir="of a run of nfnet_jax.train, whose network to measure as it is",
@@ -60,10 +64,10 @@ class _Subject(NamedTuple):
     """What to measure, on which images; `train` as the network's argument."""
 
     name: str
-    model: object
-    variables: object
-    images: object
-    labels: object
+    model: Any
+    variables: Any
+    images: Any
+    labels: Any
     train: bool
 
 
@@ -141,7 +145,7 @@ def _batch(config, flags, run):
     classes = run.model.spec.num_classes if run else config.model.num_classes or 10
     for_images, for_labels = jax.random.split(jax.random.key(config.seed + 1))
     images = jax.random.normal(for_images, (batch or 4, side, side, channels))
-    return images, jax.random.randint(for_labels, len(images), 0, classes), classes
+    return images, jax.random.randint(for_labels, (len(images),), 0, classes), classes
 
 
 def _initialized(config, images, classes: int):

@@ -26,6 +26,7 @@ from nfnet_jax.config import (
     wrong_value,
 )
 from nfnet_jax.errors import Interrupted, UserError, nearest
+from nfnet_jax.help import help_text, own_flags
 from nfnet_jax.host_memory import keep_host_memory
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -62,19 +63,29 @@ def prepare_jax() -> None:
     keep_host_memory()
 
 
-def parse_flags(argv: list[str], **meanings: str) -> flags.FlagValues:
+def parse_flags(
+    argv: list[str], *, about: str = "", **meanings: str
+) -> flags.FlagValues:
     """Text flags `--NAME`, a `meaning` each, None where absent.
+
+    `--help` prints them below `about`, the docstring of the entry point, and exits.
 
     Raises:
       UserError: an unknown flag or a stray argument.
     """
     values = flags.FlagValues()
     _define(values, meanings)
-    return _parse(values, argv)
+    _refuse_arguments(_parse(values, argv, about))
+    return values
 
 
 def parse_flags_and_arguments(
-    argv: list[str], *, arguments: str, switches: dict[str, str], **meanings: str
+    argv: list[str],
+    *,
+    about: str = "",
+    arguments: str,
+    switches: Mapping[str, str] = MappingProxyType({}),
+    **meanings: str,
 ) -> tuple[flags.FlagValues, list[str]]:
     """Text flags as in `parse_flags`, `--SWITCH` without a value, and arguments.
 
@@ -89,7 +100,7 @@ def parse_flags_and_arguments(
     _define(values, meanings)
     for name, meaning in switches.items():
         flags.DEFINE_boolean(name, False, meaning, flag_values=values)
-    return values, _parse_some(values, argv, f" [--FLAG=VALUE ...] {arguments}")
+    return values, _parse(values, argv, about, f" {arguments}")
 
 
 def whole_number(flag: str, text: str | None, most: int) -> int | None:
@@ -124,6 +135,7 @@ def check_network_flags(values: flags.FlagValues) -> None:
 def parse_config_flags(
     argv: list[str],
     *,
+    about: str = "",
     file_needed: bool = True,
     repeated: Mapping[str, str] = MappingProxyType({}),
     switches: Mapping[str, str] = MappingProxyType({}),
@@ -147,18 +159,19 @@ def parse_config_flags(
         config_flags.DEFINE_config_dict(
             "config",
             config,
-            "experiment to run: FILE[:ARGUMENT]; --config.KEY=VALUE overrides a key",
+            "Python file whose get_config(ARGUMENT) gives the experiment to run, such "
+            "as those in configs/",
             flag_values=values,
             sys_argv=argv,
         )
-    # The help shows it, and the whole config is no help.
-    values["config"].default_as_str = None
     _define(values, meanings)
     for name, meaning in repeated.items():
         flags.DEFINE_multi_string(name, [], meaning, flag_values=values)
     for name, meaning in switches.items():
         flags.DEFINE_boolean(name, False, meaning, flag_values=values)
-    values = _parse(values, argv)
+    usage = " --config=FILE[:ARGUMENT]" if file_needed else ""
+    usage += " [--config.KEY=VALUE ...]"
+    _refuse_arguments(_parse(values, argv, about, usage, config))
     if file is None and file_needed:
         raise UserError(
             "--config is missing, expected a file such as configs/digits.py"
@@ -182,6 +195,8 @@ def config_arguments(argv: list[str]) -> list[str]:
 def config_function(argv: list[str], name: str) -> Callable[..., Any] | None:
     """The function `name` of the file in `--config FILE`, None where it has none."""
     file, _ = _take_config(argv)
+    if file is None:
+        return None
     return runpy.run_path(file.split(":", 1)[0]).get(name)
 
 
@@ -272,23 +287,27 @@ def _define(values: flags.FlagValues, meanings: dict[str, str]) -> None:
         flags.DEFINE_string(name, None, meaning, flag_values=values)
 
 
-def _parse(values: flags.FlagValues, argv: list[str]) -> flags.FlagValues:
-    if rest := _parse_some(values, argv):
+def _refuse_arguments(rest: list[str]) -> None:
+    if rest:
         raise UserError(f"unexpected argument {rest[0]!r}, expected --FLAG=VALUE")
-    return values
 
 
-def _parse_some(
-    values: flags.FlagValues, argv: list[str], usage: str = ""
+def _parse(
+    values: flags.FlagValues,
+    argv: list[str],
+    about: str,
+    usage: str = "",
+    config: ConfigDict | None = None,
 ) -> list[str]:
-    """Fills `values` and returns the arguments that are not flags."""
-    flags.DEFINE_boolean("help", False, "show this", flag_values=values)
+    """Fills `values`, and `config` with it, and returns the arguments that are not
+    flags."""
+    flags.DEFINE_boolean("help", False, "", short_name="h", flag_values=values)
     with _one_line_errors(values):
         rest = values(argv)[1:]
     if values.help:
-        print(f"usage: {os.path.basename(argv[0])}{usage}\n{values.get_help()}")
+        print(help_text(argv[0], about, values, usage=usage, config=config))
         sys.exit(0)
-    for name in values:
+    for name in own_flags(values):
         if values[name].value == "" and "." not in name:
             raise UserError(f"--{name} is empty, expected --{name}=VALUE")
     return rest
@@ -306,7 +325,7 @@ def _one_line_errors(values: flags.FlagValues) -> Iterator[None]:
 
 
 def _unknown_flag(name: str, values: flags.FlagValues) -> str:
-    known = [f"--{flag}" for flag in values if "." not in flag]
+    known = [f"--{flag}" for flag in own_flags(values) if "." not in flag]
     listed = ", ".join(known)
     if "--config" not in known:
         return f"unknown flag --{name}, expected {listed}{nearest(name, known)}"

@@ -67,7 +67,8 @@ def _text(default, meaning: str) -> Key:
 
 def _file_name(default: str, meaning: str) -> Key:
     expected = "a plain name of letters, digits, '_', '-' and '.'"
-    return Key(default, meaning, expected, re.compile(r"\w[\w.\-]*").fullmatch)
+    pattern = re.compile(r"\w[\w.\-]*")
+    return Key(default, meaning, expected, lambda value: bool(pattern.fullmatch(value)))
 
 
 def _patterns(default: tuple[str, ...], meaning: str) -> Key:
@@ -282,6 +283,10 @@ KEYS: dict[str, Key] = {
     ),
     "log.every_steps": _number(50, "between lines of metrics", 1),
     "log.tensorboard": _switch(True, "write TensorBoard events"),
+    "log.wandb": _switch(False, "send metrics to Weights & Biases"),
+    "log.profile_steps": _number(
+        0, "steps that JAX's profiler traces into WORKDIR/profile; 0: none"
+    ),
     "log.gradient_ratios": _switch(
         False, "write gradient / weight norms of all layers every log.every_steps"
     ),

@@ -1,4 +1,10 @@
-"""Evaluates a trained run: python -m nfnet_jax.evaluate --workdir runs/digits"""
+"""Scores the last checkpoint of a run on its test split.
+
+    python -m nfnet_jax.evaluate --workdir runs/digits
+    python -m nfnet_jax.evaluate --workdir runs/cifar10 --split 'train[:10%]'
+
+Prints one JSON object.
+"""
 
 import json
 
@@ -10,6 +16,7 @@ def main(argv: list[str]) -> None:
     """Prints one JSON object: the scores of the run's last checkpoint."""
     flags = cli.parse_flags(
         argv,
+        about=__doc__,
         workdir="of the run",
         data_dir="where its TFDS set lies, if not where it was trained",
         split="to evaluate on instead of the run's data.eval_split",

@@ -1,4 +1,10 @@
-"""Writes a trained network as one file: python -m nfnet_jax.export --help"""
+"""Writes a trained network as one file that needs none of this project.
+
+    python -m nfnet_jax.export --workdir runs/cifar10 --output cifar10.jaxexport
+    python -m nfnet_jax.export --model nfnet_f0 --weights nfnet_f0 --output f0.onnx
+
+FILE.json beside it tells classes, image shape and normalization.
+"""
 
 from nfnet_jax import cli
 from nfnet_jax.errors import UserError
@@ -10,6 +16,7 @@ def main(argv: list[str]) -> None:
     """Writes the file, and FILE.json with what it is; prints one line about it."""
     flags = cli.parse_flags(
         argv,
+        about=__doc__,
         workdir="of the run whose last averaged network to write",
         model="instead of --workdir: name of a network, such as nfnet_f0",
         weights="with --model: its weights, a file or the name of published ones",

@@ -1,7 +1,11 @@
-"""Plans a run: python -m nfnet_jax.plan --config configs/imagenet_nfnet.py:f0
---devices 8
+r"""Tells what a run would need, without its data and its devices.
 
-Compiles the training step for simulated devices and prints what each of them needs.
+    python -m nfnet_jax.plan --config configs/imagenet_nfnet.py:f0 --devices 8
+    python -m nfnet_jax.plan --config configs/imagenet_nfnet.py:f5 --devices 64 \
+        --config.parallel.fsdp=True --config.train.remat=block
+
+Compiles the training step for simulated devices and prints memory, operations and
+traffic of each.
 """
 
 import dataclasses
@@ -17,6 +21,7 @@ def main(argv: list[str]) -> None:
     """Prints memory, operations and traffic of a step, and what it would take."""
     config, flags = cli.parse_config_flags(
         argv,
+        about=__doc__,
         devices="how many (default: 1)",
         output="JSON file for the numbers (default: none)",
     )

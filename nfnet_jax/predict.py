@@ -1,6 +1,9 @@
-"""Names what images show: python -m nfnet_jax.predict --workdir runs/digits image.png
+"""Names what images show, by a run of yours or by published weights.
 
-Or with published weights: --model NAME --weights FILE_OR_NAME instead of --workdir.
+    python -m nfnet_jax.predict --workdir runs/cifar10 photo.jpg more_photos/
+    python -m nfnet_jax.predict --model nfnet_f0 --weights nfnet_f0 photo.jpg
+
+Prints the most probable classes of every image.
 """
 
 import json
@@ -14,6 +17,7 @@ def main(argv: list[str]) -> None:
     """Prints the most probable classes of every image, as they become ready."""
     flags, paths = cli.parse_flags_and_arguments(
         argv,
+        about=__doc__,
         arguments="IMAGE_OR_DIRECTORY ...",
         switches={"json": "one JSON object for each image, on a line"},
         workdir="of a run of nfnet_jax.train",

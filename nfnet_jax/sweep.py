@@ -1,5 +1,9 @@
-"""Sweeps config keys: python -m nfnet_jax.sweep --config configs/digits.py
---grid config.optim.learning_rate=0.05,0.1,0.2
+r"""Trains with many values of config keys and tells the best.
+
+    python -m nfnet_jax.sweep --config configs/digits.py \
+        --grid config.optim.learning_rate=0.05,0.1,0.2
+    python -m nfnet_jax.sweep --config configs/digits.py --trials 30 \
+        --sample config.optim.learning_rate=log:0.01:1
 
 Start the same command on as many machines as there are, with one --storage.
 """
@@ -7,12 +11,13 @@ Start the same command on as many machines as there are, with one --storage.
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from nfnet_jax import cli
 from nfnet_jax.config_keys import BEST_METRICS
 from nfnet_jax.errors import UserError, nearest
 
-FLAGS = {
+FLAGS: dict[str, Any] = {
     "trials": "how many to draw, for --sample and sweep(trial)",
     "metric": f"of the last evaluation: {', '.join(BEST_METRICS)} (default: accuracy)",
     "prune": "true or false: stop trials that are worse than the median of the others "
@@ -32,7 +37,11 @@ REPEATED = {
 def main(argv: list[str]) -> None:
     """Makes the study or joins it, works until it is done, prints what was found."""
     config, flags = cli.parse_config_flags(
-        argv, repeated=REPEATED, switches={"dry_run": "list the trials only"}, **FLAGS
+        argv,
+        about=__doc__,
+        repeated=REPEATED,
+        switches={"dry_run": "list the trials only"},
+        **FLAGS,
     )
     space, study, summary = _modules()
     arguments, metric = cli.config_arguments(argv), flags.metric or "accuracy"

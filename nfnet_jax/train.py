@@ -1,4 +1,12 @@
-"""Trains a network: python -m nfnet_jax.train --config configs/digits.py"""
+r"""Trains a network, or continues a run that was stopped.
+
+    python -m nfnet_jax.train --config configs/digits.py
+    python -m nfnet_jax.train --config configs/cifar10.py \
+        --config.optim.learning_rate=0.2 --workdir runs/faster
+
+The same command continues from the last checkpoint. TensorBoard shows a run by
+`tensorboard --logdir WORKDIR`.
+"""
 
 import os
 
@@ -11,6 +19,7 @@ def main(argv: list[str]) -> None:
     """Trains as the flags say and prints the result."""
     config, flags = cli.parse_config_flags(
         argv,
+        about=__doc__,
         workdir="where the run is written (default: runs/NAME)",
         coordinator="HOST:PORT of the first of several processes, or auto: as Slurm, a "
         "TPU pod, Kubernetes or Open MPI says (default: one process)",
@@ -45,8 +54,10 @@ def load_weights(config):
       UserError: no such weights, damaged ones, or weights of another model.
     """
     from nfnet_jax.training.setup import check_buildable
+    from nfnet_jax.training.wandb_log import check_wandb
 
     check_buildable(config)
+    check_wandb(config)
     weights = os.path.expanduser(config.model.weights)
     try:
         load = _load_run if os.path.isdir(weights) else _load_published

@@ -19,7 +19,9 @@ ENTRY_POINTS = (
     "plan",
     "analyze",
     "sweep",
+    "config/__main__",
     "data/__main__",
+    "models/__main__",
     "sweeps/trial",
 )
 UPPER = ("training", "analysis", "interop")
@@ -29,7 +31,7 @@ LIBRARY = {*LOWER, "layers", *LEAVES}
 
 ALLOWED: dict[str, set[str]] = {
     **{
-        part: {*UPPER, *LIBRARY, "config", "config_keys", "cli", "sweeps"}
+        part: {*UPPER, *LIBRARY, "config", "config_keys", "cli", "help", "sweeps"}
         for part in ENTRY_POINTS
     },
     "sweeps/trial": {"workers", "cli", "train"},
@@ -38,7 +40,8 @@ ALLOWED: dict[str, set[str]] = {
     "training": LIBRARY | {"config", "config_keys"},
     **dict.fromkeys(LOWER, {"layers", *LEAVES}),
     "layers": set(),
-    "cli": {"config", "errors", "cache", "host_memory"},
+    "cli": {"config", "errors", "cache", "help", "host_memory"},
+    "help": {"config", "config_keys"},
     "config": {"config_keys", "errors", "cache"},
     "config_keys": set(),
     "recipes": {"config"},
@@ -47,7 +50,8 @@ ALLOWED: dict[str, set[str]] = {
     "cache": set(),
     "host_memory": set(),
     "workers": set(),
-    "__init__": set(),
+    # For type checkers; what is imported when is tested below.
+    "__init__": {"interop", *LOWER, "layers"},
 }
 """What the modules of a part import besides those of the same part."""
 

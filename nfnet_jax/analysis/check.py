@@ -54,7 +54,8 @@ def check(
             ("variance", float(block.output.var), predicted.output_var),
         ]
         if block.pooling:
-            rows.insert(0, ("pooled share", *reversed(block.pooling)))
+            predicted_share, measured_share = map(float, block.pooling)
+            rows.insert(0, ("pooled share", measured_share, predicted_share))
         for quantity, measured, expected in rows:
             if not abs(measured / expected - 1) <= tolerance:
                 cause = _cause(signal, predictions, i)

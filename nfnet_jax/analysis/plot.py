@@ -6,6 +6,7 @@ matplotlib is imported where it is used.
 import importlib.util
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ def plot(analyses: Sequence[Analysis], path: str, title: str = "") -> None:
 def _draw(panels, analysis: Analysis, colour: str) -> None:
     signal = analysis.signal
     after = np.arange(len(signal.blocks) + 1)
-    style = {"color": colour, "label": analysis.name}
+    style: dict[str, Any] = {"color": colour, "label": analysis.name}
     # Markers while they can be told apart.
     style |= {"marker": "o", "ms": 3} if len(after) <= 40 else {"lw": 1}
     panels[0].plot(after, signal.avg_sq_mean, **style)
@@ -138,7 +139,7 @@ def _figure(panels: int):
 
 def _legend(figure, panels) -> None:
     """One for all panels, below them."""
-    handles = {}
+    handles: dict[str, Any] = {}
     for panel in panels:
         handles |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
     figure.legend(

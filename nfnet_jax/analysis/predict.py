@@ -104,7 +104,9 @@ def _after_pooling(
     """Variances after each block of a stage whose projection pools."""
     convs = len(stage[0].convs)
     entering = _entering(stage[0], betas[0], transfer)
-    first = stage[0].pooling.predicted * entering
+    pooling = stage[0].pooling
+    assert pooling is not None
+    first = float(pooling.predicted) * entering
     outputs = [first + alpha**2 * _branch(entering, convs, transfer)]
     variance = float(stage[0].output.var)
     for beta in betas[1:]:

@@ -123,6 +123,7 @@ def _text(value: float) -> str:
 
 
 def _pooling_line(block: Block) -> str:
+    assert block.pooling is not None
     predicted, measured = block.pooling
     return (
         f"{block.name}: 2x2 averages before the projection keep {measured:.3f} of the "

@@ -40,8 +40,8 @@ class Pooling(NamedTuple):
     `predicted` from the spatial correlation of what is pooled (`pooled_share`).
     """
 
-    predicted: float
-    measured: float
+    predicted: jax.Array | float
+    measured: jax.Array | float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +221,7 @@ def _unstacked(
             flat[path] = calls[path]
         elif block == path:
             members = [member for member in calls if _is_below(member, block)]
-            for i in range(len(calls[block][0].input.var)):
+            for i in range(np.shape(calls[block][0].input.var)[0]):
                 for member in members:
                     name = f"{block}[{i}]{member.removeprefix(block)}"
                     flat[name] = jax.tree.map(operator.itemgetter(i), calls[member])

@@ -1,4 +1,8 @@
-"""Shows training images: python -m nfnet_jax.data --config configs/cifar10.py
+r"""Shows training images as the network sees them.
+
+    python -m nfnet_jax.data --config configs/cifar10.py
+    python -m nfnet_jax.data --config configs/cifar10.py --output mixed.png \
+        --config.train.mixup=0.2 --config.train.cutmix=True
 
 Writes a picture of the first training batch of a run, after all augmentation, with the
 classes of every image and their shares below it.
@@ -15,7 +19,7 @@ MOST_IMAGES = 64
 def main(argv: list[str]) -> None:
     """Writes at most `MOST_IMAGES` images of the batch to --output."""
     config, flags = cli.parse_config_flags(
-        argv, output="PNG file to write (default: batch.png)"
+        argv, about=__doc__, output="PNG file to write (default: batch.png)"
     )
     output = flags.output or "batch.png"
     _check_output(output)

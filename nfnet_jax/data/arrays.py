@@ -78,4 +78,5 @@ def _join(
     if len(selected) == 1 and len(selected[0][1]) == len(arrays[selected[0][0]][1]):
         return Split(*arrays[selected[0][0]])
     parts = [[array[at] for array in arrays[key]] for key, at in selected]
-    return Split(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    images, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Split(images, labels)

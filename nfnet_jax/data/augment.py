@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 from nfnet_jax.data.batches import example_keys
@@ -12,7 +13,7 @@ ERASED_AREA = (0.02, 1 / 3)
 ERASED_ASPECT = (0.3, 1 / 0.3)
 
 
-def normalize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+def normalize(images: jax.Array, mean: ArrayLike, std: ArrayLike) -> jax.Array:
     """uint8 [N, H, W, C] -> float32 of mean 0 and variance 1 per channel."""
     return (images.astype(jnp.float32) / 255 - mean) / std
 
@@ -99,7 +100,7 @@ def erase(images: jax.Array, draws: jax.Array, probability: float) -> jax.Array:
     return jnp.where(holes[..., None], 0, images)
 
 
-def erased_window(draws: jax.Array, shape: tuple[int, int]) -> jax.Array:
+def erased_window(draws: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """The rectangle of `erase`, bool [H, W], from its last four draws."""
     low, high = jnp.array(ERASED_AREA)
     area = (low + (high - low) * draws[0]) * shape[0] * shape[1]

@@ -11,6 +11,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -81,8 +82,9 @@ def _read_archive(path: Path, builder: tfds.core.DatasetBuilder) -> dict[str, by
         with tarfile.open(path, "r|gz") as archive:
             for member in archive:
                 if member.name in wanted and member.isfile():
-                    content = archive.extractfile(member).read()
-                    members[wanted[member.name]] = content
+                    file = archive.extractfile(member)
+                    assert file is not None
+                    members[wanted[member.name]] = file.read()
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is damaged ({error}); delete it") from error
     missing = [name for name in names if name not in members]
@@ -93,9 +95,9 @@ def _read_archive(path: Path, builder: tfds.core.DatasetBuilder) -> dict[str, by
 
 def _builder_class(name: str) -> type[tfds.core.GeneratorBasedBuilder]:
     """The stock builder with the two steps replaced that need TensorFlow."""
-    stock = tfds.builder_cls(name)
+    stock: Any = tfds.builder_cls(name)
 
-    class Builder(stock, skip_registration=True):
+    class Builder(stock, skip_registration=True):  # type: ignore[call-arg]
         name = stock.name
         # No package of its own: version and checksums are the stock builder's.
         pkg_dir_path = None

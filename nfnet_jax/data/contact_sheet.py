@@ -37,7 +37,9 @@ def contact_sheet(images: np.ndarray, captions: Sequence[Sequence[str]]) -> Imag
     return sheet
 
 
-def _shorten(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+def _shorten(
+    text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+) -> str:
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

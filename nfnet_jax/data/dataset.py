@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import re
+from typing import Any
 
 import numpy as np
 
@@ -92,8 +93,8 @@ class Dataset:
     @functools.cached_property
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
         if isinstance(self.train, EncodedSplit):
-            mean, std = _STREAM_MOMENTS[self.image_shape[-1]]
-            return np.asarray(mean, np.float32), np.asarray(std, np.float32)
+            known = _STREAM_MOMENTS[self.image_shape[-1]]
+            return np.asarray(known[0], np.float32), np.asarray(known[1], np.float32)
         counts = _histograms(self.train.images)
         values = np.arange(256) / 255.0
         share = counts / counts.sum(axis=1, keepdims=True)
@@ -147,6 +148,7 @@ def load_dataset(
         return encoded(dataset)
     dataset = _in_memory(dataset)
     for split, spec in ((dataset.train, train_split), (dataset.test, eval_split)):
+        assert isinstance(split, Split)
         examples = len(split) + len(split.skipped)
         bad = BadImages(f"{name} {spec}", examples, max_bad_fraction)
         bad.add_all(split.skipped)
@@ -222,19 +224,17 @@ def encoded(dataset: Dataset) -> Dataset:
             f"{dataset.name} does not say how many classes it has, as a stream needs: "
             "set data.loader=memory"
         )
-    return dataclasses.replace(
-        dataset,
-        **{
-            part: EncodedSplit(
-                f"{dataset.name} {part}",
-                ArraySource(f"{dataset.name} {part}", split.images, split.labels),
-                split.image_shape,
-                resize=False,
-            )
-            for part in ("train", "test")
-            if isinstance(split := getattr(dataset, part), Split)
-        },
-    )
+    parts: dict[str, Any] = {
+        part: EncodedSplit(
+            f"{dataset.name} {part}",
+            ArraySource(f"{dataset.name} {part}", split.images, split.labels),
+            split.image_shape,
+            resize=False,
+        )
+        for part in ("train", "test")
+        if isinstance(split := getattr(dataset, part), Split)
+    }
+    return dataclasses.replace(dataset, **parts)
 
 
 def check_name(name: str) -> None:

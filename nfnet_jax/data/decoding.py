@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import jax
 import numpy as np
@@ -28,7 +29,7 @@ def decode_dataset(dataset: Dataset) -> Dataset:
     Raises:
       UserError: it is damaged, of differing image sizes, or does not fit in memory.
     """
-    encoded = (dataset.train, dataset.test)
+    encoded = cast("tuple[EncodedSplit, EncodedSplit]", (dataset.train, dataset.test))
     caches = [_cache(dataset.name, split) for split in encoded]
     found = [c.read(len(s)) for c, s in zip(caches, encoded, strict=True)]
     if any(split is None for split in found):

@@ -137,25 +137,25 @@ def _rotate(level: float, sign: int, height: int, width: int) -> np.ndarray:
     right, bottom = np.float32(width - 1), np.float32(height - 1)
     shift_x = (right - (cos * right - sin * bottom)) / 2
     shift_y = (bottom - (sin * right + cos * bottom)) / 2
-    return np.float32([[cos, -sin, shift_x], [sin, cos, shift_y]])
+    return np.array([[cos, -sin, shift_x], [sin, cos, shift_y]], np.float32)
 
 
 def _shear_x(level: float, sign: int, height: int, width: int) -> np.ndarray:
     """0.3 pixels a row at level 1; the top row stays."""
-    return np.float32([[1, sign * level * 0.3, 0], [0, 1, 0]])
+    return np.array([[1, sign * level * 0.3, 0], [0, 1, 0]], np.float32)
 
 
 def _shear_y(level: float, sign: int, height: int, width: int) -> np.ndarray:
     """0.3 pixels a column at level 1; the left column stays."""
-    return np.float32([[1, 0, 0], [sign * level * 0.3, 1, 0]])
+    return np.array([[1, 0, 0], [sign * level * 0.3, 1, 0]], np.float32)
 
 
 def _translate_x(level: float, sign: int, height: int, width: int) -> np.ndarray:
-    return np.float32([[1, 0, sign * level * TRANSLATION], [0, 1, 0]])
+    return np.array([[1, 0, sign * level * TRANSLATION], [0, 1, 0]], np.float32)
 
 
 def _translate_y(level: float, sign: int, height: int, width: int) -> np.ndarray:
-    return np.float32([[1, 0, 0], [0, 1, sign * level * TRANSLATION]])
+    return np.array([[1, 0, 0], [0, 1, sign * level * TRANSLATION]], np.float32)
 
 
 def keep_places(level: float, sign: int, height: int, width: int) -> np.ndarray:

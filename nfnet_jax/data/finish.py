@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 from nfnet_jax.data.augment import cutout, erase, normalize
@@ -14,7 +15,7 @@ def finish_batch(
     batch: Batch,
     key: jax.Array,
     config: ConfigDict,
-    moments: tuple[jax.Array, jax.Array],
+    moments: tuple[ArrayLike, ArrayLike],
     num_classes: int,
 ) -> tuple[jax.Array, jax.Array]:
     """Mixes, distorts, normalizes and erases.

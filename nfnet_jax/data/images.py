@@ -70,7 +70,7 @@ def decode_image(encoded: bytes, channels: int = 3) -> np.ndarray:
             f"is not an image, expected one of {', '.join(_FORMATS)}"
         ) from error
     except Image.DecompressionBombError as error:
-        limit = 2 * Image.MAX_IMAGE_PIXELS
+        limit = 2 * Image.MAX_IMAGE_PIXELS  # type: ignore[operator]
         raise BadImage(
             f"is too large ({error}), expected at most {limit:,} pixels"
         ) from error
@@ -105,8 +105,8 @@ def list_images(paths: Iterable[str | os.PathLike]) -> list[str]:
     Raises:
       UserError: no such file or directory, or a directory without images.
     """
-    found = []
-    for path in map(os.fspath, paths):
+    found: list[str] = []
+    for path in (os.fspath(path) for path in paths):
         if os.path.isdir(path):
             below = images_below(path)
             if not below:
@@ -133,7 +133,7 @@ def images_below(directory: str | os.PathLike) -> list[str]:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
 
     found = []
-    for folder, directories, names in os.walk(directory, onerror=unreadable):
+    for folder, directories, names in os.walk(os.fspath(directory), onerror=unreadable):
         directories[:] = [name for name in directories if not name.startswith(".")]
         found += [
             os.path.join(folder, name)

@@ -52,7 +52,7 @@ def mix(
     return jnp.round(mixed).astype(jnp.uint8), targets
 
 
-def cutmix_mask(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+def cutmix_mask(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """1 where the first image of a pair shows, 0 elsewhere: float32 [H, W].
 
     A box of the image's aspect, its area uniform, centred on any pixel and clipped at

@@ -97,7 +97,8 @@ def _half_bits(size: int) -> int:
 def _permute(x: Array, round_keys: Array, half: int) -> Array:
     """A Feistel network over 2 · `half` bits; uint32 [N] and [N, ROUNDS]."""
     mask = np.uint32((1 << half) - 1)
-    left, right = x >> half, x & mask
+    left: Array = x >> half
+    right: Array = x & mask
     for i in range(ROUNDS):
         left, right = right, left ^ (_hash(right ^ round_keys[:, i]) & mask)
     return left << half | right

@@ -73,10 +73,10 @@ def distort(
     """
     level = magnitude / 10
     height, width, channels = image.shape
-    tables = [TABLES.get(name, distortions.keep_values) for name in DISTORTIONS]
-    tables = [jnp.broadcast_to(t(image, level), (channels, 256)) for t in tables]
-    maps = [MAPS.get(name, distortions.keep_places) for name in DISTORTIONS]
-    maps = np.array([[m(level, s, height, width) for m in maps] for s in (-1, 1)])
+    lookups = [TABLES.get(name, distortions.keep_values) for name in DISTORTIONS]
+    tables = [jnp.broadcast_to(t(image, level), (channels, 256)) for t in lookups]
+    moves = [MAPS.get(name, distortions.keep_places) for name in DISTORTIONS]
+    maps = np.array([[m(level, s, height, width) for m in moves] for s in (-1, 1)])
     places = distortions.places(maps, height, width)
     changed = {
         "Color": distortions.color(image, level),

@@ -88,7 +88,7 @@ def shared_slots(count: int, shape: tuple[int, ...]) -> Iterator[Slots]:
 def _buffer(name: str) -> memoryview:
     if name not in _attached:
         _attached[name] = SharedMemory(name)
-    return _attached[name].buf
+    return _attached[name].buf  # type: ignore[return-value]
 
 
 def _header_bytes(count: int) -> int:

@@ -19,7 +19,8 @@ Encoded = bytes | np.ndarray | BadImage
 class Source(Protocol):
     """Random access to the encoded images of a split; can be pickled for a worker."""
 
-    channels: int
+    @property
+    def channels(self) -> int: ...
 
     def __len__(self) -> int: ...
 

@@ -90,7 +90,8 @@ def evaluation_batches(
     batches = HostBatches(split, size, center_crop)
 
     def take(fed, number) -> Batch:
-        return Batch(*fed, batch_positions(number, size))
+        images, labels = fed
+        return Batch(images, labels, batch_positions(number, size))
 
     count = -(-len(split) // size)
     return Batches(_feeder(batches, count, config, mesh), take, divided=True)

@@ -130,7 +130,7 @@ class TfdsSource:
         return self.builder.info.splits[self.split].num_examples
 
     @functools.cached_property
-    def _records(self) -> Sequence[dict]:
+    def _records(self) -> Any:
         skip = {self.image_key: tfds.decode.SkipDecoding()}
         return self.builder.as_data_source(split=self.split, decoders=skip)
 
@@ -141,7 +141,7 @@ class TfdsSource:
           UserError: a record is missing, damaged or without a label.
         """
         try:
-            examples = [
+            examples: list[tuple[Encoded, int]] = [
                 (bytes(record[self.image_key]), int(record[self.label_key]))
                 for record in self._records.__getitems__(list(indices))
             ]

@@ -5,7 +5,7 @@ out; `collect` and `publish` read such a table in either direction.
 """
 
 from collections.abc import Hashable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ class Entry(NamedTuple):
         return array.reshape(transposed).transpose(np.argsort(self.axes))
 
 
-def collect(published: Mapping[Hashable, np.ndarray], table: dict[Path, Entry]) -> dict:
+def collect(published: Mapping[Any, np.ndarray], table: dict[Path, Entry]) -> dict:
     """Flax parameters, stacked as scans need, from published ones.
 
     Raises:
@@ -62,7 +62,7 @@ def collect(published: Mapping[Hashable, np.ndarray], table: dict[Path, Entry]) 
     return traverse_util.unflatten_dict(_stack(layers))
 
 
-def publish(params: Mapping, table: dict[Path, Entry]) -> dict[Hashable, np.ndarray]:
+def publish(params: Mapping, table: dict[Path, Entry]) -> dict[Any, np.ndarray]:
     """The inverse of `collect`."""
     layers = _unstack(traverse_util.flatten_dict(params))
     return {entry.name: entry.publish(layers[path]) for path, entry in table.items()}
@@ -72,7 +72,7 @@ def layer_shapes(model: Network) -> Shapes:
     """Shape of every parameter, those of scanned blocks layer by layer."""
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
-    shapes = {}
+    shapes: Shapes = {}
     for path, leaf in traverse_util.flatten_dict(params).items():
         if "blocks" in path:
             shapes |= {(*path, i): leaf.shape[1:] for i in range(leaf.shape[0])}
@@ -88,7 +88,7 @@ class Site(NamedTuple):
     """
 
     stage: int | None
-    index: int | None
+    index: int | None  # type: ignore[assignment]
     place: tuple[str, ...]
 
 
@@ -103,7 +103,7 @@ def locate(path: Path) -> Site:
 
 
 def _unstack(params: dict[Path, np.ndarray]) -> dict[Path, np.ndarray]:
-    layers = {}
+    layers: dict[Path, np.ndarray] = {}
     for path, array in params.items():
         if "blocks" in path:
             layers |= {(*path, i): layer for i, layer in enumerate(np.asarray(array))}
@@ -118,8 +118,8 @@ def _stack(found: dict[Path, np.ndarray]) -> dict[Path, np.ndarray]:
     for (*path, layer), array in found.items():
         if "blocks" in path:
             layers.setdefault(tuple(path), {})[layer] = array
-    for path, arrays in layers.items():
-        stacked[path] = np.stack([arrays[i] for i in range(len(arrays))])
+    for place, arrays in layers.items():
+        stacked[place] = np.stack([arrays[i] for i in range(len(arrays))])
     return stacked
 
 

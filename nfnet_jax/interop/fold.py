@@ -62,8 +62,11 @@ def fold(model: Network, params: Params) -> tuple[Network, Params]:
         )
     folding = _Folding.of(model)
     name, num_classes, overrides = model.spec
-    overrides = dict(overrides) | PLAIN | {"skip_gain": folding.output_attention}
-    plain = create_model(name, num_classes, **overrides)
+    plain = create_model(
+        name,
+        num_classes,
+        **(dict(overrides) | PLAIN | {"skip_gain": folding.output_attention}),
+    )
     betas = [stage.betas for stage in model.stages]
     stacked = [not isinstance(stage.blocks, tuple) for stage in plain.stages]
     return plain, jax.jit(functools.partial(folding.network, betas, stacked))(params)
@@ -78,7 +81,7 @@ def is_foldable(model: Network) -> bool:
     Raises:
       UserError: `model` has no spec.
     """
-    if model.spec is None:
+    if not model.spec.name:
         raise UserError("the network has no spec, expected one made by create_model")
     return not model.spec.name.startswith(("bn_", "fixup_", "nf_air_"))
 

@@ -79,15 +79,15 @@ def _table(model: Network) -> dict[Path, Entry]:
     for path, shape in shapes.items():
         stage, index, place = locate(path)
         module = [root]
-        if stage is not None:
+        if stage is not None and index is not None:
             block = sum(depths[:stage]) + index
             module.append(f"{block_name}_{block}" if block else block_name)
         name = place[-1]
         if name not in _SCALARS:
             module.append(_module("/".join(place[:-1])))
             name = _published_leaf(path, shapes)
-        name = ("/~/".join(module), name)
-        table[path] = Entry(name, shape, tuple(range(len(shape))), shape)
+        full = ("/~/".join(module), name)
+        table[path] = Entry(full, shape, tuple(range(len(shape))), shape)
     return table
 
 

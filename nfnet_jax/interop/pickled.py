@@ -66,7 +66,8 @@ def _finished(name: str, value: object) -> np.ndarray:
 def _follow(file: BinaryIO) -> object:
     stack: list = []
     marks: list[int] = []
-    memo: dict[int, object] = {}
+    memo: dict[Any, object] = {}
+    argument: Any
     made, size = 0, file.seek(0, os.SEEK_END)
     file.seek(0)
     for count, (instruction, argument, _) in enumerate(pickletools.genops(file)):
@@ -154,7 +155,7 @@ def _need(condition: bool) -> None:
         raise ValueError("no valid pickle of arrays")
 
 
-def _set_items(mapping: object, items: list) -> None:
+def _set_items(mapping: Any, items: list) -> None:
     _need(type(mapping) is dict and len(items) % 2 == 0)
     for key, value in zip(items[::2], items[1::2], strict=True):
         if type(key) is not str:
@@ -195,14 +196,14 @@ class _Array:
     """A `numpy.ndarray` under construction; `array` is None until its state comes."""
 
     def __init__(self, array: np.ndarray | None = None):
-        self.array = array
+        self.array: Any = array
 
     def build(self, version, shape, type_, fortran, data):
         _need(type(type_) is _Type and type(data) in (bytes, bytearray))
         self.array = array_from_bytes(data, type_.dtype, shape, fortran=bool(fortran))
 
 
-def _named(module: object, name: object) -> _Name:
+def _named(module: Any, name: Any) -> _Name:
     _need(type(module) is str and type(name) is str)
     # NumPy renamed its modules; the last one is what dill saw of a compiled function.
     module = module.replace("numpy._core", "numpy.core")
@@ -214,7 +215,7 @@ def _named(module: object, name: object) -> _Name:
     return _Name(full)
 
 
-def _call(function: object, arguments: object) -> object:
+def _call(function: Any, arguments: Any) -> Any:
     _need(type(function) is _Name and type(arguments) is tuple)
     _need(function.name in _CALLS)
     return _CALLS[function.name](*arguments)

@@ -48,7 +48,7 @@ def load_pretrained(
     """
     find(_timm_name(model_name))
     path = locate(weights)
-    arrays = read_weights(path)
+    arrays: Any = read_weights(path)
     try:
         published = _classes(arrays)
         if _is_tree(arrays):
@@ -93,7 +93,7 @@ def _is_tree(arrays: Weights) -> bool:
     return any(isinstance(value, Mapping) for value in arrays.values())
 
 
-def _classes(arrays: Weights) -> int:
+def _classes(arrays: Any) -> int:
     """Number of logits of the network that the arrays belong to."""
     if _is_tree(arrays):
         heads = [

@@ -38,7 +38,8 @@ def unroll(
         x = model.stem.apply(stem, images)
         for (block, beta), own in zip(modules, blocks, strict=True):
             x = block.apply(own, x, beta, 0.0, train=False)
-        return model.head.apply(head, x, train=False)
+        logits: Any = model.head.apply(head, x, train=False)
+        return logits
 
     return apply, parts
 

@@ -74,14 +74,17 @@ def conv2d(
     """
     _check_channels(x.shape, kernel.shape, groups)
     if isinstance(padding, str):
-        pairs = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-        padding = tuple((int(low), int(high)) for low, high in pairs)
+        pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+        height, width = ((int(low), int(high)) for low, high in pads)
+        padding = (height, width)
     if _native_only.get():
         return _native(strides, padding, groups, x, kernel)
     return _conv2d(x, kernel, tuple(strides), padding, groups)
 
 
-def _check_channels(x_shape, kernel_shape, groups: int) -> None:
+def _check_channels(
+    x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], groups: int
+) -> None:
     channels, features = x_shape[-1], kernel_shape[-1]
     if channels % groups or features % groups or kernel_shape[2] * groups != channels:
         raise ValueError(
@@ -168,7 +171,7 @@ def _cpu_gradients(strides, padding, groups, x, kernel, grad):
     )
 
 
-def _is_pointwise(kernel, padding) -> bool:
+def _is_pointwise(kernel: jax.Array, padding: Pairs) -> bool:
     return kernel.shape[:2] == (1, 1) and not any(map(any, padding))
 
 

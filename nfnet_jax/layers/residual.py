@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from nfnet_jax.layers.dropout import kept
 
@@ -61,13 +62,22 @@ class StochasticDepth(nn.Module):
     """Drops the whole branch of an example with probability `rate` in training.
 
     Input and output [N, ...]; `rate` is a number or a scalar array, `examples` are as
-    in `kept`. The survivors are not rescaled by the keep probability, as in [HP]. Needs
-    the "dropout" key.
+    in `kept`, 0, 1, ... by default. The survivors are not rescaled by the keep
+    probability, as in [HP]. Needs the "dropout" key.
     """
 
     @nn.compact
-    def __call__(self, x: jax.Array, rate, examples=None, *, train: bool) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        rate: ArrayLike,
+        examples: jax.Array | None = None,
+        *,
+        train: bool,
+    ) -> jax.Array:
         if not train:
             return x
+        if examples is None:
+            examples = jnp.arange(len(x))
         keep = kept(self.make_rng("dropout"), examples, 1 - jnp.asarray(rate))
         return x * keep.reshape(-1, *[1] * (x.ndim - 1)).astype(x.dtype)

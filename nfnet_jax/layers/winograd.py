@@ -57,17 +57,27 @@ OUTPUT = np.array(
 Pairs = tuple[tuple[int, int], tuple[int, int]]
 
 
-def convolves(x: jax.Array, kernel: jax.Array, strides, padding: Pairs) -> bool:
+def convolves(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Pairs
+) -> bool:
     """Whether this is a convolution that `convolve` does, and does faster."""
     return _pays(x, kernel, strides, padding, least_pixels=512)
 
 
-def differentiates(x: jax.Array, kernel: jax.Array, strides, padding: Pairs) -> bool:
+def differentiates(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Pairs
+) -> bool:
     """Whether `kernel_gradient` does this one, and does it faster."""
     return _pays(x, kernel, strides, padding, least_pixels=128)
 
 
-def _pays(x, kernel, strides, padding, least_pixels) -> bool:
+def _pays(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: tuple[int, int],
+    padding: Pairs,
+    least_pixels: int,
+) -> bool:
     if kernel.shape[:2] != (3, 3) or strides != (1, 1) or x.dtype != jnp.float32:
         return False
     if min(map(min, padding)) < 0:
@@ -140,7 +150,9 @@ def _columns(rows: jax.Array, width: int) -> list[jax.Array]:
     return [rows[:, :, i : i + width] for i in range(3)]
 
 
-def _combine(matrix: np.ndarray, parts: Sequence[jax.Array]) -> list[jax.Array]:
+def _combine(
+    matrix: np.ndarray, parts: jax.Array | Sequence[jax.Array]
+) -> list[jax.Array]:
     """matrix @ parts along their list, without the products by 0 and 1."""
     return [
         sum(

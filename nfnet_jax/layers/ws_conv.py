@@ -136,4 +136,5 @@ class WSConv(nn.Module):
 
 def symmetric_padding(size: tuple[int, int]) -> Pairs:
     """((top, bottom), (left, right)), equal on both sides whatever the stride."""
-    return tuple(((window - 1) // 2,) * 2 for window in size)
+    height, width = ((window - 1) // 2 for window in size)
+    return (height, height), (width, width)

@@ -1,29 +1,40 @@
-"""Prints the table of models: python -m nfnet_jax.models 'nfnet_f*'"""
+"""Lists models, all or those whose name matches a pattern.
 
-import argparse
-from collections.abc import Sequence
+    python -m nfnet_jax.models
+    python -m nfnet_jax.models 'nfnet_f*'
 
-from nfnet_jax.models.info import ModelInfo, model_info
-from nfnet_jax.models.registry import list_models
+Prints parameters, multiply-adds, sides of the images and published accuracies.
+"""
+
+from typing import Any
+
+from nfnet_jax import cli
+from nfnet_jax.errors import UserError
 
 COLUMNS = "{:20} {:>13} {:>15} {:>6} {:>5} {:>7} {:>6} {:>6}"
 TITLES = ("parameters", "multiply-adds", "train", "test", "classes", "top-1", "top-5")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """One line per model whose name matches; exits with code 2 where none does."""
-    parser = argparse.ArgumentParser("python -m nfnet_jax.models", description=__doc__)
-    parser.add_argument("pattern", nargs="?", default="*", help="shell-style, of names")
-    pattern = parser.parse_args(arguments).pattern
+def main(argv: list[str]) -> None:
+    """One line per model whose name matches the pattern, which is shell-style."""
+    _, patterns = cli.parse_flags_and_arguments(
+        argv, about=__doc__, arguments="[PATTERN]"
+    )
+    if len(patterns) > 1:
+        raise UserError(f"unexpected argument {patterns[1]!r}, expected one pattern")
+    from nfnet_jax.models.info import model_info
+    from nfnet_jax.models.registry import list_models
+
+    pattern = "".join(patterns) or "*"
     names = list_models(pattern)
     if not names:
-        parser.error(f"{pattern!r} matches none of {', '.join(list_models())}")
+        raise UserError(f"{pattern!r} matches none of {', '.join(list_models())}")
     print(COLUMNS.format("model", *TITLES))
     for name in names:
         print(_row(model_info(name)), flush=True)
 
 
-def _row(info: ModelInfo) -> str:
+def _row(info: Any) -> str:
     return COLUMNS.format(
         info.name,
         f"{info.parameters:,}",
@@ -36,4 +47,4 @@ def _row(info: ModelInfo) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

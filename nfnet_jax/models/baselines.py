@@ -7,6 +7,7 @@ other network of this project has that collection.
 
 import functools
 import re
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -105,7 +106,7 @@ KINDS = {
 }
 
 
-def imagenet_form(kind: str):
+def imagenet_form(kind: str) -> Callable[..., Network]:
     """Builder of the networks of this kind for large images."""
 
     def build(
@@ -122,7 +123,7 @@ def imagenet_form(kind: str):
     return build
 
 
-def wide_form(kind: str):
+def wide_form(kind: str) -> Callable[..., Network]:
     """Builder of the wide networks of this kind for 32x32 images; see `wide_plan`."""
 
     def build(num_classes: int, options: Options, *, depth: int, width: int) -> Network:

@@ -8,6 +8,7 @@ import math
 
 import flax.linen as nn
 import jax
+from jax.typing import ArrayLike
 
 from nfnet_jax.layers.activations import Activation
 from nfnet_jax.layers.residual import StochasticDepth
@@ -59,7 +60,9 @@ class FixupBranch(nn.Module):
         variance = 2 / (spec.features * spec.size**2) * depth_scale
         return nn.initializers.normal(math.sqrt(variance))
 
-    def _convolve(self, spec: ConvSpec, initializer, x: jax.Array) -> jax.Array:
+    def _convolve(
+        self, spec: ConvSpec, initializer: nn.initializers.Initializer, x: jax.Array
+    ) -> jax.Array:
         size, strides = (spec.size,) * 2, (spec.stride,) * 2
         conv = self.conv(
             spec.features, size, strides, name=spec.name, kernel_init=initializer
@@ -79,7 +82,13 @@ class FixupBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, beta, drop_rate, examples=None, *, train: bool
+        self,
+        x: jax.Array,
+        beta: ArrayLike,
+        drop_rate: ArrayLike,
+        examples: jax.Array | None = None,
+        *,
+        train: bool,
     ) -> jax.Array:
         x = _add_bias(self, "bias1a", x)
         shortcut = self.shortcut(x) if self.shortcut else x

@@ -13,7 +13,7 @@ from nfnet_jax.models.stage import Stage, sow_signal
 
 
 class Spec(NamedTuple):
-    """The arguments of the `create_model` that made a network."""
+    """The arguments of the `create_model` that made a network; else no name."""
 
     name: str
     num_classes: int
@@ -37,7 +37,7 @@ class Network(nn.Module):
     stem: nn.Module
     stages: tuple[Stage, ...]
     head: nn.Module
-    spec: Spec | None = None
+    spec: Spec = Spec("", 0)
 
     @nn.compact
     def __call__(
@@ -48,7 +48,7 @@ class Network(nn.Module):
         examples: jax.Array | None = None,
         features: bool = False,
         return_stages: bool = False,
-    ):
+    ) -> Any:
         chex.assert_rank(images, 4)
         if train and examples is None:
             examples = jnp.arange(len(images))
@@ -91,7 +91,12 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, examples=None, *, train: bool, features: bool = False
+        self,
+        x: jax.Array,
+        examples: jax.Array | None = None,
+        *,
+        train: bool,
+        features: bool = False,
     ) -> jax.Array:
         x = self.final_conv(x) if self.final_conv else x
         x = self.activation(x, train=train).mean((1, 2)).astype(jnp.float32)

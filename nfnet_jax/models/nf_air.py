@@ -44,7 +44,8 @@ def nf_air(num_classes: int, options: Options, *, width: int) -> Network:
     conv = options.conv(use_gain=False, use_bias=False)
     stages = tuple(ConvGroup(width * share, conv, activation) for share in WIDTHS)
     head = Head(num_classes, _maximum, options.drop_rate)
-    return Network(Whitening(activation), stages, head)
+    # Its stages are not residual ones.
+    return Network(Whitening(activation), stages, head)  # type: ignore[arg-type]
 
 
 def parse(name: str) -> Variant | None:
@@ -117,7 +118,9 @@ class ConvGroup(nn.Module):
     activation: Activation
 
     @nn.compact
-    def __call__(self, x: jax.Array, examples=None, *, train: bool) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, examples: jax.Array | None = None, *, train: bool
+    ) -> jax.Array:
         x = pool_pairs(self.conv(self.width, (3, 3), name="conv0")(x))
         x = self.activation(UnitMoments(name="moments0")(x))
         x = UnitMoments(name="moments1")(self.conv(self.width, (3, 3), name="conv1")(x))

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from nfnet_jax.layers.activations import Activation, gain, scaled_activation
 from nfnet_jax.layers.residual import SkipGain, StochasticDepth, beta_schedule
@@ -22,7 +23,7 @@ class Place(NamedTuple):
     width_in: int
     width: int
     stride: int
-    index: int
+    index: int  # type: ignore[assignment]
 
 
 MakeBranch = Callable[[Place], nn.Module]
@@ -118,7 +119,13 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, beta, drop_rate, examples=None, *, train: bool
+        self,
+        x: jax.Array,
+        beta: ArrayLike,
+        drop_rate: ArrayLike,
+        examples: jax.Array | None = None,
+        *,
+        train: bool,
     ) -> jax.Array:
         h = self.activation(x, train=train) / jnp.asarray(beta, x.dtype)
         shortcut = self.shortcut(h) if self.shortcut else x
@@ -162,7 +169,9 @@ class Stage(nn.Module):
     remat: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, examples=None, *, train: bool) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, examples: jax.Array | None = None, *, train: bool
+    ) -> jax.Array:
         def run(block, x, beta, drop_rate):
             return block(x, beta, drop_rate, examples, train=train)
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nfnet_jax.optim.tree import Params, map_layers
+from nfnet_jax.optim.tree import STACKED, Params, map_layers
 
 
 def unit_norm(x: jax.Array) -> jax.Array:
@@ -32,19 +32,23 @@ def clip_units(
 
 
 def adaptive_gradient_clipping(
-    clipping: float, eps: float = 1e-3
+    clipping: float, eps: float = 1e-3, *, stacked: str = STACKED
 ) -> optax.GradientTransformation:
     """Clips each unit's gradient to `clipping` (λ) times the norm of its weights.
 
-    Leaves under `blocks` are stacks of layers and are clipped layer by layer. Combine
-    with `optax.masked` to exempt parameters.
+    G_i ← G_i · min(1, λ · max(‖W_i‖, `eps`) / ‖G_i‖) for the units i: output channels
+    of kernels [..., in, out], whole vectors and scalars. Leaves in whose path, such as
+    "a/b/kernel", the regular expression `stacked` is found are stacks of layers
+    [L, ...], as `nn.scan` makes them, and are clipped layer by layer; the default finds
+    those of the networks of `create_model`. Combine with `optax.masked` to exempt
+    parameters; [HP] exempts the classifier.
     """
 
     def update(updates, state, params):
         def clip(grad, param):
             return clip_units(grad, param, clipping, eps)
 
-        return map_layers(clip, updates, params), state
+        return map_layers(clip, updates, params, stacked=stacked), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 

@@ -14,24 +14,32 @@ from nfnet_jax.optim.muon import muon
 from nfnet_jax.optim.tree import Params, count, in_classifier, matches
 
 
-def _sgd(config: ConfigDict, rate: optax.Schedule, decayed: Params):
+def _sgd(
+    config: ConfigDict, rate: optax.Schedule, decayed: Params
+) -> optax.GradientTransformation:
     return optax.chain(
         optax.add_decayed_weights(config.weight_decay, decayed),
         optax.sgd(rate, config.momentum or None, config.nesterov),
     )
 
 
-def _adamw(config: ConfigDict, rate: optax.Schedule, decayed: Params):
+def _adamw(
+    config: ConfigDict, rate: optax.Schedule, decayed: Params
+) -> optax.GradientTransformation:
     moments = {"b1": config.adam.b1, "b2": config.adam.b2, "eps": config.adam.eps}
     return optax.adamw(rate, **moments, weight_decay=config.weight_decay, mask=decayed)
 
 
-def _lamb(config: ConfigDict, rate: optax.Schedule, decayed: Params):
+def _lamb(
+    config: ConfigDict, rate: optax.Schedule, decayed: Params
+) -> optax.GradientTransformation:
     moments = {"b1": config.adam.b1, "b2": config.adam.b2, "eps": config.adam.eps}
     return lamb(rate, **moments, weight_decay=config.weight_decay, decayed=decayed)
 
 
-def _muon(config: ConfigDict, rate: optax.Schedule, decayed: Params):
+def _muon(
+    config: ConfigDict, rate: optax.Schedule, decayed: Params
+) -> optax.GradientTransformation:
     return optax.chain(
         optax.add_decayed_weights(config.weight_decay, decayed),
         muon(

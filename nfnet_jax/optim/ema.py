@@ -12,5 +12,5 @@ def update_ema(ema: Params, params: Params, step: jax.Array, decay: float) -> Pa
     `step` is t, the number of updates before this one; the warm-up makes short runs
     forget their initialization [HP, appendix A]. decay = 0 copies the parameters.
     """
-    decay = jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda e, p: p + decay * (e - p), ema, params)
+    own = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda e, p: p + own * (e - p), ema, params)

@@ -1,5 +1,8 @@
 """Gradient norms relative to weight norms, layer by layer: where a run diverges."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -40,5 +43,5 @@ def layer_names(params: Params) -> list[str]:
     return names
 
 
-def _is_kernel(path, leaf) -> bool:
+def _is_kernel(path: Sequence[Any], leaf: jax.Array) -> bool:
     return leaf.ndim - is_stacked(path) > 1

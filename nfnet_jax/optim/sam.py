@@ -4,20 +4,42 @@ The gradient that updates W is taken at the point of the ascent step, W + ρ g /
 with g the gradient at W of a part of the batch [HP].
 """
 
+from collections.abc import Callable
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from nfnet_jax.optim.tree import Params
 
-def normalized_ascent(rho: float) -> optax.GradientTransformation:
-    """g ← ρ · g / ‖g‖ with one norm over all parameters; 0 where the gradient is 0."""
 
-    def update(updates, state, params=None):
-        norm = optax.tree.norm(updates)
-        scale = jnp.where(norm > 0, rho / jnp.where(norm > 0, norm, 1.0), 0.0)
-        return optax.tree.scale(scale, updates), state
+def sam_value_and_grad(
+    loss: Callable[..., Any], rho: float, *, has_aux: bool = False
+) -> Callable[..., Any]:
+    """As `jax.value_and_grad(loss, has_aux=has_aux)`, at W + ρ g / ‖g‖ instead of at W.
 
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    `loss(params, *arguments)` is any differentiable scalar, with auxiliary output if
+    `has_aux`; g is its gradient at W for the same arguments. The gradients go into any
+    optimizer. The value is that after the ascent. Takes twice the computation.
+    """
+    ascent = jax.grad(loss, has_aux=has_aux)
+    descent = jax.value_and_grad(loss, has_aux=has_aux)
+
+    def value_and_grad(params: Params, *arguments: Any) -> Any:
+        grads = ascent(params, *arguments)
+        grads = grads[0] if has_aux else grads
+        return descent(ascend(params, grads, rho), *arguments)
+
+    return value_and_grad
+
+
+def ascend(params: Params, grads: Params, rho: float) -> Params:
+    """W + ρ g / ‖g‖ with one norm over all parameters; W where the gradient is 0."""
+    norm = optax.tree.norm(grads)
+    scale = jnp.where(norm > 0, rho / jnp.where(norm > 0, norm, 1.0), 0.0)
+    return optax.apply_updates(params, optax.tree.scale(scale, grads))
 
 
 def ascent_size(batch_size: int, fraction: float) -> int:

@@ -1,6 +1,7 @@
 """Learning rate as a function of the step."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import optax
@@ -30,7 +31,7 @@ def warmup_then(
     def schedule(step):
         progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
         progress = jnp.clip(progress, 0.0, 1.0)
-        decay = {
+        decay: Any = {
             "cosine": (1 + jnp.cos(jnp.pi * progress)) / 2,
             "linear": 1 - progress,
             "constant": 1.0,

@@ -12,22 +12,27 @@ from nfnet_jax.errors import UserError, nearest
 Params = Any
 """A nested dict of arrays, as Flax makes it."""
 
+STACKED = r"(^|/)stages_\d+/blocks/"
+"""Found in the paths of parameters that `nn.scan` stacks, one layer after another, in
+the networks of `create_model`."""
 
-def path_name(path) -> str:
+
+def path_name(path: Sequence[Any]) -> str:
     """ "stages_0/blocks/branch/conv0/kernel" for a key path of jax.tree_util."""
-    return "/".join(str(key.key) for key in path)
+    return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
 
 
-def is_stacked(path) -> bool:
-    """Whether axis 0 of the leaf counts layers: it lies in the scanned `blocks`."""
-    return any(key.key == "blocks" for key in path)
+def is_stacked(path: Sequence[Any], stacked: str = STACKED) -> bool:
+    """Whether axis 0 of the leaf counts layers: `stacked` is found in its path."""
+    return re.search(stacked, path_name(path)) is not None
 
 
-def map_layers(function: Callable, *trees: Params) -> Params:
+def map_layers(function: Callable, *trees: Params, stacked: str = STACKED) -> Params:
     """`function` of the leaves of `trees`; layer by layer where they are stacked."""
 
     def apply(path, *leaves):
-        return (jax.vmap(function) if is_stacked(path) else function)(*leaves)
+        layered = is_stacked(path, stacked)
+        return (jax.vmap(function) if layered else function)(*leaves)
 
     return jax.tree_util.tree_map_with_path(apply, *trees)
 
@@ -55,7 +60,8 @@ def matches(params: Params, patterns: Sequence[str], key: str) -> Params:
     flat, treedef = jax.tree_util.tree_flatten_with_path(params)
     names = [path_name(path) for path, _ in flat]
     hits = [_matching_names(names, pattern, key) for pattern in patterns]
-    return treedef.unflatten(any(name in hit for hit in hits) for name in names)
+    found = [any(name in hit for hit in hits) for name in names]
+    return jax.tree.unflatten(treedef, found)
 
 
 def _matching_names(names: list[str], pattern: str, key: str) -> set[str]:

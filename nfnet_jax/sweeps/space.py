@@ -111,7 +111,7 @@ def make_space(
     Raises:
       UserError: nothing to vary, a key twice, an unknown key, a malformed range.
     """
-    grid = dict(_axis("grid", text) for text in grids)
+    grid: dict[str, Any] = dict(_axis("grid", text) for text in grids)
     sampled = dict(_axis("sample", text) for text in samples)
     for key in {*grid, *sampled}:
         given = [t for t in (*grids, *samples) if _split("grid", t)[0] == key]

@@ -8,6 +8,7 @@ up again, from the last checkpoint.
 import time
 import warnings
 from collections.abc import Callable
+from typing import Literal
 
 import optuna
 import sqlalchemy.exc
@@ -61,7 +62,7 @@ def open_study(
     name: str,
     space: Space,
     definition: list[str],
-    direction: str,
+    direction: Literal["maximize", "minimize"],
     prune: bool,
 ) -> optuna.Study:
     """The study `name`, made with all its trials waiting unless there is one.

@@ -3,8 +3,9 @@
 import csv
 import shlex
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -84,7 +85,7 @@ def write_plots(study: optuna.Study, directory: Path) -> list[Path]:
 
     ended = [t for t in planned_trials(study) if t.state == TrialState.COMPLETE]
     # Importance compares trials, and needs some that differ.
-    wanted = {"history": plots.plot_optimization_history}
+    wanted: dict[str, Callable[..., Any]] = {"history": plots.plot_optimization_history}
     if len({trial.value for trial in ended}) > 1:
         wanted |= {
             "parallel": plots.plot_parallel_coordinate,
@@ -107,6 +108,7 @@ def _rank(study: optuna.Study, trial: FrozenTrial) -> tuple[bool, float]:
     if trial.state != TrialState.COMPLETE:
         return True, 0.0
     highest = study.direction == optuna.study.StudyDirection.MAXIMIZE
+    assert trial.value is not None
     return False, -trial.value if highest else trial.value
 
 

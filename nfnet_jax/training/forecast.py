@@ -128,9 +128,10 @@ def _abstract_step(config: ConfigDict):
     state, optimizer = abstract_state(config, image_shape, classes)
 
     def take(fed, number, own=every_row) -> Batch:
-        return Batch(*fed, own(batch_positions(number, size)))
+        images, labels = fed
+        return Batch(images, labels, own(batch_positions(number, size)))
 
-    batches = Batches(lambda number: iter(()), take, divided=True)
+    batches = Batches(lambda number: (_ for _ in range(0)), take, divided=True)
     names = tuple(map(str, range(classes)))
     facts = DataFacts((0.5,) * CHANNELS, (0.25,) * CHANNELS, names, image_shape)
     model = build_model(config, classes)

@@ -20,6 +20,7 @@ from nfnet_jax.training.lock import check_free, hold
 from nfnet_jax.training.metrics import MetricWriter
 from nfnet_jax.training.pretrained import Pretrained, record_start, settle_model
 from nfnet_jax.training.processes import ending_with_the_others
+from nfnet_jax.training.progress import Progress
 from nfnet_jax.training.report import Diverged, Reporter
 from nfnet_jax.training.result import make_result
 from nfnet_jax.training.rewind import Rewinds
@@ -28,6 +29,10 @@ from nfnet_jax.training.setup import Run, check_buildable, set_up
 from nfnet_jax.training.state import TrainState
 from nfnet_jax.training.step import make_train_step
 from nfnet_jax.training.stopwatch import Stopwatch
+from nfnet_jax.training.summary import summarize
+from nfnet_jax.training.trace import Trace, traced_steps
+from nfnet_jax.training.wandb_log import check_wandb
+from nfnet_jax.training.work import count_work
 from nfnet_jax.training.workdir import (
     check_workdir,
     create_workdir,
@@ -63,6 +68,7 @@ def train(
     asked = config
     config = settle_model(config, workdir, pretrained)
     check_buildable(config, dataset)
+    check_wandb(config)
     check_workdir(workdir, config)
     if (result := read_result(workdir)) is not None:
         print(f"{workdir} holds the finished run of this config; delete it to rerun")
@@ -77,7 +83,6 @@ def train(
             if pretrained:
                 record_start(workdir, asked, config)
             write_data_facts(workdir, run.facts)
-        print(run.description, flush=True)
         result = _train(config, run, workdir)
         result["seconds"] = time.perf_counter() - started
         with writing(workdir):
@@ -94,8 +99,8 @@ class _Session:
     workdir: str
     checkpoints: Checkpoints
     writer: MetricWriter
+    progress: Progress
     interruption: Interruption
-    stopwatch: Stopwatch
     steps: tuple[Callable, Callable]
     test: Callable[[TrainState], dict[str, float]]
 
@@ -103,6 +108,9 @@ class _Session:
 def _train(config: ConfigDict, run: Run, workdir: str) -> dict[str, Any]:
     """From the last checkpoint, or the start, to the result."""
     keep, best = config.checkpoint.keep, config.checkpoint.best_metric
+    work = count_work(config, run)
+    print(summarize(config, run, work), flush=True)
+    stopwatch = Stopwatch(config.data.batch_size, work, run.plan)
     make_step = functools.partial(
         make_train_step, config, run.model, run.optimizer, run.train, run.facts
     )
@@ -116,27 +124,26 @@ def _train(config: ConfigDict, run: Run, workdir: str) -> dict[str, Any]:
             print(f"continuing from step {int(state.step)} of {run.plan.steps}")
         elif config.train.on_nan == "rewind":
             checkpoints.save(state)
-        with MetricWriter(
-            workdir,
-            first_step=int(state.step),
-            steps=run.plan.steps,
-            tensorboard=config.log.tensorboard,
-        ) as writer:
+        first_step = int(state.step)
+        with (
+            MetricWriter(workdir, config) as writer,
+            Progress(stopwatch, first_step=first_step, steps=run.plan.steps) as bar,
+        ):
             session = _Session(
                 config,
                 run,
                 workdir,
                 checkpoints,
                 writer,
+                bar,
                 interruption,
-                Stopwatch(config.data.batch_size),
                 (make_step(config.train.small_size), make_step()),
                 make_tester(config, run),
             )
             # Here, because leaving the contexts would wait for who is gone.
             with ending_with_the_others(workdir):
                 state, scores = _to_the_end(session, state)
-    return make_result(config, run, state, scores, session.stopwatch)
+    return make_result(config, run, state, scores, work, stopwatch)
 
 
 def _to_the_end(
@@ -158,34 +165,39 @@ def _run_steps(
     session: _Session, state: TrainState
 ) -> tuple[TrainState, dict[str, float]]:
     config, run, plan = session.config, session.run, session.run.plan
-    checkpoints, stopwatch = session.checkpoints, session.stopwatch
+    checkpoints, progress = session.checkpoints, session.progress
     small_step, full_step = session.steps
     first_step = int(state.step)
     times = SaveTimes(config, plan)
-    reporter = Reporter(config, run, session.writer)
+    reporter = Reporter(config, run, session.writer, progress)
+    traced = traced_steps(first_step, plan, config.log.profile_steps)
     scores: dict[str, float] = {}
-    with contextlib.closing(run.train.feed(first_step + int(state.skipped))) as feed:
+    with (
+        contextlib.closing(run.train.feed(first_step + int(state.skipped))) as feed,
+        Trace(session.workdir, traced, progress.stopwatch, progress.say) as trace,
+    ):
         for step in range(first_step + 1, plan.steps + 1):
+            trace.before(step, state)
             update = small_step if step <= plan.small_steps else full_step
             state, metrics = update(state, next(feed))
+            trace.after(step, state)
             reporter.add(step, metrics)
             checkpoints.check()
             last = step == plan.steps
             if step == first_step + 1:
                 jax.block_until_ready(state)
-                print(f"step {step} completed, the first of this process", flush=True)
-                stopwatch.start(step)
+                progress.say(f"step {step} completed, the first of this process")
+                progress.stopwatch.start(step)
+            elif progress.measuring:
+                jax.block_until_ready(state)
+                progress.measure(step)
             if step % config.log.every_steps == 0:
                 reporter.end_interval()
             stop = session.interruption.after(step) and not last
             scores = {}
             if (step % plan.eval_every == 0 and not stop) or last:
                 reporter.flush()
-                jax.block_until_ready(state)
-                stopwatch.pause(step)
-                scores = session.test(state)
-                session.writer.write(step, {f"test/{k}": v for k, v in scores.items()})
-                stopwatch.start(step)
+                scores = _evaluate(session, state, step)
             if times.due(step) or stop or last or checkpoints.is_best(scores):
                 # Before saving, so that a diverged state never becomes a checkpoint.
                 reporter.flush()
@@ -196,3 +208,12 @@ def _run_steps(
                 raise session.interruption.stop(step, session.workdir)
     # What stopped after its last step has the scores left to do.
     return state, scores or session.test(state)
+
+
+def _evaluate(session: _Session, state: TrainState, step: int) -> dict[str, float]:
+    jax.block_until_ready(state)
+    with session.progress.stopwatch.evaluating(step):
+        scores = session.test(state)
+        session.writer.write(step, {f"test/{k}": v for k, v in scores.items()})
+    session.progress.show_test(step, scores)
+    return scores

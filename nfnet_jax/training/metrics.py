@@ -1,62 +1,54 @@
-"""Metrics out: a progress bar or plain lines, metrics.jsonl, TensorBoard events."""
+"""Metrics out: metrics.jsonl, TensorBoard events, Weights & Biases."""
 
 import errno
 import json
 import os
-import sys
 
 import jax
-import tqdm
+from ml_collections import ConfigDict
 
+from nfnet_jax.training.wandb_log import WandbLog
 from nfnet_jax.training.workdir import writing
 
 
 class MetricWriter:
     """Writes rows of numbers; a context manager that closes what it opened.
 
-    `metrics.jsonl` in `workdir` gets one object a row, with its step; TensorBoard gets
-    the same numbers. On a terminal a bar shows rate and time left, elsewhere every row
-    is a line. Of several processes the first one alone writes.
+    `metrics.jsonl` in `workdir` gets one object a row, with its step; TensorBoard and
+    W&B, where `config.log` says so, get the same numbers. Of several processes the
+    first one alone writes.
     """
 
-    def __init__(self, workdir: str, *, first_step: int, steps: int, tensorboard: bool):
+    def __init__(self, workdir: str, config: ConfigDict):
         first = jax.process_index() == 0
         self._path = os.path.join(workdir, "metrics.jsonl") if first else os.devnull
         with writing(self._path):
             self._file = open(self._path, "ab", buffering=0)
-        self._events = _event_writer(workdir) if tensorboard and first else None
-        terminal = sys.stderr.isatty() and first
-        self._bar = tqdm.tqdm(
-            total=steps, initial=first_step, unit="step", disable=not terminal
-        )
+        self._events = self._wandb = None
+        if config.log.tensorboard and first:
+            self._events = _event_writer(workdir)
+        if config.log.wandb and first:
+            self._wandb = WandbLog(workdir, config)
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *exception):
-        self._bar.close()
+    def __exit__(self, kind, *exception):
         self._file.close()
         if self._events:
             self._events.close()
+        if self._wandb:
+            self._wandb.close(failed=kind is not None)
 
-    def advance(self, step: int) -> None:
-        """Moves the bar to `step`."""
-        self._bar.update(step - self._bar.n)
-
-    def write(self, step: int, row: dict[str, float], *, show: bool = True) -> None:
-        """One row of metrics, in the files and, with `show`, on the screen."""
+    def write(self, step: int, row: dict[str, float]) -> None:
+        """One row of metrics."""
         with writing(self._path):
             self._append(json.dumps({"step": step} | row) + "\n")
         if self._events:
             for name, value in row.items():
                 self._events.add_scalar(name, value, step)
-        if not show:
-            return
-        line = "  ".join(f"{name} {value:.4g}" for name, value in row.items())
-        if self._bar.disable:
-            print(f"step {step}  {line}", flush=True)
-        else:
-            self._bar.write(f"step {step}  {line}")
+        if self._wandb:
+            self._wandb.write(step, row)
 
     def _append(self, line: str) -> None:
         """A whole line or nothing."""

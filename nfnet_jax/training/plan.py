@@ -27,6 +27,10 @@ class Plan:
     eval_every: int
     checkpoint_every: int
 
+    def evaluations_after(self, step: int) -> int:
+        """How many are left, the one after the last update included."""
+        return -(-self.steps // self.eval_every) - step // self.eval_every
+
 
 def make_plan(config: ConfigDict, train_examples: int, devices: int) -> Plan:
     """The plan of `config` for a training split of `train_examples`.

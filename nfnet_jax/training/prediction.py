@@ -35,7 +35,7 @@ class Predictor:
 class Guess(NamedTuple):
     """A class and its probability."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     name: str
     probability: float
 
@@ -126,7 +126,8 @@ def predict(predictor: Predictor, paths: Sequence[str]) -> Iterator[Prediction]:
     @jax.jit
     def probabilities(variables, images):
         images = images.astype(predictor.dtype)
-        return jax.nn.softmax(predictor.model.apply(variables, images, train=False))
+        logits: Any = predictor.model.apply(variables, images, train=False)
+        return jax.nn.softmax(logits)
 
     for start in range(0, len(paths), batch_size):
         batch = paths[start : start + batch_size]

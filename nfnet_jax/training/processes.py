@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -36,7 +37,7 @@ def connect(coordinator: str | None, processes: str | None, process: str | None)
         _refuse_numbers(coordinator, processes, process)
         if coordinator is None:
             return
-        arguments = {}
+        arguments: dict[str, Any] = {}
     else:
         arguments = _explicit(coordinator, processes, process)
     try:

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from nfnet_jax.errors import UserError
 from nfnet_jax.optim.ratios import layer_names
 from nfnet_jax.training.metrics import MetricWriter
+from nfnet_jax.training.progress import Progress
 from nfnet_jax.training.setup import Run
 from nfnet_jax.training.step import Metrics
 
@@ -31,8 +32,11 @@ class Reporter:
     when the next one ends, and by then they are there.
     """
 
-    def __init__(self, config: ConfigDict, run: Run, writer: MetricWriter):
-        self._config, self._run, self._writer = config, run, writer
+    def __init__(
+        self, config: ConfigDict, run: Run, writer: MetricWriter, progress: Progress
+    ):
+        self._config, self._run = config, run
+        self._writer, self._progress = writer, progress
         self._interval: list[tuple[int, Metrics]] = []
         self._previous: list[tuple[int, Metrics]] = []
         self._layers = layer_names(run.state.params)
@@ -42,11 +46,14 @@ class Reporter:
     def add(self, step: int, metrics: Metrics) -> None:
         """Keeps the metrics of the update that made it `step` updates."""
         self._interval.append((step, metrics))
-        self._writer.advance(step)
+        self._progress.advance(step)
 
     def end_interval(self) -> None:
         """Writes the interval before this one. Raises as `flush` does."""
-        self._write(self._previous)
+        if self._previous:
+            fetched = jax.device_get(self._previous)
+            self._progress.stopwatch.late(fetched[-1][0])
+            self._write(fetched)
         self._interval, self._previous = [], self._interval
 
     def flush(self) -> None:
@@ -56,14 +63,15 @@ class Reporter:
           Diverged: a loss or a gradient is not finite, and the update was not skipped,
             or it is the hundredth of them in a row.
         """
-        self._write(self._previous)
-        self._write(self._interval)
+        intervals = [i for i in (self._previous, self._interval) if i]
         self._interval, self._previous = [], []
+        fetched = jax.device_get(intervals)
+        if fetched:
+            self._progress.stopwatch.lap(fetched[-1][-1][0])
+        for interval in fetched:
+            self._write(interval)
 
-    def _write(self, interval: list[tuple[int, Metrics]]) -> None:
-        if not interval:
-            return
-        fetched: list[tuple[int, Any]] = jax.device_get(interval)
+    def _write(self, fetched: list[tuple[int, Any]]) -> None:
         for step, metrics in fetched:
             self._check(step, metrics)
             ratios = metrics.pop("gradient_ratios", None)
@@ -79,11 +87,11 @@ class Reporter:
         row["learning_rate"] = float(self._run.schedule(step - 1))
         row["epoch"] = step / self._run.plan.steps_per_epoch
         self._writer.write(step, row)
+        self._progress.show_training(step, row)
 
     def _write_ratios(self, step: int, ratios: np.ndarray) -> None:
         names = [f"gradient_ratio/{layer}" for layer in self._layers]
-        row = dict(zip(names, ratios.tolist(), strict=True))
-        self._writer.write(step, row, show=False)
+        self._writer.write(step, dict(zip(names, ratios.tolist(), strict=True)))
 
     def _check(self, step: int, metrics: dict[str, Any]) -> None:
         if math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"]):

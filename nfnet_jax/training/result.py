@@ -5,13 +5,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from nfnet_jax.config import to_json
-from nfnet_jax.models.flops import multiply_adds, training_multiply_adds
-from nfnet_jax.optim.build import frozen_mask
 from nfnet_jax.optim.tree import count
-from nfnet_jax.training.plan import differentiated_examples
 from nfnet_jax.training.setup import Run
 from nfnet_jax.training.state import TrainState
 from nfnet_jax.training.stopwatch import Stopwatch
+from nfnet_jax.training.work import Work
 from nfnet_jax.training.workdir import versions
 
 
@@ -20,6 +18,7 @@ def make_result(
     run: Run,
     state: TrainState,
     scores: dict[str, float],
+    work: Work,
     stopwatch: Stopwatch,
 ) -> dict[str, Any]:
     """result.json of the run that ended with `state`, but for its `seconds`."""
@@ -30,25 +29,9 @@ def make_result(
         "steps": run.plan.steps,
         "images_per_second": stopwatch.images_per_second,
         "parameters": count(state.params),
-        "multiply_adds": multiply_adds(run.model, run.facts.image_shape),
-        "train_flops": _train_flops(config, run, state),
+        "multiply_adds": work.image,
+        "train_flops": work.between(0, run.plan.steps),
         "dataset": config.data.name,
         "versions": versions(),
         "config": to_json(config),
     }
-
-
-def _train_flops(config: ConfigDict, run: Run, state: TrainState) -> int:
-    """Two for each multiply-add of every image seen, forward and backward."""
-    frozen = frozen_mask(config.optim, state.params)
-    height, width, channels = run.facts.image_shape
-    small = config.train.small_size
-    flops = 0
-    for steps, shape in (
-        (run.plan.small_steps, (small, small, channels)),
-        (run.plan.steps - run.plan.small_steps, (height, width, channels)),
-    ):
-        if steps:
-            macs = training_multiply_adds(run.model, shape, frozen)
-            flops += 2 * macs * steps * differentiated_examples(config)
-    return flops

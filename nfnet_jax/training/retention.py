@@ -20,6 +20,8 @@ def best_step(scores: Mapping[int, Scores], metric: str | None) -> int | None:
 
     None where `metric` is unset or no step has a number for it; nan is none.
     """
+    if metric is None:
+        return None
     values = {
         step: values[metric]
         for step, values in sorted(scores.items())

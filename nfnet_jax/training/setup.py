@@ -24,9 +24,8 @@ from nfnet_jax.data.source import EncodedSplit
 from nfnet_jax.errors import UserError
 from nfnet_jax.models.network import Network, rematerialized
 from nfnet_jax.models.registry import create_model
-from nfnet_jax.optim.build import build_optimizer, describe_groups
+from nfnet_jax.optim.build import build_optimizer
 from nfnet_jax.optim.schedules import warmup_then
-from nfnet_jax.optim.tree import count
 from nfnet_jax.training.facts import DataFacts
 from nfnet_jax.training.plan import Plan, make_plan
 from nfnet_jax.training.pretrained import Pretrained, start_from
@@ -39,7 +38,11 @@ FIRST_IMAGES = 512
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run needs; `description` is for people."""
+    """What a run needs.
+
+    `examples`: of the training and of the test split. `origin`: for people, which
+    parameters are those of other weights; empty where none are.
+    """
 
     plan: Plan
     model: Network
@@ -49,7 +52,8 @@ class Run:
     train: Batches
     test: Batches
     facts: DataFacts
-    description: str
+    examples: tuple[int, int]
+    origin: str
 
 
 def check_buildable(config: ConfigDict, dataset: Dataset | None = None) -> None:
@@ -139,9 +143,9 @@ def set_up(
         _first_images(config, dataset, facts),
         config.parallel.fsdp,
     )
-    started = ""
+    origin = ""
     if pretrained:
-        params, batch_stats, started = start_from(
+        params, batch_stats, origin = start_from(
             pretrained, params, batch_stats, config.model.weights
         )
     schedule = warmup_then(
@@ -164,13 +168,8 @@ def set_up(
         train=training_batches(dataset.train, config, plan.batches, mesh),
         test=evaluation_batches(dataset.test, config, mesh),
         facts=facts,
-        description=(
-            f"{config.model.name}: {count(params):,} parameters; {config.data.name}: "
-            f"{len(dataset.train):,} training and {len(dataset.test):,} test images of "
-            f"{dataset.image_shape}; {plan.steps} steps on {mesh.size} "
-            f"{jax.default_backend()} device(s), {config.optim.name} at a peak rate of "
-            f"{plan.peak_rate:g}\n" + started + describe_groups(config.optim, params)
-        ),
+        examples=(len(dataset.train), len(dataset.test)),
+        origin=origin,
     )
 
 

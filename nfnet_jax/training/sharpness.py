@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 
-import optax
 from ml_collections import ConfigDict
 
-from nfnet_jax.optim.sam import ascent_rows, normalized_ascent
+from nfnet_jax.optim.sam import ascend, ascent_rows
 from nfnet_jax.training.sharding import Part
 
 
@@ -17,14 +16,12 @@ def sharpness_aware(gradients: Callable, sam: ConfigDict, part: Part) -> Callabl
     are those of the whole batch after the ascent, batch statistics those of the
     parameters themselves.
     """
-    ascent = normalized_ascent(sam.rho)
 
     def wrapped(params, batch_stats, *batch):
         rows = ascent_rows(len(batch[0]), sam.fraction)
         chosen = part.split(*(array[rows] for array in batch))
         (grads, _), new_stats = gradients(params, batch_stats, *chosen)
-        rise, _ = ascent.update(grads, optax.EmptyState())
-        above = optax.apply_updates(params, rise)
+        above = ascend(params, grads, sam.rho)
         result, _ = gradients(above, batch_stats, *batch)
         return result, new_stats
 

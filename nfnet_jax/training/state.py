@@ -10,8 +10,7 @@ from nfnet_jax.optim.tree import Params
 from nfnet_jax.training.sharding import place
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """`step` counts updates, `skipped` the batches that a rewind left out.
 
     The next update takes the batch number `step` + `skipped`: order, augmentation and

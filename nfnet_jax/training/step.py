@@ -225,7 +225,7 @@ def make_eval_step(
         images, labels, _ = batches.take(fed, number)
         images = normalize(images, *moments)
         images, labels = split_batch(images.astype(config.train.dtype), labels)
-        logits = model.apply(gather(variables), images, train=False)
+        logits: Any = model.apply(gather(variables), images, train=False)
         real = labels >= 0
         loss = optax.softmax_cross_entropy_with_integer_labels(
             logits, jnp.where(real, labels, 0)

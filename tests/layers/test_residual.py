@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nfnet_jax.layers.dropout import Dropout
 from nfnet_jax.layers.residual import SkipGain, StochasticDepth, beta_schedule
 
 
@@ -67,6 +68,23 @@ def test_stochastic_depth_drops_whole_examples_at_its_rate():
     assert set(np.unique(y)) == {0.0, 1.0}, "survivors are not rescaled"
     assert (y[:, 0] == y[:, 1]).all()
     assert np.mean(y) == pytest.approx(0.7, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "drop",
+    [
+        StochasticDepth().apply,
+        lambda v, x, rate, *e, **o: Dropout(rate).apply(v, x, *e, **o),
+    ],
+)
+def test_examples_are_numbered_from_0_by_default(drop):
+    x, options = (
+        jnp.ones((32, 3)),
+        {"train": True, "rngs": {"dropout": jax.random.key(1)}},
+    )
+    y = drop({}, x, 0.5, **options)
+    assert (y == drop({}, x, 0.5, jnp.arange(32), **options)).all()
+    assert (y != drop({}, x, 0.5, jnp.arange(1, 33), **options)).any()
 
 
 def test_stochastic_depth_is_the_identity_in_evaluation():

@@ -46,9 +46,10 @@ def test_stacked_layers_are_clipped_one_by_one():
     grads = [random_tree(seed, 2.0) for seed in (3, 4, 5)]
 
     def stack(trees):
-        return {"blocks": jax.tree.map(lambda *x: jnp.stack(x), *trees)}
+        layers = jax.tree.map(lambda *x: jnp.stack(x), *trees)
+        return {"stages_0": {"blocks": layers}}
 
-    clipped = clip(stack(grads), stack(params), 0.05)["blocks"]
+    clipped = clip(stack(grads), stack(params), 0.05)["stages_0"]["blocks"]
     for layer in range(3):
         expected = clip(grads[layer], params[layer], 0.05)
         jax.tree.map(
@@ -79,4 +80,29 @@ def test_clipping_twice_changes_nothing():
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5),
         clip(once, params, 0.02),
         once,
+    )
+
+
+def test_stacks_of_other_programs_are_found_by_their_path():
+    params, grads = random_tree(0), random_tree(1, 2.0)
+
+    def stack(tree):
+        return {"mine": [jax.tree.map(lambda x: jnp.stack([x, 3 * x]), tree)]}
+
+    agc = adaptive_gradient_clipping(0.05, stacked="^mine/0/")
+    clipped, _ = agc.update(stack(grads), optax.EmptyState(), stack(params))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a[1], 3 * b, rtol=1e-5),
+        clipped["mine"][0],
+        clip(grads, params, 0.05),
+    )
+
+
+def test_blocks_of_other_programs_are_no_stacks():
+    """A module that somebody calls `blocks` holds plain kernels."""
+    params, grads = ({"blocks": random_tree(s, 3.0)} for s in (0, 1))
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        clip(grads, params, 0.05)["blocks"],
+        clip(grads["blocks"], params["blocks"], 0.05),
     )

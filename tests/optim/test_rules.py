@@ -13,7 +13,7 @@ from nfnet_jax.config import base_config
 from nfnet_jax.optim.build import build_optimizer, clipped_share
 from nfnet_jax.optim.ema import update_ema
 from nfnet_jax.optim.ratios import gradient_ratios, layer_names
-from nfnet_jax.optim.sam import normalized_ascent
+from nfnet_jax.optim.sam import ascend, sam_value_and_grad
 
 STEPS = 5
 RATES = (0.05, 0.1, 0.08, 0.05, 0.01)
@@ -215,9 +215,27 @@ def test_ascent_step(scale):
     grads = {name: scale * grad for name, grad in gradients(0).items()}
     norm = np.sqrt(sum(np.sum(g**2) for g in grads.values()))
     expected = {n: 0.05 * g / norm if norm else g for n, g in grads.items()}
-    ascent = normalized_ascent(0.05)
-    tree = as_tree(grads)
-    assert_close(ascent.update(tree, ascent.init(tree))[0], expected)
+    zeros = as_tree({name: 0 * grad for name, grad in grads.items()})
+    assert_close(ascend(zeros, as_tree(grads), 0.05), expected)
+
+
+def test_gradients_of_any_loss_after_the_ascent():
+    weights, factor = np.array([3.0, -4.0]), np.array([1.0, 2.0])
+
+    def loss(params, factor):
+        value = jnp.sum(factor * params["w"] ** 2)
+        return value, {"seen": params["w"]}
+
+    slope = 2 * factor * weights
+    above = weights + 0.5 * slope / np.sqrt(np.sum(slope**2))
+    for function, has_aux in ((loss, True), (lambda p, f: loss(p, f)[0], False)):
+        step = jax.jit(sam_value_and_grad(function, 0.5, has_aux=has_aux))
+        value, grads = step({"w": jnp.asarray(weights)}, jnp.asarray(factor))
+        if has_aux:
+            value, aux = value
+            np.testing.assert_allclose(aux["seen"], above, rtol=1e-6)
+        np.testing.assert_allclose(value, np.sum(factor * above**2), rtol=1e-6)
+        np.testing.assert_allclose(grads["w"], 2 * factor * above, rtol=1e-6)
 
 
 @pytest.mark.parametrize("clipping", [1e-4, 0.3, 1e9])

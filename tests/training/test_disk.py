@@ -91,14 +91,13 @@ def test_a_save_that_fails_keeps_the_one_before(tmp_path, capfd):
 
 
 def test_rows_of_metrics_are_whole_or_absent(tmp_path):
-    options = {"first_step": 0, "steps": 9, "tensorboard": False}
-    with MetricWriter(str(tmp_path), **options) as writer:
+    with MetricWriter(str(tmp_path), tiny_config()) as writer:
         with (
             no_large_files(),
             pytest.raises(UserError, match="cannot write .*metrics.jsonl"),
         ):
             for step in range(99):
-                writer.write(step, {"loss": 0.125}, show=False)
+                writer.write(step, {"loss": 0.125})
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
     assert lines == [
         f'{{"step": {step}, "loss": 0.125}}\n' for step in range(len(lines))

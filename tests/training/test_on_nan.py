@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import jax
 import jax.numpy as jnp
@@ -73,9 +74,9 @@ def test_a_bad_batch_changes_nothing_but_the_step(one_bad_batch, tmp_path):
 
 
 def reporter(config):
-    writer = SimpleNamespace(rows=[], advance=lambda step: None)
+    writer = SimpleNamespace(rows=[])
     writer.write = lambda step, row: writer.rows.append(row)
-    return Reporter(config, set_up(config), writer), writer
+    return Reporter(config, set_up(config), writer, MagicMock()), writer
 
 
 def test_means_are_of_what_was_not_skipped():

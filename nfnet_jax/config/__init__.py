@@ -2,7 +2,7 @@
 
     python -m nfnet_jax.config
 
-prints the table. A config file sets what differs from the base and nothing else; what
+prints all of it. A config file sets what differs from the base and nothing else; what
 follows from other values (steps from epochs, the peak rate from the batch, ...) is
 derived in `training/plan.py`, after overrides. What follows from a variant, as
 `configs/imagenet_nfnet.py:f3` names one, its config file sets as plain numbers.
@@ -117,7 +117,7 @@ def _keys_below(section: str) -> list[str]:
 
 def leaves(config: ConfigDict | dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"optim.learning_rate": 0.1, ...}"""
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, ConfigDict | dict):
             found |= leaves(value, f"{prefix}{name}.")
@@ -159,16 +159,3 @@ def from_json(values: dict[str, Any]) -> ConfigDict:
         except TypeError as error:
             raise wrong_value(path, value) from error
     return config
-
-
-def _print_table() -> None:
-    width = max(map(len, KEYS))
-    for path, key in KEYS.items():
-        default = "unset" if key.unset else repr(key.default)
-        print(
-            f"{path:{width}}  {default}\n{'':{width}}  {key.meaning} ({key.expected})"
-        )
-
-
-if __name__ == "__main__":
-    _print_table()

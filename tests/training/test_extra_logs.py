@@ -1,0 +1,200 @@
+"""TensorBoard, W&B and the profiler's trace: they change nothing and may fail."""
+
+import glob
+import gzip
+import importlib.util
+import itertools
+import json
+import re
+import sys
+
+import jax
+import numpy as np
+import pytest
+from tiny_run import tiny_config
+
+from nfnet_jax.errors import UserError
+from nfnet_jax.training import loop
+from nfnet_jax.training.checkpoint import Checkpoints
+from nfnet_jax.training.metrics import MetricWriter
+from nfnet_jax.training.plan import Plan, make_plan
+from nfnet_jax.training.setup import set_up
+from nfnet_jax.training.trace import traced_steps
+
+STEPS = {"train.steps": 24, "eval.every_epochs": 16 * 16 / 1438}
+ALL = {"log.tensorboard": True, "log.wandb": True, "log.profile_steps": 5}
+
+STUB = """
+import json, os
+
+CALLS = os.environ["WANDB_STUB_CALLS"]
+
+
+def _note(call, **values):
+    with open(CALLS, "a") as file:
+        file.write(json.dumps({"call": call, **values}) + "\\n")
+    if os.environ.get("WANDB_STUB_FAILS") == call:
+        raise RuntimeError(f"{call} has no\\nnetwork")
+
+
+class _Config:
+    def update(self, values, allow_val_change):
+        _note("config", values=values)
+
+
+class _Run:
+    config = _Config()
+
+    def define_metric(self, name, step_metric):
+        _note("define_metric", name=name, step_metric=step_metric)
+
+    def log(self, row):
+        _note("log", row=row)
+
+    def finish(self, exit_code):
+        _note("finish", exit_code=exit_code)
+
+
+def init(**options):
+    _note("init", **options)
+    return _Run()
+"""
+
+
+@pytest.fixture
+def wandb_calls(tmp_path, monkeypatch):
+    """`calls()`, what a module in the place of wandb was called with."""
+    folder, calls = tmp_path / "stub", tmp_path / "calls.jsonl"
+    folder.mkdir()
+    (folder / "wandb.py").write_text(STUB)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    monkeypatch.setenv("WANDB_STUB_CALLS", str(calls))
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    yield lambda: [json.loads(line) for line in calls.read_text().splitlines()]
+    sys.modules.pop("wandb", None)
+
+
+def rows(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def last_state(config, workdir):
+    with Checkpoints(str(workdir)) as checkpoints:
+        return checkpoints.restore(set_up(config).state)
+
+
+def test_extra_logs_change_nothing(wandb_calls, tmp_path, capsys):
+    plain, full = tmp_path / "plain", tmp_path / "full"
+    loop.train(tiny_config(**STEPS), str(plain))
+    config = tiny_config(**STEPS, **ALL)
+    capsys.readouterr()
+    loop.train(config, str(full))
+    told = capsys.readouterr()
+    assert rows(full) == rows(plain)
+    states = [last_state(config, workdir) for workdir in (plain, full)]
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    assert not {"events", "profile", "wandb_run.json"} & set(
+        path.name for path in plain.iterdir()
+    )
+    assert told.err == ""
+    _check_wandb(wandb_calls(), full)
+    _check_trace(told.out, full)
+    assert re.search(r"images/s in the first \d+ steps that were measured", told.out)
+    assert re.search(r"step 24/24  loss \S+  accuracy .*images/s", told.out)
+
+
+def _check_wandb(calls, workdir):
+    init, config, metric, *logs, finish = calls
+    assert init["project"] == "nfnet_jax" and init["name"] == "run"
+    assert init["dir"] == str(workdir) and init["resume"] == "allow"
+    assert init["id"] == json.loads((workdir / "wandb_run.json").read_text())["id"]
+    assert config["values"]["model"]["name"] == "nf_wrn_10_1"
+    assert (metric["name"], metric["step_metric"]) == ("*", "step")
+    assert [call["row"] for call in logs] == rows(workdir)
+    assert finish == {"call": "finish", "exit_code": 0}
+
+
+def _check_trace(told, workdir):
+    """Five steps, and that nothing was compiled in them."""
+    assert f"profile of steps 2 to 6: {workdir}/profile; open it by" in told
+    (path,) = glob.glob(f"{workdir}/profile/**/*.trace.json.gz", recursive=True)
+    with gzip.open(path) as file:
+        events = json.load(file)["traceEvents"]
+    names = [event.get("name", "") for event in events]
+    assert names.count("train") == 5
+    assert any("PjitFunction(step)" in name for name in names)
+    assert not [name for name in names if "compile_or_get_cached" in name]
+
+
+def test_a_continued_run_is_the_same_one_for_wandb(wandb_calls, tmp_path):
+    config = tiny_config(**{"log.wandb": True})
+    with pytest.raises(KeyboardInterrupt):
+        with MetricWriter(str(tmp_path), config) as writer:
+            writer.write(1, {"loss": 2.0})
+            raise KeyboardInterrupt
+    with MetricWriter(str(tmp_path), config) as writer:
+        writer.write(1, {"loss": 2.0})
+    calls = wandb_calls()
+    starts = [call for call in calls if call["call"] == "init"]
+    assert len(starts) == 2 and starts[0] == starts[1]
+    ends = [call["exit_code"] for call in calls if call["call"] == "finish"]
+    assert ends == [1, 0]
+    assert [call["row"] for call in calls if "row" in call] == rows(tmp_path)
+
+
+@pytest.mark.parametrize("failing", ["init", "config", "log", "finish"])
+def test_failures_of_wandb_end_nothing(
+    failing, wandb_calls, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("WANDB_STUB_FAILS", failing)
+    with MetricWriter(str(tmp_path), tiny_config(**{"log.wandb": True})) as writer:
+        writer.write(1, {"loss": 2.0})
+        writer.write(2, {"loss": 1.0})
+    line = f"W&B: {failing} has no network; the run goes on without it\n"
+    assert capsys.readouterr().err == line
+    assert wandb_calls()[-1]["call"] == failing
+    assert [row["loss"] for row in rows(tmp_path)] == [2.0, 1.0]
+
+
+def test_wandb_that_is_not_installed_is_one_line_before_anything(tmp_path, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda n: None if n == "wandb" else find_spec(n)
+    )
+    monkeypatch.setattr(loop, "set_up", None)
+    with pytest.raises(UserError, match=r"log.wandb needs .*'\.\[wandb\]'"):
+        loop.train(tiny_config(**{"log.wandb": True}), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def compiling_steps(first: int, plan: Plan) -> set[int]:
+    """Steps before which, or in which, a process that starts after `first` compiles."""
+    after_evaluations = {
+        step + 1 for step in range(plan.eval_every, plan.steps, plan.eval_every)
+    }
+    return {first + 1, plan.small_steps + 1} | after_evaluations
+
+
+def test_traced_steps_compile_nothing():
+    found = set()
+    for first, every, small, count in itertools.product(
+        (0, 3, 7), (1, 2, 5, 20), (0, 1, 2, 5), (0, 1, 3, 50)
+    ):
+        config = tiny_config(**{"train.steps": 20, "data.batch_size": 8})
+        config.eval.every_epochs = every / 10
+        if small:
+            config.update_from_flattened_dict(
+                {"train.small_size": 4, "train.small_share": small / 20}
+            )
+        plan = make_plan(config, train_examples=80, devices=1)
+        assert (plan.eval_every, plan.small_steps) == (every, small)
+        traced = traced_steps(first, plan, count)
+        assert len(traced) <= count and set(traced) <= set(range(first + 2, 21))
+        assert bool(traced) == bool(count)
+        # The first may follow an evaluation: that one is over when the trace begins.
+        assert not set(traced[1:]) & compiling_steps(first, plan)
+        assert not set(traced) & {first + 1, small + 1}
+        found.add(len(traced))
+    assert {0, 1, 3} <= found
