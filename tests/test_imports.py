@@ -19,6 +19,7 @@ ENTRY_POINTS = (
     "plan",
     "analyze",
     "sweep",
+    "report",
     "data/__main__",
     "sweeps/trial",
 )
@@ -29,11 +30,13 @@ LIBRARY = {*LOWER, "layers", *LEAVES}
 
 ALLOWED: dict[str, set[str]] = {
     **{
-        part: {*UPPER, *LIBRARY, "config", "config_keys", "cli", "sweeps"}
+        part: {*UPPER, *LIBRARY, "config", "config_keys", "cli", "sweeps", "reports"}
         for part in ENTRY_POINTS
     },
     "sweeps/trial": {"workers", "cli", "train"},
     "sweeps": {"config", "config_keys", "errors", "workers"},
+    # Above them: a report shows what training left and analysis measures.
+    "reports": {"training", "analysis", *LIBRARY, "config", "config_keys", "__init__"},
     **dict.fromkeys(UPPER, LIBRARY),
     "training": LIBRARY | {"config", "config_keys"},
     **dict.fromkeys(LOWER, {"layers", *LEAVES}),
@@ -110,6 +113,7 @@ def test_the_parser_sees_every_form(where, line, found, tmp_path, monkeypatch):
         "import nfnet_jax",
         "import nfnet_jax.cli, nfnet_jax.train, nfnet_jax.evaluate",
         "import nfnet_jax.predict, nfnet_jax.export, nfnet_jax.analyze",
+        "import nfnet_jax.report",
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(statement):

@@ -33,7 +33,8 @@ def confusion_matrix(measured: Measured) -> Element:
         for i in range(len(confusion))
     ]
     caption = "Images of each class (row) by the class they were taken for (column)"
-    return table(head, rows, caption, class_="confusion")
+    long = " long" if max(map(len, names)) > 3 else ""
+    return table(head, rows, caption, class_=f"confusion{long}")
 
 
 def _cell(i: int, j: int, confusion: np.ndarray, shares: np.ndarray) -> Element:

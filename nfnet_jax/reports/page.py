@@ -128,28 +128,16 @@ def _curves(records: Sequence[Record]) -> list[Child]:
     charts = figures.curve_charts(records)
     if not charts:
         return []
-    notes = ["Training values are means of the updates since the line before."]
-    if any(_differs_from_test(record) for record in records):
-        notes.append(
-            "They are of augmented images, and of label smoothing where it is set, so "
-            "they are not to be compared with those of the test split."
-        )
+    note = (
+        "Training values are means of the updates between two lines of metrics.jsonl, "
+        "with the augmentation, mixing and label smoothing of the config, which the "
+        "test split does without."
+    )
     return [
         element("h2", "Curves"),
         element("div", *charts, class_="charts"),
-        element("p", " ".join(notes), class_="note"),
+        element("p", note, class_="note"),
     ]
-
-
-def _differs_from_test(record: Record) -> bool:
-    train, augment = record.config.train, record.config.data.augment
-    return bool(
-        train.label_smoothing
-        or train.mixup
-        or train.cutmix
-        or augment.crop_padding
-        or augment.random_resized_crop
-    )
 
 
 def _comparison(records: Sequence[Record], measured: Sequence[Measured]) -> list[Child]:

@@ -70,6 +70,7 @@ figcaption { font-weight: 600; margin-bottom: 4px }
 .middle { text-anchor: middle }
 .grid { stroke: var(--grid); fill: none }
 .line { fill: none; stroke: var(--c); stroke-width: 1.8; stroke-linejoin: round }
+.meaning { max-width: 56ch; color: var(--muted) }
 .faint { stroke-opacity: .65; stroke-width: 1.3 }
 .dashed { stroke-dasharray: 5 4; stroke-width: 1.4 }
 .dot { fill: var(--c) }
@@ -101,8 +102,8 @@ td strong::after { content: " ★"; color: var(--c4) }
 .confusion th, .confusion td { padding: 4px 2px; border: 0; text-align: center;
   white-space: nowrap }
 .confusion tbody th { text-align: right; padding-right: 6px; color: var(--muted) }
-.confusion thead th { writing-mode: vertical-rl; transform: rotate(180deg) }
-.confusion thead th:first-child { writing-mode: initial; transform: none;
+.long thead th { writing-mode: vertical-rl; transform: rotate(180deg) }
+.long thead th:first-child { writing-mode: initial; transform: none;
   text-align: right; vertical-align: bottom }
 .confusion td { min-width: 25px; border-radius: 3px }
 .right { --c: var(--good) }
@@ -119,6 +120,8 @@ td strong::after { content: " ★"; color: var(--c4) }
 details { margin-top: 12px }
 summary { cursor: pointer; font-weight: 600 }
 footer { padding: 28px 16px 40px }
+@media (max-width: 700px) { .wide { display: none } }
+@media (min-width: 700px) { .confusion td { min-width: 34px } }
 @media print { .chart, .panel, details { break-inside: avoid } }
 """
 

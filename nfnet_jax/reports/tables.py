@@ -178,15 +178,16 @@ def _key_table(
     defaults = leaves(to_json(base_config()))
     rows: list[list[Child]] = [
         [
-            element("code", key, title=f"{KEYS[key].meaning} ({KEYS[key].expected})"),
+            element("code", key),
             *(_value(record.keys[key]) for record in records),
             _value(defaults[key]),
+            element("td", KEYS[key].meaning, class_="wide meaning"),
         ]
         for key in keys
     ]
-    return table(
-        ["key", *(record.name for record in records), "default"], rows, caption
-    )
+    head = ["key", *(record.name for record in records), "default"]
+    meaning = element("th", "meaning", scope="col", class_="wide")
+    return table([*head, meaning], rows, caption)
 
 
 def _value(value: Any) -> Element | str:
