@@ -2,6 +2,8 @@
 
 import html5lib
 
+SVG = "{http://www.w3.org/2000/svg}"
+
 
 def parse(text: str):
     """The tree of a document; raises where it breaks a rule of the syntax."""

@@ -36,7 +36,14 @@ ALLOWED: dict[str, set[str]] = {
     "sweeps/trial": {"workers", "cli", "train"},
     "sweeps": {"config", "config_keys", "errors", "workers"},
     # Above them: a report shows what training left and analysis measures.
-    "reports": {"training", "analysis", *LIBRARY, "config", "config_keys", "__init__"},
+    "reports": {
+        "training",
+        "analysis",
+        *LIBRARY,
+        "config",
+        "config_keys",
+        "__version__",
+    },
     **dict.fromkeys(UPPER, LIBRARY),
     "training": LIBRARY | {"config", "config_keys"},
     **dict.fromkeys(LOWER, {"layers", *LEAVES}),

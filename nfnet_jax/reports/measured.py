@@ -86,7 +86,6 @@ def measure_run(config: ConfigDict, workdir: str, most_mistakes: int) -> Measure
     images = _first_test_images(run)[:SIGNAL_IMAGES]
     start = _signal_at_start(config, run, images)
     measured = Measured(
-        class_names=run.facts.class_names,
         image_shape=run.facts.image_shape,
         planned_steps=run.plan.steps,
         counts=counts(run.model, run.facts.image_shape),
@@ -100,6 +99,7 @@ def measure_run(config: ConfigDict, workdir: str, most_mistakes: int) -> Measure
         return dataclasses.replace(measured, notes=(note,))
     return dataclasses.replace(
         measured,
+        class_names=trained.facts.class_names,
         end=_signal(trained.model, trained.variables, images, train=False),
         step=trained.step,
         tested=_test(run, trained, most_mistakes),

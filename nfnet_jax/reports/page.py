@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from nfnet_jax import __version__
 from nfnet_jax.reports import figures, mistakes, tables
+from nfnet_jax.reports.chart import COLOURS
 from nfnet_jax.reports.elements import Child, Element, append, document, element
 from nfnet_jax.reports.measured import SIGNAL_IMAGES, Measured
 from nfnet_jax.reports.record import Record
@@ -43,14 +44,26 @@ def make_page(records: Sequence[Record], measured: Sequence[Measured]) -> str:
 
 def _header(title, records: Sequence[Record], measured: Sequence[Measured]) -> Element:
     header = element("header", element("h1", title))
-    for record, found in zip(records, measured, strict=True):
-        words = [record.config.model.name, record.config.data.name]
-        words += [_state(record, found), record.workdir]
-        if len(records) > 1:
-            words.insert(0, record.name)
-        append(header, [element("p", " · ".join(words), class_="note")])
-        append(header, map(_warning, _warnings(record, found)))
+    both = list(zip(records, measured, strict=True))
+    if len(both) == 1:
+        append(header, [element("p", _summary(*both[0]), class_="note")])
+    else:
+        items = [
+            element("li", element("b", run.name), " · ", _summary(run, found))
+            for run, found in both
+        ]
+        for i, item in enumerate(items):
+            item.set("class", f"c{i % COLOURS}")
+        append(header, [element("ul", *items, class_="runs")])
+    for run, found in both:
+        append(header, map(_warning, _warnings(run, found)))
     return header
+
+
+def _summary(record: Record, measured: Measured) -> str:
+    config = record.config
+    words = (config.model.name, config.data.name, _state(record, measured))
+    return " · ".join((*words, record.workdir))
 
 
 def _state(record: Record, measured: Measured) -> str:
@@ -146,12 +159,10 @@ def _comparison(records: Sequence[Record], measured: Sequence[Measured]) -> list
     if len(records) == 1:
         summary = element("summary", "All numbers")
         return [element("details", summary, outcome, cost)]
-    keys = tables.differing_keys(records)
     return [
         element("h2", "Comparison"),
-        element("div", *map(_panel, (keys, outcome)), class_="pair"),
-        element("h3", "Throughput and cost"),
-        _panel(cost),
+        _panel(tables.differing_keys(records)),
+        element("div", *map(_panel, (outcome, cost)), class_="pair"),
     ]
 
 

@@ -49,6 +49,10 @@ a { color: var(--c0) }
 .note { color: var(--muted); font-size: 13px }
 .warning { border-left: 4px solid var(--bad); border-radius: 4px; padding: 6px 12px;
   background: var(--card) }
+.runs { list-style: none; margin: 12px 0 0; padding: 0; font-size: 14px }
+.runs li { margin-top: 6px; padding-left: 20px; position: relative }
+.runs li::before { content: ""; position: absolute; left: 0; top: .35em; width: 12px;
+  height: 12px; border-radius: 50%; background: var(--c) }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(158px, 1fr));
   gap: 12px; margin: 18px 0 0; padding: 0 }
 .tiles div, .chart, details, .panel { background: var(--card); border-radius: 10px;
@@ -59,7 +63,7 @@ a { color: var(--c0) }
 .tiles small { display: block; font-size: 12px; font-weight: 400; color: var(--muted) }
 .charts { display: grid; gap: 14px;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)) }
-.pair { display: grid; gap: 14px;
+.pair { display: grid; gap: 14px; align-items: start; margin-top: 14px;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)) }
 .pair > *, .charts > * { min-width: 0 }
 figure { margin: 0 }
@@ -96,10 +100,12 @@ caption { text-align: left; color: var(--muted); font-size: 13px; padding: 0 0 6
 th, td { overflow-wrap: normal; text-align: left; padding: 5px 14px 5px 0;
   vertical-align: top;  border-bottom: 1px solid var(--grid) }
 th { font-weight: 500 }
-thead th { color: var(--muted); font-size: 12.5px }
+thead th { color: var(--muted); font-size: 12.5px; overflow-wrap: anywhere;
+  min-width: 84px; max-width: 260px }
+.facts td { white-space: nowrap }
 td strong::after { content: " ★"; color: var(--c4) }
 .confusion { font-size: 12px }
-.confusion th, .confusion td { padding: 4px 2px; border: 0; text-align: center;
+.confusion th, .confusion td { min-width: 0; padding: 4px 2px; border: 0; text-align: center;
   white-space: nowrap }
 .confusion tbody th { text-align: right; padding-right: 6px; color: var(--muted) }
 .long thead th { writing-mode: vertical-rl; transform: rotate(180deg) }

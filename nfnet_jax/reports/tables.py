@@ -92,7 +92,7 @@ COST = (
     Fact(
         "training rate",
         _result("images_per_second"),
-        lambda v: f"{number(v)} images/s",
+        lambda v: with_prefix(v, "images/s"),
         max,
     ),
     Fact(
@@ -131,7 +131,8 @@ def fact_table(
                 ),
             ]
         )
-    return table(["", *(record.name for record in records)], rows, caption)
+    names = [record.name for record in records]
+    return table(["", *names], rows, caption, class_="facts")
 
 
 def version_table(record: Record) -> Element | str:
@@ -174,7 +175,7 @@ def _key_table(
     keys: Sequence[str], records: Sequence[Record], caption: str
 ) -> Element | str:
     if not keys:
-        return "There are none."
+        return f"{caption}: none."
     defaults = leaves(to_json(base_config()))
     rows: list[list[Child]] = [
         [

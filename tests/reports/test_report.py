@@ -11,12 +11,14 @@ import sys
 import jax
 import numpy as np
 import pytest
+from html_pages import SVG
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from nfnet_jax import cache, cli, report
 from nfnet_jax.analysis import open_branches
 from nfnet_jax.data.dataset import load_dataset
+from nfnet_jax.reports import measured
 from nfnet_jax.reports.measured import SIGNAL_IMAGES, measure_run
 from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.setup import set_up
@@ -66,7 +68,7 @@ def test_results_are_those_of_the_files(trained, page):
     assert facts["test accuracy, averaged parameters"] == [
         averaged[: -len(" averaged")]
     ]
-    assert facts["training rate"][0].endswith(" images/s")
+    assert facts["training rate"][0].endswith("images/s")
     rate = float(facts["training rate"][0].split()[0])
     assert rate == pytest.approx(result["images_per_second"], rel=5e-3)
     cost, unit = facts["training cost"][0].split()
@@ -79,7 +81,7 @@ def test_results_are_those_of_the_files(trained, page):
 def test_curves_are_those_of_the_files(trained, page):
     with open(os.path.join(trained, "metrics.jsonl"), encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
-    described = [svg.get("aria-label") for svg in page.html.iter("svg")]
+    described = [svg.get("aria-label") for svg in page.html.iter(f"{SVG}svg")]
     for title, name, key in (
         ("Loss", "training", "train/loss"),
         ("Loss", "test", "test/loss"),
@@ -136,19 +138,16 @@ def test_the_confusion_matrix_and_the_mistakes(network, page):
 def test_the_signal_at_both_ends(trained, network):
     """Variances after each stage, which networks of one block a stage return."""
     model, first, last, images = network
-    measured = measure_run(read_config(trained), trained, 1)
-    for signal, params in (
-        (measured.start, open_branches(first)),
-        (measured.end, last),
-    ):
+    found = measure_run(read_config(trained), trained, 1)
+    for signal, params in ((found.start, open_branches(first)), (found.end, last)):
         _, stages = model.apply(
             {"params": params}, images[:SIGNAL_IMAGES], return_stages=True
         )
         expected = [np.asarray(s, np.float64).var((0, 1, 2)).mean() for s in stages]
         np.testing.assert_allclose(signal.avg_var[1:], expected, rtol=1e-4)
     # A block adds α² = 0.04, and each stage starts again from 1.
-    np.testing.assert_allclose([p.output_var for p in measured.predictions], 1.04)
-    assert measured.step == measured.planned_steps == 24
+    np.testing.assert_allclose([p.output_var for p in found.predictions], 1.04)
+    assert found.step == found.planned_steps == 24
 
 
 def test_the_config_and_what_differs(pair):
@@ -157,13 +156,14 @@ def test_the_config_and_what_differs(pair):
     assert changed["optim.learning_rate"][:3] == ["0.05", "0.05", "0.1"]
     assert "seed" not in changed and "updates" in changed["train.steps"][3]
     assert len(table(pair.html, "All keys")) > 80
-    same = [t for t in pair.html.iter("p") if "differ" in "".join(t.itertext())]
-    assert not same
+    panels = [text for text in texts(pair.html.iter("div")) if "differ" in text]
+    assert "Keys that differ between the runs: none." in panels
 
 
 def test_a_run_that_has_not_ended_shows_what_there_is(pair):
+    summaries = texts(pair.html.iter("li"))
+    assert any("unfinished: 24 of 24 updates logged" in text for text in summaries)
     notes = texts(pair.html.iter("p"))
-    assert any("unfinished: 24 of 24 updates logged" in note for note in notes)
     assert any("holds no complete checkpoint" in note for note in notes)
     cost = table(pair.html, "Throughput and cost")
     name = "a_long_name_" * 8 + "<i>&"
@@ -180,24 +180,22 @@ def test_a_run_that_has_not_ended_shows_what_there_is(pair):
 
 def test_keys_that_differ_are_compared(trained, write, tmp_path):
     values = read_json(trained, "config.json")
-    values["optim"]["learning_rate"] = 0.2
     # Data that is not there: the rest is shown.
-    values["data"]["name"] = f"folder:{tmp_path}/absent"
-    values["data"]["image_size"] = 8
-    (tmp_path / "second").mkdir()
-    (tmp_path / "second" / "config.json").write_text(json.dumps(values))
-    html = write(trained, tmp_path / "second").html
+    values["data"] |= {"name": f"folder:{tmp_path}/absent", "image_size": 8}
+    for name, rate in (("first", 0.05), ("second", 0.2)):
+        values["optim"]["learning_rate"] = rate
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(values))
+    shutil.copy(os.path.join(trained, "metrics.jsonl"), tmp_path / "first")
+    html = write(tmp_path / "first", tmp_path / "second").html
     differing = table(html, "Keys that differ between the runs")
-    assert differing.keys() == {
-        "key",
-        "data.name",
-        "data.image_size",
-        "optim.learning_rate",
-    }
-    assert differing["optim.learning_rate"][:2] == ["0.05", "0.2"]
+    assert differing.keys() == {"key", "optim.learning_rate"}
+    assert differing["optim.learning_rate"][:3] == ["0.05", "0.2", "0.1"]
+    summaries = texts(html.iter("li"))
+    assert sum("nothing logged yet" in text for text in summaries) == 1
     notes = texts(html.iter("p"))
-    assert any("nothing logged yet" in note for note in notes)
-    assert any(note.startswith("Nothing is measured: ") for note in notes)
+    assert sum(note.startswith("Nothing is measured: ") for note in notes) == 2
+    assert "Loss" in texts(html.iter("figcaption"))
 
 
 def test_nothing_is_taken_for_markup_or_loaded(trained, write, tmp_path):
@@ -221,7 +219,8 @@ def test_it_can_be_read_by_everyone(page, pair):
     for html in (page.html, pair.html):
         assert html.get("lang") == "en" and html.find(".//title").text
         assert all(image.get("alt") for image in html.iter("img"))
-        for svg in html.iter("svg"):
+        assert list(html.iter(f"{SVG}svg"))
+        for svg in html.iter(f"{SVG}svg"):
             assert svg.get("aria-hidden") or svg.get("aria-label")
         for made in html.iter("table"):
             assert made.findtext("caption")
@@ -287,6 +286,7 @@ def test_a_disk_that_is_full_leaves_the_page_before(tmp_path, monkeypatch):
 
 def test_where_it_is_written(trained, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(cache, "enable_compilation_cache", lambda: None)
+    monkeypatch.setattr(measured, "measure_run", lambda *_: measured.Measured())
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
