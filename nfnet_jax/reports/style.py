@@ -105,8 +105,8 @@ thead th { color: var(--muted); font-size: 12.5px; overflow-wrap: anywhere;
 .facts td { white-space: nowrap }
 td strong::after { content: " ★"; color: var(--c4) }
 .confusion { font-size: 12px }
-.confusion th, .confusion td { min-width: 0; padding: 4px 2px; border: 0; text-align: center;
-  white-space: nowrap }
+.confusion th, .confusion td { min-width: 0; padding: 4px 2px; border: 0;
+  text-align: center; white-space: nowrap }
 .confusion tbody th { text-align: right; padding-right: 6px; color: var(--muted) }
 .long thead th { writing-mode: vertical-rl; transform: rotate(180deg) }
 .long thead th:first-child { writing-mode: initial; transform: none;

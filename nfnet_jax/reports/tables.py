@@ -63,6 +63,10 @@ def _text(value: Any) -> str:
     return "–" if value is None else str(value)
 
 
+def _rate(value: float | None) -> str:
+    return "–" if value is None else f"{number(value)} images/s"
+
+
 def last_epoch(record: Record) -> float:
     """Passes over the training split that were logged."""
     return float(record.epochs(np.asarray(record.last_step)))
@@ -92,7 +96,7 @@ COST = (
     Fact(
         "training rate",
         _result("images_per_second"),
-        lambda v: with_prefix(v, "images/s"),
+        _rate,
         max,
     ),
     Fact(

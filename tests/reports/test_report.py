@@ -68,7 +68,7 @@ def test_results_are_those_of_the_files(trained, page):
     assert facts["test accuracy, averaged parameters"] == [
         averaged[: -len(" averaged")]
     ]
-    assert facts["training rate"][0].endswith("images/s")
+    assert facts["training rate"][0].endswith(" images/s")
     rate = float(facts["training rate"][0].split()[0])
     assert rate == pytest.approx(result["images_per_second"], rel=5e-3)
     cost, unit = facts["training cost"][0].split()
