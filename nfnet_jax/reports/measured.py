@@ -1,5 +1,6 @@
 """What only the network of a run can tell: its signal, and its mistakes."""
 
+import contextlib
 import copy
 import dataclasses
 import heapq
@@ -83,7 +84,7 @@ def measure_run(config: ConfigDict, workdir: str, most_mistakes: int) -> Measure
         run = set_up(config, facts=find_data_facts(workdir))
     except UserError as error:
         return Measured(notes=(f"Nothing is measured: {error}.",))
-    images = _first_test_images(run)[:SIGNAL_IMAGES]
+    images = _first_test_images(run)
     start = _signal_at_start(config, run, images)
     measured = Measured(
         image_shape=run.facts.image_shape,
@@ -93,7 +94,7 @@ def measure_run(config: ConfigDict, workdir: str, most_mistakes: int) -> Measure
         predictions=predict_network(run.model, start),
     )
     try:
-        trained = load_run(workdir)
+        trained = _on_all_devices(load_run(workdir))
     except UserError as error:
         note = f"No trained network is measured: {error}."
         return dataclasses.replace(measured, notes=(note,))
@@ -106,15 +107,19 @@ def measure_run(config: ConfigDict, workdir: str, most_mistakes: int) -> Measure
     )
 
 
+def _on_all_devices(trained: Trained) -> Trained:
+    """As the batches of a test split are."""
+    everywhere = NamedSharding(device_mesh(), PartitionSpec())
+    variables = jax.device_put(trained.variables, everywhere)
+    return dataclasses.replace(trained, variables=variables)
+
+
 def _first_test_images(run: Run) -> jax.Array:
-    """Normalized images [N, H, W, C] of the first evaluation batch."""
-    feed = run.test.feed(0)
-    try:
+    """Normalized, [N, H, W, C]."""
+    with contextlib.closing(run.test.feed(0)) as feed:
         images, labels, _ = run.test.take(next(feed), 0)
-        real = np.asarray(labels) >= 0
-        return normalize(images, *run.facts.moments)[real]
-    finally:
-        feed.close()
+    real = np.flatnonzero(np.asarray(labels) >= 0)[:SIGNAL_IMAGES]
+    return normalize(images[real], *run.facts.moments)
 
 
 def _signal_at_start(config: ConfigDict, run: Run, images: jax.Array) -> Signal:
@@ -137,8 +142,6 @@ def _signal(
 
 def _test(run: Run, trained: Trained, most_mistakes: int) -> Tested:
     """One pass over the test split, in the order of the images."""
-    everywhere = NamedSharding(device_mesh(), PartitionSpec())
-    variables = jax.device_put(trained.variables, everywhere)
 
     @jax.jit
     def step(variables, fed, number):
@@ -148,21 +151,18 @@ def _test(run: Run, trained: Trained, most_mistakes: int) -> Tested:
         logits = trained.model.apply(variables, images, train=False)
         return pixels, labels, positions, jax.nn.softmax(logits)
 
-    logits = trained.model.spec.num_classes
-    confusion = np.zeros((len(run.facts.class_names), logits), np.int64)
+    columns = trained.model.spec.num_classes
+    confusion = np.zeros((len(run.facts.class_names), columns), np.int64)
     mistakes: list[Mistake] = []
-    feed = run.test.feed(0)
-    try:
+    with contextlib.closing(run.test.feed(0)) as feed:
         for number, fed in enumerate(feed):
-            batch = jax.device_get(step(variables, fed, number))
+            batch = jax.device_get(step(trained.variables, fed, number))
             _, labels, _, probabilities = batch
             real = labels >= 0
             guesses = probabilities.argmax(-1)
             np.add.at(confusion, (labels[real], guesses[real]), 1)
             found = _mistakes(*batch, most_mistakes)
             mistakes = _surest([*mistakes, *found], most_mistakes)
-    finally:
-        feed.close()
     return Tested(confusion, tuple(mistakes))
 
 

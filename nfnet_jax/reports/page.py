@@ -48,12 +48,10 @@ def _header(title, records: Sequence[Record], measured: Sequence[Measured]) -> E
     if len(both) == 1:
         append(header, [element("p", _summary(*both[0]), class_="note")])
     else:
-        items = [
-            element("li", element("b", run.name), " · ", _summary(run, found))
-            for run, found in both
-        ]
-        for i, item in enumerate(items):
-            item.set("class", f"c{i % COLOURS}")
+        items = []
+        for i, (run, found) in enumerate(both):
+            words = (element("b", run.name), " · ", _summary(run, found))
+            items.append(element("li", *words, class_=f"c{i % COLOURS}"))
         append(header, [element("ul", *items, class_="runs")])
     for run, found in both:
         append(header, map(_warning, _warnings(run, found)))
@@ -90,25 +88,23 @@ def _warning(text: str) -> Element:
 
 def _tiles(record: Record, measured: Measured) -> Element:
     """The numbers that are looked for first."""
-    result, metrics = record.result or {}, record.metrics
-    average, epochs = metrics.get("test/accuracy_ema"), tables.last_epoch(record)
+    result, both = record.result or {}, (record, measured)
+    epochs = number(tables.last_epoch(record))
     tiles = [
         (
             "test accuracy",
-            percent(
-                metrics["test/accuracy"].last if "test/accuracy" in metrics else None
-            ),
-            f"{percent(average.last)} averaged" if average else "not evaluated yet",
+            percent(tables.test_accuracy(*both)),
+            f"{percent(tables.averaged_accuracy(*both))} averaged",
         ),
         (
             "test loss",
-            number(metrics["test/loss"].last if "test/loss" in metrics else None, 4),
+            number(tables.test_loss(*both), 4),
             "cross entropy, nats",
         ),
         (
             "time",
             duration(result.get("seconds")),
-            f"{grouped(record.last_step)} updates, {number(epochs)} epochs",
+            f"{grouped(record.last_step)} updates, {epochs} epochs",
         ),
         (
             "training rate",
@@ -122,8 +118,8 @@ def _tiles(record: Record, measured: Measured) -> Element:
         ),
         (
             "parameters",
-            grouped(tables.parameters(record, measured)),
-            f"{with_prefix(tables.multiply_adds(record, measured), 'MAC')} an image",
+            grouped(tables.parameters(*both)),
+            f"{with_prefix(tables.multiply_adds(*both), 'MAC')} an image",
         ),
     ]
     return element("dl", *(_tile(*tile) for tile in tiles), class_="tiles")
@@ -225,7 +221,8 @@ def _config(records: Sequence[Record]) -> list[Child]:
         element("details", element("summary", "All keys"), tables.all_keys(records)),
     ]
     for record in records:
-        if versions := tables.version_table(record):
+        versions = tables.version_table(record)
+        if versions is not None:
             name = f"Versions: {record.name}" if len(records) > 1 else "Versions"
             parts.append(element("details", element("summary", name), versions))
     return parts

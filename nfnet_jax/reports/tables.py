@@ -1,6 +1,7 @@
 """Results, cost and configs of runs as tables: a column for each run."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -72,16 +73,17 @@ def last_epoch(record: Record) -> float:
     return float(record.epochs(np.asarray(record.last_step)))
 
 
+test_accuracy = _metric("test/accuracy")
+averaged_accuracy = _metric("test/accuracy_ema")
+test_loss = _metric("test/loss")
 parameters = _of_network("parameters")
 multiply_adds = _of_network("multiply_adds")
 
 OUTCOME = (
-    Fact("test accuracy", _metric("test/accuracy"), percent, max),
-    Fact(
-        "test accuracy, averaged parameters", _metric("test/accuracy_ema"), percent, max
-    ),
+    Fact("test accuracy", test_accuracy, percent, max),
+    Fact("test accuracy, averaged parameters", averaged_accuracy, percent, max),
     Fact("best test accuracy of any evaluation", _best_accuracy, percent, max),
-    Fact("test loss", _metric("test/loss"), lambda v: number(v, 4), min),
+    Fact("test loss", test_loss, lambda v: number(v, 4), min),
     Fact(
         "test loss, averaged parameters",
         _metric("test/loss_ema"),
@@ -93,12 +95,7 @@ COST = (
     Fact("updates", lambda record, _: record.last_step, grouped),
     Fact("epochs", lambda record, _: last_epoch(record), number),
     Fact("time, compilation included", _result("seconds"), duration, min),
-    Fact(
-        "training rate",
-        _result("images_per_second"),
-        _rate,
-        max,
-    ),
+    Fact("training rate", _result("images_per_second"), _rate, max),
     Fact(
         "training cost", _result("train_flops"), lambda v: with_prefix(v, "FLOP"), min
     ),
@@ -124,8 +121,7 @@ def fact_table(
     for fact in facts:
         values = [fact.value(*both) for both in zip(records, measured, strict=True)]
         texts = [fact.text(value) for value in values]
-        known = [v for v in values if v is not None]
-        best = fact.best(known) if fact.best and len(set(known)) > 1 else None
+        best = _best(fact, values)
         rows.append(
             [
                 fact.name,
@@ -136,14 +132,22 @@ def fact_table(
             ]
         )
     names = [record.name for record in records]
-    return table(["", *names], rows, caption, class_="facts")
+    return table([element("td"), *names], rows, caption, class_="facts")
 
 
-def version_table(record: Record) -> Element | str:
+def _best(fact: Fact, values: Sequence[Any]) -> Any:
+    """None where there is no better and worse."""
+    if fact.best is None:
+        return None
+    known = {v for v in values if v is not None and math.isfinite(v)}
+    return fact.best(known) if len(known) > 1 else None
+
+
+def version_table(record: Record) -> Element | None:
     """Of the packages that a finished run used."""
     versions = (record.result or {}).get("versions", {})
     if not versions:
-        return ""
+        return None
     return table(["package", "version"], list(versions.items()), "Versions")
 
 

@@ -74,6 +74,11 @@ def test_results_are_those_of_the_files(trained, page):
     cost, unit = facts["training cost"][0].split()
     assert unit == "GFLOP"
     assert float(cost) * 1e9 == pytest.approx(result["train_flops"], rel=5e-3)
+    # The network that is shown to make mistakes is the one that was scored.
+    scored = averaged.removesuffix(" averaged")
+    assert any(
+        f"are right on {scored} of" in note for note in texts(page.html.iter("p"))
+    )
     versions = table(page.html, "Versions")
     assert versions["jax"] == [jax.__version__]
 
