@@ -66,6 +66,7 @@ def _picture(confusion: np.ndarray) -> Element:
             "figcaption",
             "Classes from top to bottom, what they were taken for from left to right; "
             "blue is right, orange wrong.",
+            class_="note",
         ),
     )
 
@@ -119,10 +120,9 @@ def _thumbnail(mistake: Mistake, names: list[str]) -> Element:
             height=round(_LARGEST_SIDE * image.height / image.width),
             class_="pixels" if small else "photo",
         ),
-        element(
-            "span", "says ", element("b", taken), f" {percent(mistake.probability, 1)}"
-        ),
-        element("span", f"is {true}", class_="note"),
+        element("span", "says ", element("b", taken)),
+        element("span", f"is {true}"),
+        element("span", f"{percent(mistake.probability, 1)} sure", class_="note"),
     )
 
 

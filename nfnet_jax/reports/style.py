@@ -67,7 +67,7 @@ a { color: var(--c0) }
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)) }
 .pair > *, .charts > * { min-width: 0 }
 figure { margin: 0 }
-figcaption { font-weight: 600; margin-bottom: 4px }
+.chart figcaption { font-weight: 600; margin-bottom: 4px }
 .chart svg { display: block; width: 100%; height: auto }
 .chart text { fill: var(--muted); font-size: 12px; font-variant-numeric: tabular-nums }
 .end { text-anchor: end }
@@ -126,7 +126,11 @@ td strong::after { content: " ★"; color: var(--c4) }
 details { margin-top: 12px }
 summary { cursor: pointer; font-weight: 600 }
 footer { padding: 28px 16px 40px }
-@media (max-width: 700px) { .wide { display: none } }
+@media (max-width: 700px) {
+  .wide { display: none }
+  .confusion { font-size: 10.5px }
+  .confusion th, .confusion td { padding: 4px 1px }
+  .confusion td { min-width: 22px } }
 @media (min-width: 700px) { .confusion td { min-width: 34px } }
 @media print { .chart, .panel, details { break-inside: avoid } }
 """

@@ -136,8 +136,9 @@ def test_the_confusion_matrix_and_the_mistakes(network, page):
         np.testing.assert_array_equal(pixels, expected)
     captions = [li for li in page.html.iter("li") if li.find("img") is not None]
     for index, caption in zip(order.tolist(), captions, strict=True):
-        says = f"says {guesses[index]} {100 * surest[index]:.1f} %"
-        assert texts(caption)[1:] == [says, f"is {labels[index]}"]
+        sure = f"{100 * surest[index]:.1f} % sure"
+        says = [f"says {guesses[index]}", f"is {labels[index]}", sure]
+        assert texts(caption)[1:] == says
 
 
 def test_the_signal_at_both_ends(trained, network):
