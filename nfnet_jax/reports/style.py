@@ -128,6 +128,8 @@ summary { cursor: pointer; font-weight: 600 }
 footer { padding: 28px 16px 40px }
 @media (max-width: 700px) {
   .wide { display: none }
+  th, td { padding-right: 8px }
+  code { font-size: 12px }
   .confusion { font-size: 10.5px }
   .confusion th, .confusion td { padding: 4px 1px }
   .confusion td { min-width: 22px } }

@@ -1,5 +1,6 @@
 """Results, cost and configs of runs as tables: a column for each run."""
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -187,7 +188,7 @@ def _key_table(
     defaults = leaves(to_json(base_config()))
     rows: list[list[Child]] = [
         [
-            element("code", key),
+            _key(key),
             *(_value(record.keys[key]) for record in records),
             _value(defaults[key]),
             element("td", KEYS[key].meaning, class_="wide meaning"),
@@ -197,6 +198,13 @@ def _key_table(
     head = ["key", *(record.name for record in records), "default"]
     meaning = element("th", "meaning", scope="col", class_="wide")
     return table([*head, meaning], rows, caption)
+
+
+def _key(key: str) -> Element:
+    """May be broken after its dots."""
+    *sections, leaf = key.split(".")
+    breaks = ((f"{section}.", element("wbr")) for section in sections)
+    return element("code", *itertools.chain.from_iterable(breaks), leaf)
 
 
 def _value(value: Any) -> Element | str:
