@@ -20,6 +20,7 @@ ENTRY_POINTS = (
     "analyze",
     "sweep",
     "config/__main__",
+    "report",
     "data/__main__",
     "models/__main__",
     "sweeps/trial",
@@ -31,11 +32,29 @@ LIBRARY = {*LOWER, "layers", *LEAVES}
 
 ALLOWED: dict[str, set[str]] = {
     **{
-        part: {*UPPER, *LIBRARY, "config", "config_keys", "cli", "help", "sweeps"}
+        part: {
+            *UPPER,
+            *LIBRARY,
+            "config",
+            "config_keys",
+            "cli",
+            "help",
+            "sweeps",
+            "reports",
+        }
         for part in ENTRY_POINTS
     },
     "sweeps/trial": {"workers", "cli", "train"},
     "sweeps": {"config", "config_keys", "errors", "workers"},
+    # Above them: a report shows what training left and analysis measures.
+    "reports": {
+        "training",
+        "analysis",
+        *LIBRARY,
+        "config",
+        "config_keys",
+        "__version__",
+    },
     **dict.fromkeys(UPPER, LIBRARY),
     "training": LIBRARY | {"config", "config_keys"},
     **dict.fromkeys(LOWER, {"layers", *LEAVES}),
@@ -114,6 +133,7 @@ def test_the_parser_sees_every_form(where, line, found, tmp_path, monkeypatch):
         "import nfnet_jax",
         "import nfnet_jax.cli, nfnet_jax.train, nfnet_jax.evaluate",
         "import nfnet_jax.predict, nfnet_jax.export, nfnet_jax.analyze",
+        "import nfnet_jax.report",
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(statement):

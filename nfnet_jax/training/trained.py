@@ -21,7 +21,7 @@ class Trained:
     `variables` are what `model.apply` takes: `params`, and `batch_stats` of BatchNorm.
     `dtype` is that of the images it was trained on, `crop` the rule of
     `preprocess.CROPS` that it was evaluated by, at `eval_image_size` where it had
-    another size than in training.
+    another size than in training. `step` counts the updates that it had.
     """
 
     model: Network
@@ -30,6 +30,7 @@ class Trained:
     dtype: str = "float32"
     crop: str = "training"
     eval_image_size: int | None = None
+    step: int | None = None
 
 
 def load_run(workdir: str) -> Trained:
@@ -45,7 +46,11 @@ def load_run(workdir: str) -> Trained:
     )
     with Checkpoints(workdir) as checkpoints:
         found = checkpoints.restore_some(
-            {"ema_params": params, "batch_stats": batch_stats}
+            {
+                "ema_params": params,
+                "batch_stats": batch_stats,
+                "step": jax.ShapeDtypeStruct((), "int32"),
+            }
         )
     variables = {"params": found["ema_params"]}
     if batch_stats:
@@ -57,4 +62,5 @@ def load_run(workdir: str) -> Trained:
         config.train.dtype,
         config.data.crop,
         config.data.eval_image_size,
+        int(found["step"]),
     )

@@ -1,0 +1,73 @@
+"""Shows what runs did, as one HTML file: python -m nfnet_jax.report runs/digits
+
+Several runs are compared: python -m nfnet_jax.report runs/a runs/b --output ab.html
+"""
+
+import os
+
+from nfnet_jax import cli
+from nfnet_jax.errors import UserError
+
+_MOST_MISTAKES = 24
+
+
+def main(argv: list[str]) -> None:
+    """Writes the report and prints where it is."""
+    flags, workdirs = cli.parse_flags_and_arguments(
+        argv,
+        arguments="WORKDIR ...",
+        switches={},
+        output="HTML file to write (default: report.html in the run's directory, of "
+        "several runs in this one)",
+        data_dir="where their TFDS sets lie, if not where they were trained",
+    )
+    if not workdirs:
+        raise UserError("no work directory, expected those of runs")
+    from nfnet_jax.reports.measured import measure_run
+    from nfnet_jax.reports.page import make_page
+    from nfnet_jax.reports.record import read_records
+
+    records = read_records(workdirs)
+    path = flags.output or _default_path(workdirs)
+    _check_path(path)
+    cli.prepare_jax()
+    mistakes = max(1, _MOST_MISTAKES // len(records))
+    measured = []
+    for record in records:
+        config = record.config.copy_and_resolve_references()
+        if flags.data_dir:
+            config.data.dir = flags.data_dir
+        measured.append(measure_run(config, record.workdir, mistakes))
+    _write(make_page(records, measured), path)
+    print(path)
+
+
+def _default_path(workdirs: list[str]) -> str:
+    folder = workdirs[0] if len(workdirs) == 1 else ""
+    return os.path.join(folder, "report.html")
+
+
+def _check_path(path: str) -> None:
+    """Before minutes are spent on measuring."""
+    if os.path.isdir(path):
+        raise UserError(f"--output: {path!r} is a directory, expected an HTML file")
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise UserError(f"--output: {path!r}: there is no directory {folder!r}")
+
+
+def _write(page: str, path: str) -> None:
+    """The whole file or none."""
+    part = f"{path}.part"
+    try:
+        with open(part, "w", encoding="utf-8") as file:
+            file.write(page)
+        os.replace(part, path)
+    except OSError as error:
+        if os.path.exists(part):
+            os.remove(part)
+        raise UserError(f"--output: cannot write {path!r}: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,193 @@
+"""What only the network of a run can tell: its signal, and its mistakes."""
+
+import contextlib
+import copy
+import dataclasses
+import heapq
+import operator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from nfnet_jax.analysis import (
+    Prediction,
+    Signal,
+    block_pattern,
+    measure,
+    open_branches,
+    predict_network,
+)
+from nfnet_jax.data.augment import normalize
+from nfnet_jax.errors import UserError
+from nfnet_jax.models.flops import Counts, counts
+from nfnet_jax.models.network import Network
+from nfnet_jax.optim.tree import Params
+from nfnet_jax.training.facts import find_data_facts
+from nfnet_jax.training.setup import Run, build_model, set_up
+from nfnet_jax.training.sharding import device_mesh, split_batch
+from nfnet_jax.training.trained import Trained, load_run
+
+SIGNAL_IMAGES = 64
+"""Test images that the signal is measured on."""
+
+
+class Mistake(NamedTuple):
+    """A test image uint8 [H, W, C], its place in the split, its class, and the class
+    that the network took it for with `probability`."""
+
+    image: np.ndarray
+    position: int
+    label: int
+    guess: int
+    probability: float
+
+
+class Tested(NamedTuple):
+    """`confusion` int64 [classes, logits]: how many images of a class (row) were taken
+    for which (column). `mistakes`: the most confident ones, surest first."""
+
+    confusion: np.ndarray
+    mistakes: tuple[Mistake, ...]
+
+    @property
+    def accuracy(self) -> float:
+        return float(np.trace(self.confusion) / self.confusion.sum())
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measured:
+    """`start` is the signal of the run's network at initialization with open branches,
+    `predictions` what the β schedule says of it, `end` the signal of the checkpoint of
+    update `step`; None where something is missing, and `notes` say what."""
+
+    class_names: tuple[str, ...] = ()
+    image_shape: tuple[int, int, int] | None = None
+    planned_steps: int | None = None
+    counts: Counts | None = None
+    start: Signal | None = None
+    predictions: tuple[Prediction, ...] | None = None
+    end: Signal | None = None
+    step: int | None = None
+    tested: Tested | None = None
+    notes: tuple[str, ...] = ()
+
+
+def measure_run(config: ConfigDict, workdir: str, most_mistakes: int) -> Measured:
+    """What there is to measure of the run of `config` in `workdir`.
+
+    Nothing is raised for data or a checkpoint that cannot be had: a note tells.
+    """
+    try:
+        run = set_up(config, facts=find_data_facts(workdir))
+    except UserError as error:
+        return Measured(notes=(f"Nothing is measured: {error}.",))
+    images = _first_test_images(run)
+    start = _signal_at_start(config, run, images)
+    measured = Measured(
+        image_shape=run.facts.image_shape,
+        planned_steps=run.plan.steps,
+        counts=counts(run.model, run.facts.image_shape),
+        start=start,
+        predictions=predict_network(run.model, start),
+    )
+    try:
+        trained = _on_all_devices(load_run(workdir))
+    except UserError as error:
+        note = f"No trained network is measured: {error}."
+        return dataclasses.replace(measured, notes=(note,))
+    return dataclasses.replace(
+        measured,
+        class_names=trained.facts.class_names,
+        end=_signal(trained.model, trained.variables, images, train=False),
+        step=trained.step,
+        tested=_test(run, trained, most_mistakes),
+    )
+
+
+def _on_all_devices(trained: Trained) -> Trained:
+    """As the batches of a test split are."""
+    everywhere = NamedSharding(device_mesh(), PartitionSpec())
+    variables = jax.device_put(trained.variables, everywhere)
+    return dataclasses.replace(trained, variables=variables)
+
+
+def _first_test_images(run: Run) -> jax.Array:
+    """Normalized, [N, H, W, C]."""
+    with contextlib.closing(run.test.feed(0)) as feed:
+        images, labels, _ = run.test.take(next(feed), 0)
+    real = np.flatnonzero(np.asarray(labels) >= 0)[:SIGNAL_IMAGES]
+    return normalize(images[real], *run.facts.moments)
+
+
+def _signal_at_start(config: ConfigDict, run: Run, images: jax.Array) -> Signal:
+    variables = {"params": open_branches(run.state.params)}
+    if not run.state.batch_stats:
+        return _signal(run.model, variables, images, train=False)
+    # Untrained running statistics say nothing: those of the batch, without dropout.
+    variables["batch_stats"] = run.state.batch_stats
+    quiet = copy.deepcopy(config)
+    quiet.model.stochastic_depth = quiet.model.drop_rate = 0.0
+    model = build_model(quiet, run.model.spec.num_classes)
+    return _signal(model, variables, images, train=True)
+
+
+def _signal(
+    model: Network, variables: Params, images: jax.Array, train: bool
+) -> Signal:
+    return measure(model, variables, images, blocks=block_pattern(model), train=train)
+
+
+def _test(run: Run, trained: Trained, most_mistakes: int) -> Tested:
+    """One pass over the test split, in the order of the images."""
+
+    @jax.jit
+    def step(variables, fed, number):
+        pixels, labels, positions = run.test.take(fed, number)
+        images = normalize(pixels, *run.facts.moments).astype(trained.dtype)
+        images, labels = split_batch(images, labels)
+        logits = trained.model.apply(variables, images, train=False)
+        return pixels, labels, positions, jax.nn.softmax(logits)
+
+    columns = trained.model.spec.num_classes
+    confusion = np.zeros((len(run.facts.class_names), columns), np.int64)
+    mistakes: list[Mistake] = []
+    with contextlib.closing(run.test.feed(0)) as feed:
+        for number, fed in enumerate(feed):
+            batch = jax.device_get(step(trained.variables, fed, number))
+            _, labels, _, probabilities = batch
+            real = labels >= 0
+            guesses = probabilities.argmax(-1)
+            np.add.at(confusion, (labels[real], guesses[real]), 1)
+            found = _mistakes(*batch, most_mistakes)
+            mistakes = _surest([*mistakes, *found], most_mistakes)
+    return Tested(confusion, tuple(mistakes))
+
+
+def _mistakes(
+    images: np.ndarray,
+    labels: np.ndarray,
+    positions: np.ndarray,
+    probabilities: np.ndarray,
+    most: int,
+) -> list[Mistake]:
+    guesses = probabilities.argmax(-1)
+    surest = np.where((labels >= 0) & (guesses != labels), probabilities.max(-1), -1)
+    order = np.argsort(-surest, kind="stable")[:most]
+    return [
+        Mistake(
+            images[i],
+            int(positions[i]),
+            int(labels[i]),
+            int(guesses[i]),
+            float(surest[i]),
+        )
+        for i in order
+        if surest[i] >= 0
+    ]
+
+
+def _surest(mistakes: list[Mistake], most: int) -> list[Mistake]:
+    return heapq.nlargest(most, mistakes, key=operator.attrgetter("probability"))

@@ -1,0 +1,131 @@
+"""What the files of a run say, finished or not."""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from nfnet_jax.config import leaves, to_json
+from nfnet_jax.errors import UserError
+from nfnet_jax.training.workdir import read_config, read_result
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Series:
+    """A metric: values float64 [N] after updates int64 [N], in increasing order."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+    @property
+    def last(self) -> float:
+        return float(self.values[-1])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Record:
+    """A run: its `name` on the page, config, metrics by name, result.json if it ended.
+
+    `steps_per_epoch` is None before the first line of metrics. `unreadable` counts
+    lines of metrics.jsonl that are no metrics, as a crash may leave.
+    """
+
+    name: str
+    workdir: str
+    config: ConfigDict
+    metrics: dict[str, Series]
+    steps_per_epoch: float | None
+    result: dict[str, Any] | None
+    unreadable: int
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """{"optim.learning_rate": 0.1, ...}"""
+        return leaves(to_json(self.config))
+
+    @property
+    def last_step(self) -> int:
+        """Of all that was logged, 0 before the first line."""
+        return max((int(s.steps[-1]) for s in self.metrics.values()), default=0)
+
+    def epochs(self, steps: np.ndarray) -> np.ndarray:
+        """Passes over the training split after so many updates."""
+        return steps / (self.steps_per_epoch or math.nan)
+
+
+def read_records(workdirs: Sequence[str]) -> list[Record]:
+    """The runs in `workdirs`, told apart by as short a name as will do.
+
+    Raises:
+      UserError: a directory that holds no run, or is given twice.
+    """
+    paths = [os.path.normpath(workdir) for workdir in workdirs]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise UserError(f"{path!r} is given twice, expected different runs")
+    names = [os.path.basename(os.path.abspath(path)) for path in paths]
+    short = len(set(names)) == len(names)
+    return [
+        _read(path, name if short else path)
+        for path, name in zip(paths, names, strict=True)
+    ]
+
+
+def _read(workdir: str, name: str) -> Record:
+    try:
+        config = read_config(workdir)
+    except UserError as error:
+        raise UserError(str(error).removeprefix("--workdir: ")) from error
+    rows, unreadable = _read_rows(os.path.join(workdir, "metrics.jsonl"))
+    return Record(
+        # Names of directories may hold bytes that are no text.
+        name.encode(errors="surrogateescape").decode(errors="replace"),
+        workdir,
+        config,
+        _by_metric(rows),
+        next((row["step"] / row["epoch"] for row in rows if row.get("epoch")), None),
+        read_result(workdir),
+        unreadable,
+    )
+
+
+def _read_rows(path: str) -> tuple[list[dict[str, float]], int]:
+    """The lines of a run that may still be writing, and how many make no sense."""
+    if not os.path.exists(path):
+        return [], 0
+    with open(path, encoding="utf-8", errors="replace") as file:
+        lines = file.read().split("\n")
+    # What follows the last line end is being written now.
+    parsed = [_parse(line) for line in lines[:-1]]
+    rows = [row for row in parsed if row is not None]
+    return rows, len(parsed) - len(rows)
+
+
+def _parse(line: str) -> dict[str, float] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        return None
+    return row if all(type(v) in (int, float) for v in row.values()) else None
+
+
+def _by_metric(rows: Sequence[dict[str, float]]) -> dict[str, Series]:
+    """A run that went back to a checkpoint wrote steps again: the last time counts."""
+    found: dict[str, dict[int, float]] = {}
+    for row in rows:
+        for name in row.keys() - {"step", "epoch"}:
+            found.setdefault(name, {})[int(row["step"])] = row[name]
+    return {
+        name: Series(
+            np.asarray(sorted(values), np.int64),
+            np.asarray([values[step] for step in sorted(values)], np.float64),
+        )
+        for name, values in sorted(found.items())
+    }

@@ -1,0 +1,107 @@
+"""Reports in a real browser, on a phone and a desk, by day and by night."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nfnet_jax.reports.style import DARK, LIGHT
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
+    *("--no-first-run", "--disable-background-networking", "--disable-sync"),
+    *("--disable-component-update", "--enable-logging=stderr", "--v=0"),
+    *("--hide-scrollbars", "--force-device-scale-factor=1"),
+)
+PHONE, DESK, HEIGHT = 390, 1280, 900
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium found")
+
+# A window is at least 500 pixels wide, a frame in it is not.
+FRAMES = """<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>0</title>
+<style>:root {{ color-scheme: light dark }} body {{ margin: 0; display: flex }}
+iframe {{ border: 0; height: {height}px }}</style><body>{frames}
+<script>onmessage = e => document.title += "," + e.data</script></body></html>
+"""
+TELL = """<script>
+const root = document.documentElement, wide = [...document.querySelectorAll("body *")]
+  .filter(e => e.getBoundingClientRect().right > innerWidth + 0.5
+    && !e.closest(".scroll, .tip")).map(e => e.outerHTML.slice(0, 99));
+parent.postMessage(JSON.stringify({inner: innerWidth, scroll: root.scrollWidth, wide}),
+  "*");
+</script>"""
+
+
+def browse(folder, page, *flags: str) -> tuple[str, list[str]]:
+    """What the browser prints, and the messages of its console, for `page` in a frame
+    of each width."""
+    frames = "".join(
+        f'<iframe src="{page}" style="width: {width}px"></iframe>'
+        for width in (PHONE, DESK)
+    )
+    wrapper = folder / "frames.html"
+    wrapper.write_text(FRAMES.format(frames=frames, height=HEIGHT), encoding="utf-8")
+    result = subprocess.run(
+        [
+            *(BROWSER, *FLAGS, f"--user-data-dir={folder}/profile"),
+            f"--window-size={PHONE + DESK},{HEIGHT + 200}",
+            *(*flags, wrapper.as_uri()),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return result.stdout, re.findall("^.*CONSOLE.*$", result.stderr, re.MULTILINE)
+
+
+@pytest.mark.parametrize("which", ["page", "pair"])
+def test_nothing_is_wider_than_the_screen(which, request, tmp_path):
+    page = request.getfixturevalue(which)
+    # The page itself lets no script run.
+    text = re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.text)
+    assert text != page.text
+    copy = tmp_path / "copy.html"
+    copy.write_text(text.replace("</body>", f"{TELL}</body>"), encoding="utf-8")
+    flags = ("--dump-dom", "--virtual-time-budget=2000")
+    out, console = browse(tmp_path, copy.as_uri(), *flags)
+    assert console == []
+    title = html.unescape(re.search("<title>(.*?)</title>", out)[1])
+    _, *told = json.loads(f"[{title}]")
+    for found in told:
+        assert found["scroll"] <= found["inner"] and found["wide"] == []
+    assert {found["inner"] for found in told} == {PHONE, DESK}
+
+
+@pytest.mark.parametrize("which", ["page", "pair"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_drawn_without_complaint(scheme, which, request, tmp_path):
+    picture = tmp_path / "page.png"
+    _, console = browse(
+        tmp_path,
+        request.getfixturevalue(which).path.as_uri(),
+        f"--screenshot={picture}",
+        f"--blink-settings=preferredColorScheme={int(scheme == 'light')}",
+    )
+    assert console == []
+    pixels = np.asarray(Image.open(picture).convert("RGB"))[:HEIGHT]
+    colours = LIGHT if scheme == "light" else DARK
+    for part in (pixels[:, :PHONE], pixels[:, PHONE : PHONE + DESK]):
+        # Its margin is the page; its cards, texts and curves cover the rest.
+        np.testing.assert_array_equal(
+            part[:, 4], np.tile(rgb(colours["page"]), (HEIGHT, 1))
+        )
+        curves = ["c0"] if which == "page" else []
+        for name in ("card", "text", "muted", "grid", *curves):
+            found = (np.abs(part.astype(int) - rgb(colours[name])) <= 2).all(-1)
+            assert found.sum() > 20, name
+
+
+def rgb(colour: str) -> list[int]:
+    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]

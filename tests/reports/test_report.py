@@ -1,0 +1,303 @@
+"""A report against the files of its run, and against logits computed without it."""
+
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import sys
+
+import jax
+import numpy as np
+import pytest
+from html_pages import SVG
+from PIL import Image
+from sklearn.metrics import confusion_matrix
+
+from nfnet_jax import cache, cli, report
+from nfnet_jax.analysis import open_branches
+from nfnet_jax.data.dataset import load_dataset
+from nfnet_jax.reports import measured
+from nfnet_jax.reports.measured import SIGNAL_IMAGES, measure_run
+from nfnet_jax.training.checkpoint import Checkpoints
+from nfnet_jax.training.setup import set_up
+from nfnet_jax.training.workdir import read_config
+
+
+@pytest.fixture(scope="module")
+def network(trained):
+    """The network, its first and its averaged parameters, normalized test images."""
+    run = set_up(read_config(trained))
+    with Checkpoints(trained) as checkpoints:
+        ema_params = checkpoints.restore(run.state).ema_params
+    digits = load_dataset("digits")
+    pixels = digits.train.images / 255.0
+    images = (digits.test.images / 255.0 - pixels.mean()) / pixels.std()
+    return run.model, run.state.params, ema_params, images.astype(np.float32)
+
+
+def texts(element) -> list[str]:
+    return ["".join(part.itertext()) for part in element]
+
+
+def table(html, caption: str) -> dict[str, list[str]]:
+    """Cells by the header of their row, of the one table called so."""
+    (found,) = [t for t in html.iter("table") if t.findtext("caption") == caption]
+    rows = [texts(row) for row in found.iter("tr")]
+    return {row[0]: row[1:] for row in rows}
+
+
+def read_json(workdir: str, name: str) -> dict:
+    with open(os.path.join(workdir, name), encoding="utf-8") as file:
+        return json.load(file)
+
+
+def test_results_are_those_of_the_files(trained, page):
+    result = read_json(trained, "result.json")
+    tiles = dict(
+        zip(texts(page.html.iter("dt")), texts(page.html.iter("dd")), strict=True)
+    )
+    accuracy = f"{100 * result['test_accuracy']:.2f} %"
+    averaged = f"{100 * result['test_accuracy_ema']:.2f} % averaged"
+    assert tiles["test accuracy"] == accuracy + averaged
+    assert tiles["parameters"].startswith(f"{result['parameters']:,}")
+    assert tiles["test loss"].startswith(f"{result['test_loss']:.4g}")
+    facts = table(page.html, "Results") | table(page.html, "Throughput and cost")
+    assert facts["updates"] == ["24"]
+    assert facts["test accuracy, averaged parameters"] == [
+        averaged[: -len(" averaged")]
+    ]
+    assert facts["training rate"][0].endswith(" images/s")
+    rate = float(facts["training rate"][0].split()[0])
+    assert rate == pytest.approx(result["images_per_second"], rel=5e-3)
+    cost, unit = facts["training cost"][0].split()
+    assert unit == "GFLOP"
+    assert float(cost) * 1e9 == pytest.approx(result["train_flops"], rel=5e-3)
+    # The network that is shown to make mistakes is the one that was scored.
+    scored = averaged.removesuffix(" averaged")
+    assert any(
+        f"are right on {scored} of" in note for note in texts(page.html.iter("p"))
+    )
+    versions = table(page.html, "Versions")
+    assert versions["jax"] == [jax.__version__]
+
+
+def test_curves_are_those_of_the_files(trained, page):
+    with open(os.path.join(trained, "metrics.jsonl"), encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    described = [svg.get("aria-label") for svg in page.html.iter(f"{SVG}svg")]
+    for title, name, key in (
+        ("Loss", "training", "train/loss"),
+        ("Loss", "test", "test/loss"),
+        ("Loss", "test, averaged", "test/loss_ema"),
+        ("Learning rate", "learning rate", "learning_rate"),
+        ("Gradient norm", "norm", "train/grad_norm"),
+    ):
+        values = [row[key] for row in rows if key in row]
+        (text,) = [text for text in described if text and text.startswith(f"{title}:")]
+        found = re.search(rf" {name}: (\S+) at .*?, (\S+) at .*? highest (\S+)\.", text)
+        found = [float(value.replace("−", "-")) for value in found.groups()]
+        expected = [values[0], values[-1], max(values)]
+        np.testing.assert_allclose(found, expected, rtol=5e-3)
+    titles = texts(page.html.iter("figcaption"))
+    assert {"Accuracy", "Clip fraction", "Variance", "Branch variance"} <= set(titles)
+
+
+def test_the_confusion_matrix_and_the_mistakes(network, page):
+    model, _, params, images = network
+    logits = np.asarray(jax.jit(model.apply)({"params": params}, images), np.float64)
+    labels = load_dataset("digits").test.labels
+    guesses = logits.argmax(1)
+    caption = "Images of each class (row) by the class they were taken for (column)"
+    cells = table(page.html, caption)
+    assert cells["class"] == list("0123456789")
+    found = [[int(c.replace("·", "0")) for c in cells[name]] for name in "0123456789"]
+    expected = confusion_matrix(labels, guesses, labels=range(10))
+    np.testing.assert_array_equal(found, expected)
+
+    odds = np.exp(logits - logits.max(1, keepdims=True))
+    surest = (odds / odds.sum(1, keepdims=True)).max(1)
+    wrong = np.flatnonzero(guesses != labels)
+    order = wrong[np.argsort(-surest[wrong])][:24]
+    assert len(order) == 24
+    pictures = [i for i in page.html.iter("img") if "Test image" in i.get("alt")]
+    shown = [int(re.search(r"Test image (\d+)", i.get("alt"))[1]) for i in pictures]
+    assert shown == order.tolist()
+    for index, picture in zip(order.tolist(), pictures, strict=True):
+        assert picture.get("alt") == (
+            f"Test image {index}: {labels[index]}, taken for {guesses[index]}"
+        )
+        png = base64.b64decode(
+            picture.get("src").removeprefix("data:image/png;base64,")
+        )
+        pixels = np.asarray(Image.open(io.BytesIO(png)))
+        expected = load_dataset("digits").test.images[index, ..., 0]
+        np.testing.assert_array_equal(pixels, expected)
+    captions = [li for li in page.html.iter("li") if li.find("img") is not None]
+    for index, caption in zip(order.tolist(), captions, strict=True):
+        sure = f"{100 * surest[index]:.1f} % sure"
+        says = [f"says {guesses[index]}", f"is {labels[index]}", sure]
+        assert texts(caption)[1:] == says
+
+
+def test_the_signal_at_both_ends(trained, network):
+    """Variances after each stage, which networks of one block a stage return."""
+    model, first, last, images = network
+    found = measure_run(read_config(trained), trained, 1)
+    for signal, params in ((found.start, open_branches(first)), (found.end, last)):
+        _, stages = model.apply(
+            {"params": params}, images[:SIGNAL_IMAGES], return_stages=True
+        )
+        expected = [np.asarray(s, np.float64).var((0, 1, 2)).mean() for s in stages]
+        np.testing.assert_allclose(signal.avg_var[1:], expected, rtol=1e-4)
+    # A block adds α² = 0.04, and each stage starts again from 1.
+    np.testing.assert_allclose([p.output_var for p in found.predictions], 1.04)
+    assert found.step == found.planned_steps == 24
+
+
+def test_the_config_and_what_differs(pair):
+    changed = table(pair.html, "Keys that are not at their defaults")
+    assert changed["train.steps"][:3] == ["24", "24", "unset"]
+    assert changed["optim.learning_rate"][:3] == ["0.05", "0.05", "0.1"]
+    assert "seed" not in changed and "updates" in changed["train.steps"][3]
+    assert len(table(pair.html, "All keys")) > 80
+    panels = [text for text in texts(pair.html.iter("div")) if "differ" in text]
+    assert "Keys that differ between the runs: none." in panels
+
+
+def test_a_run_that_has_not_ended_shows_what_there_is(pair):
+    summaries = texts(pair.html.iter("li"))
+    assert any("unfinished: 24 of 24 updates logged" in text for text in summaries)
+    notes = texts(pair.html.iter("p"))
+    assert any("holds no complete checkpoint" in note for note in notes)
+    cost = table(pair.html, "Throughput and cost")
+    name = "a_long_name_" * 8 + "<i>&"
+    assert cost[""] == ["first", name]
+    assert cost["time, compilation included"][1] == "–"
+    assert cost["parameters"][0] == cost["parameters"][1]
+    titles = [text for text in texts(pair.html.iter("h2")) if ":" in text]
+    assert titles == [
+        "Signal propagation: first",
+        "Mistakes: first",
+        f"Signal propagation: {name}",
+    ]
+
+
+def test_keys_that_differ_are_compared(trained, write, tmp_path):
+    values = read_json(trained, "config.json")
+    # Data that is not there: the rest is shown.
+    values["data"] |= {"name": f"folder:{tmp_path}/absent", "image_size": 8}
+    for name, rate in (("first", 0.05), ("second", 0.2)):
+        values["optim"]["learning_rate"] = rate
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(values))
+    shutil.copy(os.path.join(trained, "metrics.jsonl"), tmp_path / "first")
+    html = write(tmp_path / "first", tmp_path / "second").html
+    differing = table(html, "Keys that differ between the runs")
+    assert differing.keys() == {"key", "optim.learning_rate"}
+    assert differing["optim.learning_rate"][:3] == ["0.05", "0.2", "0.1"]
+    summaries = texts(html.iter("li"))
+    assert sum("nothing logged yet" in text for text in summaries) == 1
+    notes = texts(html.iter("p"))
+    assert sum(note.startswith("Nothing is measured: ") for note in notes) == 2
+    assert "Loss" in texts(html.iter("figcaption"))
+
+
+def test_nothing_is_taken_for_markup_or_loaded(trained, write, tmp_path):
+    workdir = tmp_path / "<script>alert(1)"
+    shutil.copytree(trained, workdir)
+    facts = read_json(trained, "data.json")
+    facts["class_names"] = ["<b>0</b>", "</td>", *map(str, range(2, 9)), "<img src=x>"]
+    (workdir / "data.json").write_text(json.dumps(facts))
+    page = write(workdir)
+    assert page.html.find(".//h1").text == workdir.name
+    assert not list(page.html.iter("script"))
+    for element in page.html.iter():
+        for name in ("src", "href"):
+            assert element.get(name, "data:image/png").startswith("data:image/png")
+        assert not any(name.startswith("on") for name in element.attrib)
+    cells = [cell.text for cell in page.html.iter("th")]
+    assert "<b>0</b>" in cells and "</td>" in cells and "<img src=x>" in cells
+
+
+def test_it_can_be_read_by_everyone(page, pair):
+    for html in (page.html, pair.html):
+        assert html.get("lang") == "en" and html.find(".//title").text
+        assert all(image.get("alt") for image in html.iter("img"))
+        assert list(html.iter(f"{SVG}svg"))
+        for svg in html.iter(f"{SVG}svg"):
+            assert svg.get("aria-hidden") or svg.get("aria-label")
+        for made in html.iter("table"):
+            assert made.findtext("caption")
+            assert all(th.get("scope") for th in made.iter("th"))
+        assert len(list(html.iter("h1"))) == 1
+        assert html.find(".//main") is not None
+
+
+def test_size_and_place(page, pair):
+    assert len(page.text.encode()) < 500_000 and len(pair.text.encode()) < 500_000
+    assert os.listdir(page.path.parent) == ["report.html"]
+
+
+def main(*arguments: str) -> None:
+    sys.argv = ["report.py", *arguments]
+    cli.run(report.main)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["no work directory"]),
+        (["absent"], ["'absent' holds no run", "absent/config.json"]),
+        (["ru"], ["'ru' holds no run", "did you mean 'run'?"]),
+        (["empty"], ["'empty' holds no run"]),
+        (["run", "./run"], ["'run' is given twice"]),
+        (["damaged"], ["damaged/config.json is damaged"]),
+        (["run", "--output=empty"], ["--output: 'empty' is a directory"]),
+        (["run", "--output=no/x.html"], ["--output: 'no/x.html'", "no directory 'no'"]),
+        (["run", "--out=x.html"], ["--out"]),
+    ],
+)
+def test_a_mistake_is_one_line(
+    arguments, words, trained, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.chdir(tmp_path)
+    for name in ("empty", "run", "damaged"):
+        (tmp_path / name).mkdir()
+    shutil.copy(os.path.join(trained, "config.json"), "run")
+    (tmp_path / "damaged" / "config.json").write_text("{")
+    with pytest.raises(SystemExit) as stopped:
+        main(*arguments)
+    assert stopped.value.code == 2
+    out, line = capsys.readouterr()
+    assert out == "" and line.startswith("error: ") and line.count("\n") == 1
+    assert all(word in line for word in words), line
+    assert not list(tmp_path.rglob("*.html*"))
+
+
+def test_a_disk_that_is_full_leaves_the_page_before(tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    path.write_text("before")
+
+    def refuse(*paths):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(report.UserError, match="cannot write .* No space left"):
+        report._write("page", str(path))
+    assert os.listdir(tmp_path) == ["report.html"] and path.read_text() == "before"
+
+
+def test_where_it_is_written(trained, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(cache, "enable_compilation_cache", lambda: None)
+    monkeypatch.setattr(measured, "measure_run", lambda *_: measured.Measured())
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        shutil.copy(os.path.join(trained, "config.json"), name)
+    report.main(["report.py", "a"])
+    report.main(["report.py", "a", "b"])
+    assert capsys.readouterr().out.split() == ["a/report.html", "report.html"]
+    assert sorted(path.name for path in tmp_path.rglob("*.html")) == 2 * ["report.html"]
