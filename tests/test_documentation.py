@@ -34,7 +34,7 @@ NOT_RUN = {
 """Commands that are read, but not run here, and why."""
 NOT_EXECUTED = {
     r'load_pretrained\("nfnet_f0"': "downloads weights",
-    r"def sweep\(trial\)": "belongs into a config file; it is called with a trial below",
+    r"def sweep\(trial\)": "belongs into a config file; called with a trial below",
 }
 """Examples that are compiled only, and why."""
 
