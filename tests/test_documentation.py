@@ -4,6 +4,7 @@ import ast
 import importlib
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import tomllib
 
 import pytest
 from pages import PAGES, REPOSITORY, anchors, blocks, commands, prose
+from PIL import Image
 
 from nfnet_jax import cli
 from nfnet_jax.config import check_key
@@ -213,6 +215,18 @@ def test_code_is_fenced_and_of_a_known_kind():
         mine = [b for b in known if page == REPOSITORY / b.page]
         assert len(re.findall("^```", text, re.MULTILINE)) == 2 * len(mine)
         assert not re.search(r"^    (python|pip|--)", prose(text), re.MULTILINE)
+
+
+def test_figures_are_what_their_script_draws(tmp_path):
+    script = REPOSITORY / "docs" / "draw_figures.py"
+    runpy.run_path(str(script))["main"]([f"--output={tmp_path}"])
+    for name in ("digit.png", "signal.png"):
+        drawn, kept = (
+            Image.open(folder / name) for folder in (tmp_path, script.parent)
+        )
+        assert drawn.size == kept.size
+        if name == "digit.png":
+            assert drawn.tobytes() == kept.tobytes()
 
 
 LINKING = [*PAGES, *sorted((REPOSITORY / "experiments").rglob("*.md"))]
