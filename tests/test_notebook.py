@@ -61,7 +61,7 @@ def test_it_runs(notebook, checkout: pathlib.Path):
         if cell.id == "parameters":
             cell.source += "\nCIFAR = None"
     where = {"metadata": {"path": str(checkout)}}
-    NotebookClient(notebook, timeout=300, resources=where).execute()
+    NotebookClient(notebook, timeout=900, resources=where).execute()
     cells = notebook.cells
     assert "pip" not in printed(cells, "install")
     assert "CpuDevice" in printed(cells, "install")
