@@ -53,7 +53,8 @@ def checkout(tmp_path, monkeypatch):
 
 def printed(cells, name: str) -> str:
     (cell,) = [cell for cell in cells if cell.id == name]
-    return "".join(out.text for out in cell.outputs if out.output_type == "stream")
+    streams = (out.text for out in cell.outputs if out.output_type == "stream")
+    return "".join(streams).replace("\r\n", "\n")
 
 
 def test_it_runs(notebook, checkout: pathlib.Path):
