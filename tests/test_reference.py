@@ -2,9 +2,9 @@
 
 import functools
 import importlib
-import importlib.util
 import inspect
 import re
+import runpy
 import subprocess
 import sys
 
@@ -13,18 +13,12 @@ import pytest
 from pages import REPOSITORY
 
 SCRIPT = REPOSITORY / "docs" / "build_reference.py"
+MODULES = runpy.run_path(str(SCRIPT))["PUBLIC"]
 ARRAY = re.compile(r"\b(jax\.|np\.|jaxlib.*|numpy\.)?(Array|ndarray)\b")
 SHAPE = re.compile(
     r"\[(?!SP|HP|SI|WS)[\w'/·+*, -]+(\.\.\.)?\]|\bscalars?\b|\bshapes?\b|\bvector\b"
 )
 """What tells a shape: [N, H, W, C] but not [SP], "scalar", "of any shape"."""
-
-
-def load_script():
-    spec = importlib.util.spec_from_file_location("build_reference", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def public_names(module) -> dict[str, object]:
@@ -48,7 +42,7 @@ def _defined_in(value, module) -> bool:
 def callables() -> dict[str, object]:
     """Functions, classes and their own public methods and properties, by path."""
     found = {}
-    for path in load_script().PUBLIC:
+    for path in MODULES:
         for name, value in public_names(importlib.import_module(path)).items():
             if isinstance(value, str):
                 continue
@@ -126,6 +120,6 @@ def test_the_reference_builds_without_warnings(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    for path in load_script().PUBLIC:
+    for path in MODULES:
         page = tmp_path / f"{path.replace('.', '/')}.html"
         assert page.exists(), path
