@@ -82,6 +82,7 @@ def _scale(panel) -> None:
 def plot_activations(activations: dict[str, Activation], path: str) -> None:
     """What each activation does to the variance of its input, with and without γ.
 
+    `activations` are functions of arrays of any shape, by name.
     Left: γ of each; right: Var[γ g(x)] / v for x ~ N(0, v) against v. ReLU keeps any
     variance; the others only v = 1.
 

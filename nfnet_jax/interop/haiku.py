@@ -64,6 +64,9 @@ def convert(tree: HaikuTree, model: Network) -> dict:
 def to_haiku(params: Mapping, model: Network) -> dict[str, dict[str, np.ndarray]]:
     """The inverse of `convert`: the published code's parameters from Flax ones.
 
+    `params` are those of `model`, its stacks included. Returns arrays by module and
+    name, kernels [KH, KW, C / groups, O] and layers unstacked.
+
     Raises:
       UserError: `model` is of a family that the published code does not have.
     """

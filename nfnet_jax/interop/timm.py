@@ -51,6 +51,9 @@ def convert(state_dict: StateDict, model: Network) -> dict:
 def to_timm(params: Mapping, model: Network) -> dict[str, np.ndarray]:
     """The inverse of `convert`: a timm state dict of arrays from Flax parameters.
 
+    `params` are those of `model`, its stacks included. Returns arrays by timm's names,
+    kernels [O, C / groups, KH, KW] and layers unstacked.
+
     Raises:
       UserError: `model` is of a family that timm does not have.
     """

@@ -90,6 +90,8 @@ def activation_variance(fn: Activation, input_variance: float = 1.0) -> float:
 def scaled_activation(name: str, gamma: str = "exact") -> Activation:
     """The function x -> γ · g(x) for the activation `name`; `gamma`: see `gain`.
 
+    x has any shape, and so the result.
+
     Raises:
       ValueError: unknown name or gamma.
     """

@@ -135,7 +135,10 @@ class Branch(nn.Module):
 
 
 class ImageNetStem(nn.Module):
-    """7x7 convolution to `width` channels and 3x3 max pooling, each of stride 2."""
+    """7x7 convolution to `width` channels and 3x3 max pooling, each of stride 2.
+
+    [N, H, W, C] -> [N, H / 4, W / 4, width], rounded up at both strides.
+    """
 
     conv: Conv
     width: int = 64
@@ -158,7 +161,10 @@ def pooled_projection(conv: Conv, width: int, stride: int) -> nn.Module:
 
 
 def max_pool(x: jax.Array, padding: str = "SAME") -> jax.Array:
-    """3x3 max pooling, stride 2, padded with -inf: `SAME`, or 1 on every side."""
+    """3x3 max pooling, stride 2, padded with -inf: `SAME`, or 1 on every side.
+
+    [N, H, W, C] -> [N, ceil(H / 2), ceil(W / 2), C].
+    """
     if padding == "symmetric":
         pairs = ((0, 0), *symmetric_padding((3, 3)), (0, 0))
         # Apart from the pooling: jax2onnx takes explicit padding of one for none.

@@ -48,7 +48,10 @@ SIZES_AND_ACCURACIES = (
 
 
 class NFNetStem(nn.Module):
-    """3x3 convolutions to 16, 32, 64 and `width` channels; strides 2, 1, 1, 2."""
+    """3x3 convolutions to 16, 32, 64 and `width` channels; strides 2, 1, 1, 2.
+
+    [N, H, W, C] -> [N, H / 4, W / 4, width], rounded up at both strides.
+    """
 
     conv: Conv
     activation: Activation

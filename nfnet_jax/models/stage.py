@@ -99,7 +99,10 @@ class Options:
         )
 
     def nonlinearity(self) -> Nonlinearity:
-        """The scaled activation as blocks and heads call it, indifferent to `train`."""
+        """The scaled activation as blocks and heads call it, indifferent to `train`.
+
+        Of arrays of any shape.
+        """
         activation = self.scaled_activation()
         return lambda x, *, train: activation(x)
 
@@ -139,7 +142,10 @@ class Block(nn.Module):
 
 
 def make_block(options: Options, activation: Nonlinearity) -> MakeBlock:
-    """What builds the pre-activation blocks of a network with these options."""
+    """What builds the pre-activation blocks of a network with these options.
+
+    `activation` keeps the shape [N, H, W, C] of what it is called with.
+    """
     return functools.partial(
         Block,
         activation=activation,
@@ -157,6 +163,7 @@ class Stage(nn.Module):
     not grow with depth. Up to `UNROLLED_BLOCKS` of them are written out all the same.
     Or `blocks` are as many modules, with their parameters under `blocks_0`, `blocks_1`,
     ...: taking a kernel out of a stack copies it, which inference has to wait for.
+    Input [N, H, W, C], output [N, H', W', C'].
 
     `remat`: the gradient computes the inside of every block again from its input, so
     that only the inputs are kept in memory (Chen et al. 2016, arXiv 1604.06174).

@@ -18,14 +18,21 @@ def unit_norm(x: jax.Array) -> jax.Array:
 
 
 def largest_norm(param: jax.Array, clipping: float, eps: float) -> jax.Array:
-    """λ · max(‖W_i‖, ε), what AGC lets the gradient of each unit i be."""
+    """λ · max(‖W_i‖, ε), what AGC lets the gradient of each unit i be.
+
+    Float32, of the shape that `unit_norm` of `param` has.
+    """
     return clipping * jnp.maximum(unit_norm(param), eps)
 
 
 def clip_units(
     grad: jax.Array, param: jax.Array, clipping: float, eps: float
 ) -> jax.Array:
-    """G_i ← G_i · min(1, λ · max(‖W_i‖, ε) / max(‖G_i‖, 1e-6)) for each unit i."""
+    """G_i ← G_i · min(1, λ · max(‖W_i‖, ε) / max(‖G_i‖, 1e-6)) for each unit i.
+
+    `grad` and `param` are of one shape, see `unit_norm`; so is the result, in the dtype
+    of `grad`.
+    """
     largest, norm = largest_norm(param, clipping, eps), unit_norm(grad)
     scale = jnp.where(norm > largest, largest / jnp.maximum(norm, 1e-6), 1.0)
     return (grad * scale).astype(grad.dtype)

@@ -68,6 +68,8 @@ def build_optimizer(
 ) -> optax.GradientTransformation:
     """Transformation for `config.optim` over parameters shaped like `params`.
 
+    `schedule` gives the learning rate, a scalar, of each step.
+
     AGC comes first, because its threshold is about gradients. SGD and Muon add weight
     decay to the clipped gradient, so that it passes through momentum; AdamW and LAMB
     add it to the update. The rate of the body scales what results. Frozen parameters

@@ -32,8 +32,9 @@ def lamb(
 ) -> optax.GradientTransformation:
     """W ← W − rate · (‖W‖ / ‖u‖) · u with u = Adam's direction + weight_decay · W.
 
-    Where `decayed` is False (biases and gains), u is neither decayed nor rescaled: a
-    gain that starts at 0 would otherwise only grow by a factor of 1 + rate a step.
+    `learning_rate` gives a scalar for each step, `decayed` has a bool for each
+    parameter. Where it is False (biases and gains), u is neither decayed nor rescaled:
+    a gain that starts at 0 would otherwise only grow by a factor of 1 + rate a step.
     """
     return optax.chain(
         optax.scale_by_adam(b1, b2, eps),

@@ -18,7 +18,7 @@ def gradient_ratios(grads: Params, params: Params) -> jax.Array:
 
 
 def kernel_norms(tree: Params) -> jax.Array:
-    """Norm of every kernel, or of its gradient, in the order of `layer_names`."""
+    """Norms of all kernels, or of their gradients, [layers], as in `layer_names`."""
     norms = jax.tree.leaves(map_layers(jnp.linalg.norm, tree))
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     kernels = [

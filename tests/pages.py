@@ -1,0 +1,45 @@
+"""The README and the pages of docs/, taken apart."""
+
+import pathlib
+import re
+from typing import NamedTuple
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class Block(NamedTuple):
+    """A fenced block of code: "sh", "python", "text" (flags) or "math"."""
+
+    page: str
+    kind: str
+    text: str
+
+
+def blocks(*kinds: str) -> list[Block]:
+    """Those of all pages, from top to bottom."""
+    found = [
+        Block(page.relative_to(REPOSITORY).as_posix(), *match.groups())
+        for page in PAGES
+        for match in _BLOCK.finditer(page.read_text(encoding="utf-8"))
+    ]
+    return [block for block in found if block.kind in kinds]
+
+
+def commands(block: Block) -> list[str]:
+    """One shell command each, as printed, but on a single line."""
+    lines = block.text.replace("\\\n", "").splitlines()
+    return [part for line in lines if line for part in line.split(" && ")]
+
+
+def prose(text: str) -> str:
+    """A page without its blocks of code."""
+    return _BLOCK.sub("", text)
+
+
+def anchors(text: str) -> set[str]:
+    """What a link to a heading of the page says after "#", as GitHub makes it."""
+    headings = re.findall(r"^#+ (.*)$", prose(text), re.MULTILINE)
+    kept = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.replace(" ", "-") for heading in kept}

@@ -1,0 +1,272 @@
+"""What the README and docs/ print: commands run, examples run, links lead somewhere."""
+
+import ast
+import importlib
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from pages import PAGES, REPOSITORY, Block, anchors, blocks, commands, prose
+from PIL import Image
+
+from nfnet_jax import cli
+from nfnet_jax.config import check_key
+
+NOT_RUN = {
+    r"^pip install": "changes the environment",
+    r"^pytest$": "is this",
+    r"configs/cifar10\.py": "downloads CIFAR-10",
+    r"--workdir runs/cifar10": "needs a run of that",
+    r"photo": "needs the reader's photographs",
+    r"configs/imagenet": "needs ImageNet, or plans for minutes",
+    r"--model nfnet_f0 --weights nfnet_f0": "downloads weights",
+    r"analyze --model nf_": "takes half a minute and more",
+    r"sweep .*(--grid|--sample)(?!.*--dry_run)": "takes minutes",
+    r"bn_wrn_10_1": "trains as long as the first command",
+    r"two_processes": "trains twice as long as the first command",
+    r"build_reference": "is run by test_reference.py",
+    r"from timm\.data import": "needs timm",
+}
+"""Commands that are read, but not run here, and why."""
+NOT_EXECUTED = {
+    r'load_pretrained\("nfnet_f0"': "downloads weights",
+    r"def sweep\(trial\)": "belongs into a config file; called with a trial below",
+}
+"""Examples that are compiled only, and why."""
+NEEDS_COMMANDS = "digits.jaxexport"
+"""In the examples that read what the commands have written."""
+
+
+def why_not(text: str, reasons: dict[str, str]) -> str | None:
+    return next((why for what, why in reasons.items() if re.search(what, text)), None)
+
+
+def every_command() -> list[str]:
+    """Without repetition, in the order in which a reader meets them."""
+    found = [command for block in blocks("sh") for command in commands(block)]
+    return list(dict.fromkeys(found))
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of what a user has after cloning."""
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*")
+    for name in ("configs", "docs", "nfnet_jax", "scripts"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=ignored)
+    return tmp_path
+
+
+def run(command: str, checkout) -> None:
+    folders = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {
+        "PATH": folders,
+        "PYTHONPATH": str(checkout),
+        "NFNET_JAX_CACHE": str(checkout / "cache"),
+    }
+    result = subprocess.run(
+        ["bash", "-euc", command],
+        cwd=checkout,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
+
+
+def execute(example: Block) -> None:
+    exec(compile(example.text, example.page, "exec"), {"__name__": example.page})
+
+
+EXAMPLES = [
+    block for block in blocks("python") if not why_not(block.text, NOT_EXECUTED)
+]
+
+
+def test_quick_commands_run_as_printed(checkout, monkeypatch):
+    quick = [command for command in every_command() if not why_not(command, NOT_RUN)]
+    assert len(quick) >= 9
+    for command in quick:
+        run(command, checkout)
+    monkeypatch.chdir(checkout)
+    for example in EXAMPLES:
+        if NEEDS_COMMANDS in example.text:
+            execute(example)
+    written = ("runs/digits/result.json", "digits.png", "gains.png", "digits.jaxexport")
+    for name in written:
+        assert (checkout / name).stat().st_size
+
+
+@pytest.mark.parametrize(
+    "example",
+    [example for example in EXAMPLES if NEEDS_COMMANDS not in example.text],
+    ids=lambda example: example.page,
+)
+def test_examples_run(example, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    execute(example)
+
+
+class Parsed(Exception):
+    """Raised where a command would begin to work."""
+
+
+@pytest.fixture
+def parse_only(monkeypatch):
+    """Flags are read and checked as ever, and then the command ends."""
+    for name in ("parse_config_flags", "parse_flags", "parse_flags_and_arguments"):
+        monkeypatch.setattr(cli, name, stopping(getattr(cli, name)))
+
+
+def stopping(parse):
+    def parse_and_stop(*args, **kwargs):
+        parse(*args, **kwargs)
+        raise Parsed
+
+    return parse_and_stop
+
+
+OTHERS = [command for command in every_command() if why_not(command, NOT_RUN)]
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_other_commands_are_well_formed(command, request, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    words = shlex.split(command, comments=True)
+    if words[:2] == ["pip", "install"]:
+        check_installed(words[2:])
+    elif words[:2] == ["python", "-m"]:
+        module = importlib.import_module(words[2])
+        if hasattr(module, "__path__"):
+            module = importlib.import_module(f"{words[2]}.__main__")
+        if words[2].endswith(".sweep"):
+            module.main([*words[2:], "--dry_run"])
+        else:
+            request.getfixturevalue("parse_only")
+            with pytest.raises(Parsed):
+                module.main(words[2:])
+    elif words[:2] == ["python", "-c"]:
+        compile(words[2], command, "exec")
+    elif words[0] == "python":
+        ast.parse((REPOSITORY / words[1]).read_text(encoding="utf-8"))
+        read_flags([word for word in words[2:] if word.startswith("--config")])
+    else:
+        assert words == ["pytest"]
+
+
+def check_installed(words: list[str]) -> None:
+    """Extras of this package exist."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
+    for word in words:
+        if own := re.fullmatch(r"\.\[(.*)\]", word):
+            extras = project["project"]["optional-dependencies"]
+            assert set(own[1].split(",")) <= extras.keys()
+        else:
+            assert word in (".", "-e", "-U", "timm") or word.startswith("jax[")
+
+
+def read_flags(flags: list[str]):
+    """As the training command reads them; the base config where no file is named."""
+    argv = ["train.py", *flags]
+    return cli.parse_config_flags(argv, file_needed=False, workdir="")[0]
+
+
+@pytest.mark.parametrize(
+    "line", [line for block in blocks("text") for line in block.text.splitlines()]
+)
+def test_printed_flags_are_valid(line):
+    assert read_flags(shlex.split(line, comments=True))
+
+
+def test_flags_of_the_results_are_valid(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    text = PAGES[0].read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(--config [^`]*)`", text, re.MULTILINE)
+    assert len(rows) >= 4
+    for row in rows:
+        assert read_flags(shlex.split(row)).name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_keys_in_the_text_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for key in re.findall(r"--config\.([a-z_.]+)=", text):
+        check_key(key)
+    for key in re.findall(
+        r"`((?:data|model|optim|train|eval|parallel|checkpoint|log)\.[a-z_.]+)", text
+    ):
+        if not key.endswith(("py", "json")):
+            check_key(key.rstrip("."))
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.page)
+def test_examples_compile(block):
+    compile(block.text, block.page, "exec")
+
+
+def test_the_sweep_function_returns_keys():
+    from optuna.trial import FixedTrial
+
+    (block,) = [block for block in blocks("python") if "def sweep" in block.text]
+    namespace = {}
+    exec(block.text, namespace)
+    for key in namespace["sweep"](FixedTrial({"width": 4})):
+        check_key(key)
+
+
+@pytest.mark.parametrize("reasons", [NOT_RUN, NOT_EXECUTED], ids=["sh", "python"])
+def test_every_exception_is_needed(reasons):
+    texts = [*every_command(), *(block.text for block in blocks("python"))]
+    for pattern in reasons:
+        assert any(re.search(pattern, text) for text in texts), pattern
+
+
+def test_code_is_fenced_and_of_a_known_kind():
+    known = blocks("sh", "python", "text", "math")
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        mine = [b for b in known if page == REPOSITORY / b.page]
+        assert len(re.findall("^```", text, re.MULTILINE)) == 2 * len(mine)
+        assert not re.search(r"^    (python|pip|--)", prose(text), re.MULTILINE)
+
+
+def test_figures_are_what_their_script_draws(tmp_path):
+    script = REPOSITORY / "docs" / "draw_figures.py"
+    runpy.run_path(str(script))["main"]([f"--output={tmp_path}"])
+    for name in ("digit.png", "signal.png"):
+        drawn, kept = (
+            Image.open(folder / name) for folder in (tmp_path, script.parent)
+        )
+        assert drawn.size == kept.size
+        if name == "digit.png":
+            assert drawn.tobytes() == kept.tobytes()
+
+
+LINKING = [*PAGES, *sorted((REPOSITORY / "experiments").rglob("*.md"))]
+
+
+@pytest.mark.parametrize(
+    "page", LINKING, ids=lambda page: page.relative_to(REPOSITORY).as_posix()
+)
+def test_links_lead_somewhere(page):
+    text = prose(page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        found = page.parent / path if path else page
+        assert found.exists(), target
+        if anchor:
+            assert anchor in anchors(found.read_text(encoding="utf-8")), target
+
+
+def test_every_page_is_listed():
+    index = (REPOSITORY / "docs/README.md").read_text(encoding="utf-8")
+    for page in PAGES[1:]:
+        assert page.name == "README.md" or f"]({page.name})" in index

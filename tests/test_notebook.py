@@ -1,0 +1,82 @@
+"""scripts/colab.ipynb runs from top to bottom, without CIFAR-10."""
+
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import sys
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from pages import REPOSITORY
+
+from nfnet_jax import cli
+
+NOTEBOOK = REPOSITORY / "scripts" / "colab.ipynb"
+
+
+@pytest.fixture(scope="module")
+def notebook():
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def test_it_is_valid_and_has_no_outputs(notebook):
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert len(code) >= 8
+    for cell in code:
+        assert cell.outputs == []
+        assert cell.execution_count is None
+
+
+def test_cifar_flags_are_valid(notebook, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    (cell,) = [cell for cell in notebook.cells if cell.id == "parameters"]
+    for config in re.findall(r"configs/[\w.:]+", cell.source):
+        argv = ["train.py", "--config", config, *shlex.split("--workdir runs/cifar10")]
+        assert cli.parse_config_flags(argv, workdir="")[0].data.name == "tfds:cifar10"
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """Where a user would start it, with this Python before others."""
+    for name in ("configs", "docs"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name)
+    folder = os.path.dirname(sys.executable)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("NFNET_JAX_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def printed(cells, name: str) -> str:
+    (cell,) = [cell for cell in cells if cell.id == name]
+    streams = (out.text for out in cell.outputs if out.output_type == "stream")
+    return "".join(streams).replace("\r\n", "\n")
+
+
+def test_it_runs(notebook, checkout: pathlib.Path):
+    for cell in notebook.cells:
+        if cell.id == "parameters":
+            cell.source += "\nCIFAR = None"
+    where = {"metadata": {"path": str(checkout)}}
+    NotebookClient(notebook, timeout=900, resources=where).execute()
+    cells = notebook.cells
+    assert "pip" not in printed(cells, "install")
+    assert "CpuDevice" in printed(cells, "install")
+    accuracy = re.search(r"test accuracy ([\d.]+)%", printed(cells, "digits"))
+    assert float(accuracy[1]) >= 98
+    assert "stages_2/blocks" in printed(cells, "signal")
+    assert re.search(r"digit\.png\n +\d+\.\d+%  7\n", printed(cells, "predict"))
+    assert "step 1 completed" in printed(cells, "stop")
+    assert re.search(r"continuing from step \d+ of", printed(cells, "resume"))
+    assert "test accuracy" in printed(cells, "resume")
+    pictures = [
+        output
+        for cell in cells
+        for output in cell.get("outputs", ())
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(pictures) == 3
