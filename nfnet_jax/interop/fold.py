@@ -86,6 +86,7 @@ class _Folding:
 
     `gamma` follows activations, `kernel_gamma` multiplies standardized kernels.
     `convs`: names in a branch, in order. `output_attention`: ends every branch.
+    `raw_shortcut`: projections read what was not activated.
     """
 
     gamma: float
@@ -94,6 +95,7 @@ class _Folding:
     var_eps: float
     convs: tuple[str, ...]
     output_attention: bool
+    raw_shortcut: bool
 
     @classmethod
     def of(cls, model: Network) -> "_Folding":
@@ -106,6 +108,7 @@ class _Folding:
             var_eps=options.var_eps,
             convs=tuple(spec.name for spec in branch.convs),
             output_attention=bool(branch.attention) and not branch.attention_inside,
+            raw_shortcut=options.raw_shortcut,
         )
 
     def network(self, betas: Sequence[Sequence[float]], params: Params) -> Params:
@@ -152,7 +155,9 @@ class _Folding:
         if self.output_attention:
             folded["skip"] = {"skip_gain": jnp.broadcast_to(scale, beta.shape)}
         if "shortcut" in block:
-            folded["shortcut"] = self.conv(block["shortcut"], reads=h)
+            folded["shortcut"] = self.conv(
+                block["shortcut"], reads=1.0 if self.raw_shortcut else h
+            )
         return folded
 
     def conv(self, layer: Params, reads=1.0, writes=1.0) -> Params:
