@@ -30,15 +30,21 @@ def lines(panel: Axes, series: Mapping[str, Points], **style: Any) -> None:
         panel.plot(x, drawn, **{"color": colour, "label": label, "lw": 1.2} | style)
 
 
-def dots(panel: Axes, groups: Mapping[str, Sequence[float]]) -> None:
-    """The values of each group as dots in a column, their mean as a bar."""
+def dots(
+    panel: Axes, groups: Mapping[str, Sequence[float]], *, named: bool = True
+) -> None:
+    """The values of each group as dots in a column, their mean as a bar.
+
+    `named=False`: columns without names, in the order and the colours of `lines`.
+    """
     for place, values in enumerate(groups.values()):
         colour = COLOURS[place % len(COLOURS)]
         panel.plot([place] * len(values), values, "o", color=colour, alpha=0.6)
         if values:
             mean = sum(values) / len(values)
             panel.hlines(mean, place - 0.3, place + 0.3, color=colour, lw=2)
-    panel.set_xticks(range(len(groups)), groups, rotation=20)
+    names = list(groups) if named else [""] * len(groups)
+    panel.set_xticks(range(len(groups)), names)
     panel.set_xlim(-0.6, len(groups) - 0.4)
 
 
@@ -48,10 +54,22 @@ def blocks_from(start: int, values: Sequence[float]) -> range:
 
 
 def finish(figure: Figure, path: pathlib.Path, **legend: Any) -> None:
-    """Grids, one legend below all panels, and the file."""
-    for panel in figure.axes:
-        panel.grid(alpha=0.3)
+    """Grids, one legend below all panels, that of the first, and the file."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
     if labels:
         figure.legend(handles, labels, loc="outside lower center", **legend)
+    _save(figure, path)
+
+
+def finish_each(figure: Figure, path: pathlib.Path) -> None:
+    """Grids, a legend in each panel that has labels, and the file."""
+    for panel in figure.axes:
+        if panel.get_legend_handles_labels()[1]:
+            panel.legend(fontsize=8)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: pathlib.Path) -> None:
+    for panel in figure.axes:
+        panel.grid(alpha=0.3)
     figure.savefig(path, dpi=110)

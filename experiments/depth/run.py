@@ -29,22 +29,21 @@ KINDS = {
 }
 """Prefix of the networks, and what else is changed. "none": x + branch(γ · relu(x))
 with plain kernels of variance 1 / fan-in."""
-RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 DEPTHS = {
-    16: ({"train.epochs": 10.0}, 40, 3),
-    100: ({"train.epochs": 4.0}, 40, 2),
-    1000: ({"train.epochs": 1.0, "data.batch_size": 32}, 20, 1),
+    16: ({"train.epochs": 6.0}, RATES, 20, 2),
+    100: ({"train.epochs": 3.0, "data.batch_size": 32}, RATES, 20, 1),
+    1000: ({"data.batch_size": 16}, RATES[:4], 12, 0),
 }
-"""Changes, updates at each constant rate, seeds of the trainings."""
+"""Changes, constant rates and updates at each, seeds of the trainings."""
 
 
 def runs(quick: bool) -> dict:
-    depths = {10: (QUICK, 2, 1)} if quick else DEPTHS
-    rates = RATES[2:3] if quick else RATES
+    depths = {10: (QUICK, RATES[1:2], 2, 1)} if quick else DEPTHS
     kinds = list(KINDS)[:2] if quick else KINDS
 
     def run(depth, kind):
-        changes, steps, seeds = depths[depth]
+        changes, rates, steps, seeds = depths[depth]
         prefix, more = KINDS[kind]
         network = {"model.name": f"{prefix}_wrn_{depth}_1", "optim.agc.clipping": 0.0}
         return trainability("digits", changes | network | more, rates, steps, seeds)
@@ -66,10 +65,7 @@ def draw(results: dict, path: pathlib.Path) -> None:
         return {
             kind: (
                 depths,
-                [
-                    value(results.get(f"{depth} layers, {kind}", {}))
-                    for depth in depths
-                ],
+                [value(results.get(f"{depth} layers, {kind}", {})) for depth in depths],
             )
             for kind in KINDS
         }

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from experiments.independence.devices import losses_on
-from experiments.panels import finish, lines, make_panels
+from experiments.panels import finish_each, lines, make_panels
 from experiments.signal_runs import arguments, drawn, resume
 from experiments.training_runs import QUICK, step_costs
 from nfnet_jax import create_model
@@ -23,8 +23,9 @@ from nfnet_jax.data.digits import load_digits
 
 HERE = pathlib.Path(__file__).parent
 KINDS = {"normalizer-free": "nf", "BatchNorm": "bn"}
-BATCHES = (2, 4, 8, 16, 32, 64, 128)
-STEPS, DEVICES = 20, 8
+BATCHES = (2, 8, 32, 128)
+STEPS, DEVICES = 12, 8
+LEAST = 1e-8
 COSTLY = {"data.image_size": 32, "data.batch_size": 64}
 
 
@@ -49,6 +50,7 @@ def leakage(network: str, batch: int) -> dict[str, float]:
                 variables | {"params": params},
                 images,
                 train=True,
+                rngs={"dropout": jax.random.key(0)},
                 mutable=["batch_stats"],
             )
             logits = logits[:1]
@@ -68,12 +70,12 @@ def leakage(network: str, batch: int) -> dict[str, float]:
 
 
 def costs(quick: bool) -> dict:
-    changes, size = (QUICK, "10_1") if quick else (COSTLY, "16_2")
+    changes, size = (QUICK, "10_1") if quick else (COSTLY, "10_1")
     variants = {
         label: changes | {"model.name": f"{kind}_wrn_{size}", "optim.agc.clipping": 0.0}
         for label, kind in KINDS.items()
     }
-    return step_costs("digits", variants, rounds=2 if quick else 31)
+    return step_costs("digits", variants, rounds=2 if quick else 11)
 
 
 def runs(quick: bool) -> dict:
@@ -103,7 +105,7 @@ def draw(results: dict, path: pathlib.Path) -> None:
     series = {
         f"{label}, {what}": (
             measured,
-            [results[f"leakage, {label}, batch {b}"][what] for b in measured],
+            [_drawn(results[f"leakage, {label}, batch {b}"][what]) for b in measured],
         )
         for label in KINDS
         for what in ("logits", "gradient")
@@ -116,7 +118,6 @@ def draw(results: dict, path: pathlib.Path) -> None:
         xscale="log",
         yscale="log",
     )
-    leaks.legend(fontsize=7)
     lines(losses, _differences(results), marker="o", ms=3)
     losses.set(
         title=f"{DEVICES} devices against one",
@@ -124,14 +125,16 @@ def draw(results: dict, path: pathlib.Path) -> None:
         ylabel="|difference of the loss|",
         yscale="log",
     )
-    losses.legend(fontsize=7)
-    for handle in figure.axes[0].get_lines():
-        handle.set_label("_" + handle.get_label())
-    finish(figure, path)
+    finish_each(figure, path)
+
+
+def _drawn(value: float) -> float:
+    """On a logarithmic axis, which has no 0."""
+    return max(value, LEAST)
 
 
 def _differences(results: dict) -> dict:
-    """|loss on all devices − loss on one|, update by update; rounding is at 1e-8."""
+    """|loss on all devices − loss on one|, update by update."""
     series = {}
     for mode in ("jit", "pmap"):
         for label in KINDS:
@@ -139,8 +142,10 @@ def _differences(results: dict) -> dict:
             many = results.get(f"{DEVICES} devices, {mode}, {label}")
             if one and many:
                 difference = np.abs(np.subtract(many["losses"], one["losses"]))
-                drawn_at = range(1, 1 + len(difference))
-                series[f"{label}, {mode}"] = (drawn_at, np.maximum(difference, 1e-8))
+                series[f"{label}, {mode}"] = (
+                    range(1, 1 + len(difference)),
+                    [_drawn(value) for value in difference],
+                )
     return series
 
 

@@ -54,7 +54,9 @@ def predict(
     Where the projection of a stage pools, the schedule starts from what pooling is
     predicted to leave there, and goes on from what was measured after that first block:
 
-    share · pool_gain² · t(Var(x)) / β² + α² · branch, then Var(x) + α² · branch, block by block,
+    share · pool_gain² · t(Var(x)) / β² + α² · branch,
+
+    then Var(x) + α² · branch, block by block,
 
     where t is `transfer` (the identity is exact for ReLU and its like) and a branch of
     n convolutions has variance t(... t(t(Var(x)) / β²)), n times t.

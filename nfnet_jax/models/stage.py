@@ -114,7 +114,8 @@ class Block(nn.Module):
     """One residual block, x + α · skip_gain · branch(act(x) / β) [SP, section 4].
 
     A transition block has a `shortcut`, computed from act(x) / β too, or from x with
-    `raw_shortcut`; in the others the shortcut is x itself. Input and output [N, H, W, C]; `examples` are as in `kept`.
+    `raw_shortcut`; in the others the shortcut is x itself. Input and output
+    [N, H, W, C]; `examples` are as in `kept`.
     """
 
     branch: nn.Module
