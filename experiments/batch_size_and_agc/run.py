@@ -24,11 +24,11 @@ RATE_OF_64 = 0.2
 BATCHES = (16, 128, 1024)
 CLIPPINGS = (0.01, 0.03, 0.1, 0.3, 1.0)
 CLIPPED_BATCH = 1024
-EPOCHS = {"train.epochs": 20.0}
+EPOCHS = {"train.epochs": 15.0}
 
 
 def runs(quick: bool) -> dict:
-    common, seeds = (QUICK, 1) if quick else (EPOCHS, 2)
+    common, seeds = (QUICK, 1) if quick else (EPOCHS, 1)
     batches = (16,) if quick else BATCHES
     clippings = CLIPPINGS[2:3] if quick else CLIPPINGS
     clipped_batch = 16 if quick else CLIPPED_BATCH

@@ -17,8 +17,8 @@ HERE = pathlib.Path(__file__).parent
 BETAS = {"std": "standard deviation", "var": "variance", "none": "1"}
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 DEPTHS = {
-    16: ({"train.epochs": 6.0}, 2),
-    100: ({"train.epochs": 3.0, "data.batch_size": 32}, 1),
+    16: ({"train.epochs": 6.0}, 1),
+    100: ({"train.epochs": 2.0, "data.batch_size": 32}, 1),
 }
 """Changes, and seeds of the trainings."""
 OPEN = {"model.skip_gain": False, "optim.agc.clipping": 0.0}

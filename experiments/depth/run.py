@@ -31,8 +31,8 @@ KINDS = {
 with plain kernels of variance 1 / fan-in."""
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 DEPTHS = {
-    16: ({"train.epochs": 6.0}, RATES, 20, 2),
-    100: ({"train.epochs": 3.0, "data.batch_size": 32}, RATES, 20, 1),
+    16: ({"train.epochs": 6.0}, RATES, 20, 1),
+    100: ({"train.epochs": 2.0, "data.batch_size": 32}, RATES, 20, 1),
     1000: ({"data.batch_size": 16}, RATES[:4], 12, 0),
 }
 """Changes, constant rates and updates at each, seeds of the trainings."""
