@@ -125,6 +125,20 @@ KEYS: dict[str, Key] = {
     "model.skip_gain": _switch(
         bool, "False: no learned scalar on branches" + _OVERRIDES
     ),
+    "model.raw_shortcut": _switch(
+        bool, "True: projections read x instead of act(x) / β, an ablation" + _OVERRIDES
+    ),
+    "model.gamma_in_kernel": _switch(
+        bool, "True: γ multiplies kernels, stem and projections too" + _OVERRIDES
+    ),
+    "model.pooled": _switch(
+        bool, "True: projections of ResNets average 2x2 pixels" + _OVERRIDES
+    ),
+    "model.pool_gain": _number(
+        float,
+        "factor of pooled shortcuts, 2 keeps the variance of white noise" + _OVERRIDES,
+        open_low=True,
+    ),
     "model.weight_standardization": _switch(bool, "False: an ablation" + _OVERRIDES),
     "data.name": _text("digits", "digits, tfds:NAME or folder:PATH"),
     "data.dir": _text(str, "of TFDS sets; unset: TFDS_DATA_DIR or TFDS's default"),

@@ -7,18 +7,30 @@ import pathlib
 import pytest
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
+EXPERIMENTS = (
+    "signal_propagation.run",
+    "beta.run",
+    "pooled_shortcuts.run",
+    "original_network.deviations",
+    "depth.run",
+    "batch_size_and_agc.run",
+    "independence.run",
+    "small_data.run",
+    "weight_standardization.run",
+)
 
 
-@pytest.mark.parametrize("name", ["signal_propagation", "beta", "pooled_shortcuts"])
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_quick(name, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     monkeypatch.syspath_prepend(REPOSITORY)
-    main = importlib.import_module(f"experiments.{name}.run").main
+    main = importlib.import_module(f"experiments.{name}").main
     main(["--quick", f"--output={tmp_path}"])
-    results = json.loads((tmp_path / "results.json").read_text())
+    (found,) = tmp_path.glob("*.json")
+    results = json.loads(found.read_text())
     assert len(results) >= 2
     (figure,) = tmp_path.glob("*.png")
     drawn = figure.stat().st_mtime_ns
     main(["--quick", f"--output={tmp_path}"])
-    assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert json.loads(found.read_text()) == results
     assert figure.stat().st_mtime_ns > drawn

@@ -2,8 +2,8 @@
 
     python -m experiments.pooled_shortcuts.run --data_dir DATA_DIR
 
-Measures what results.json lacks, and draws variance.png. DATA_DIR holds CIFAR-10 as
-TFDS prepares it; the photographs come with scikit-learn.
+Measures and trains what results.json lacks, and draws variance.png. DATA_DIR holds
+CIFAR-10 as TFDS prepares it; the photographs come with scikit-learn.
 """
 
 import functools
@@ -11,15 +11,25 @@ import pathlib
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
 from sklearn.datasets import load_sample_images
 
+from experiments.panels import blocks_from, dots, finish, lines, make_panels
 from experiments.signal_runs import arguments, measured, noise, resume
+from experiments.training_runs import QUICK, trained
+from nfnet_jax.cli import prepare_jax
 from nfnet_jax.data.dataset import load_dataset
 
 HERE = pathlib.Path(__file__).parent
 NETWORKS = ("nf_regnet_b0", "nfnet_f0")
-COLOURS = {"white noise": "#0072b2", "CIFAR-10": "#d55e00", "photographs": "#009e73"}
+PRESERVING = 2.0
+"""Factor of the averages of 2x2 pixels that keeps the variance of white noise."""
+SHORTCUTS = {
+    "strided": {},
+    "pooled": {"model.pooled": True},
+    "pooled, kept": {"model.pooled": True, "model.pool_gain": PRESERVING},
+}
+TRAINED = {"model.name": "nf_wrn_16_1", "train.epochs": 10.0}
+RATES = (0.1, 0.4)
 
 
 def cifar(data_dir: str | None, batch: int, size: int) -> jax.Array:
@@ -56,45 +66,75 @@ def runs(quick: bool, data_dir: str | None) -> dict:
         "photographs": functools.partial(photographs, batch, size),
     }
     if quick:
-        del sources["CIFAR-10"]
+        sources = {name: sources[name] for name in ("white noise",)}
     networks = NETWORKS[:1] if quick else NETWORKS
 
-    def run(network, source):
-        return measured(network, sources[source](), **thin)
+    def run(network, source, pool_gain):
+        return measured(network, sources[source](), pool_gain=pool_gain, **thin)
 
     return {
-        f"{network}, {source}": functools.partial(run, network, source)
+        f"{network}, {source}{label}": functools.partial(run, network, source, gain)
         for network in networks
+        for label, gain in (("", 1.0), (", kept", PRESERVING))
         for source in sources
+    }
+
+
+def training_runs(quick: bool) -> dict:
+    """Of three shortcuts, at two rates."""
+    common, seeds = (QUICK, 1) if quick else (TRAINED, 2)
+    shortcuts = list(SHORTCUTS)[:1] if quick else SHORTCUTS
+    return {
+        f"training, {name}, rate {rate}, seed {seed}": functools.partial(
+            trained, "digits", common | SHORTCUTS[name], rate, seed
+        )
+        for name in shortcuts
+        for rate in RATES[: 1 if quick else None]
+        for seed in range(1, 1 + seeds)
     }
 
 
 def draw(results: dict[str, dict], path: pathlib.Path) -> None:
     networks = [n for n in NETWORKS if any(name.startswith(n) for name in results)]
-    figure = Figure(figsize=(4.2 * len(networks), 3.6), layout="constrained")
-    panels = figure.subplots(1, len(networks), squeeze=False)[0]
-    for network, panel in zip(networks, panels, strict=True):
-        for source, colour in COLOURS.items():
-            if values := results.get(f"{network}, {source}"):
-                panel.plot(values["avg_var"], "o-", ms=3, color=colour, label=source)
-                predicted = values["predicted_var"]
-                blocks = range(1, 1 + len(predicted))
-                panel.plot(blocks, predicted, "x", color="black", ms=5, zorder=5)
-        panel.plot([], [], "x", color="black", label="predicted from correlation")
+    figure, (panels,) = make_panels(len(networks) + 1)
+    for network, panel in zip(networks, panels, strict=False):
+        found = {
+            name.removeprefix(f"{network}, "): values
+            for name, values in results.items()
+            if name.startswith(network)
+        }
+        variances = {name: values["avg_var"] for name, values in found.items()}
+        series = {name: (blocks_from(0, v), v) for name, v in variances.items()}
+        lines(panel, series, marker="o", ms=3)
+        for values in found.values():
+            predicted = values["predicted_var"]
+            panel.plot(blocks_from(1, predicted), predicted, "kx", ms=4, zorder=5)
         panel.set(
             title=network,
             xlabel="blocks passed",
             ylabel="average channel variance",
             yscale="log",
         )
-        panel.grid(alpha=0.3)
-    panels[0].legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    panels[0].plot([], [], "kx", ms=4, label="predicted from correlation")
+    accuracies = {
+        f"{name}\n{rate}": [
+            100 * (result["test_accuracy"] or 0.0)
+            for run, result in results.items()
+            if run.startswith(f"training, {name}, rate {rate}, ")
+        ]
+        for name in SHORTCUTS
+        for rate in RATES
+    }
+    dots(panels[-1], accuracies)
+    panels[-1].set(title="digits", ylabel="test accuracy, %")
+    finish(figure, path, ncols=3)
 
 
 def main(argv: list[str] | None = None) -> None:
     flags = arguments(HERE, __doc__, "--data_dir").parse_args(argv)
-    results = resume(flags.output / "results.json", runs(flags.quick, flags.data_dir))
+    prepare_jax()
+    wanted = training_runs(flags.quick) | runs(flags.quick, flags.data_dir)
+    results = resume(flags.output / "results.json", wanted)
     draw(results, flags.output / "variance.png")
 
 

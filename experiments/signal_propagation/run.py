@@ -8,19 +8,14 @@ Measures what results.json lacks, and draws signal.png.
 import functools
 import pathlib
 
-from matplotlib.figure import Figure
-
+from experiments.panels import BLACK, blocks_from, finish, lines, make_panels
 from experiments.signal_runs import arguments, measured, noise, resume
 
 HERE = pathlib.Path(__file__).parent
 KINDS = {
-    "BatchNorm": ("bn", {}, "#d55e00"),
-    "no BatchNorm, no standardization": (
-        "nf",
-        {"weight_standardization": False},
-        "#cc79a7",
-    ),
-    "scaled weight standardization": ("nf", {}, "#0072b2"),
+    "BatchNorm": ("bn", {}),
+    "no BatchNorm, no standardization": ("nf", {"weight_standardization": False}),
+    "scaled weight standardization": ("nf", {}),
 }
 PANELS = {
     "avg_sq_mean": "average squared channel mean",
@@ -39,32 +34,27 @@ def runs(quick: bool) -> dict:
             measured, f"{prefix}_wrn_{depth}_1", images, **overrides
         )
         for depth in depths
-        for kind, (prefix, overrides, _) in KINDS.items()
+        for kind, (prefix, overrides) in KINDS.items()
     }
 
 
 def draw(results: dict[str, dict], path: pathlib.Path) -> None:
-    """A row for each depth; black: predicted."""
+    """A row for each depth; dashed: predicted."""
     depths = list(dict.fromkeys(name.split(", ", 1)[0] for name in results))
-    figure = Figure(figsize=(9, 2.6 * len(depths) + 0.5), layout="constrained")
-    grid = figure.subplots(len(depths), 3, squeeze=False)
+    figure, grid = make_panels(3, len(depths), height=2.8)
     for layers, row in zip(depths, grid, strict=True):
         for (key, label), panel in zip(PANELS.items(), row, strict=True):
-            for kind, (_, _, colour) in KINDS.items():
-                values = results[f"{layers}, {kind}"][key]
-                start = key == "branch_var"
-                blocks = range(start, start + len(values))
-                panel.plot(blocks, values, color=colour, label=kind, lw=1.2)
+            curves = {kind: results[f"{layers}, {kind}"][key] for kind in KINDS}
+            start = int(key == "branch_var")
+            lines(panel, {k: (blocks_from(start, v), v) for k, v in curves.items()})
             if key == "avg_var":
-                predicted = results[f"{layers}, {kind}"]["predicted_var"]
-                style = {"color": "black", "lw": 1, "ls": "--", "label": "predicted"}
-                panel.plot(range(1, 1 + len(predicted)), predicted, **style)
+                standardized = results[f"{layers}, {list(KINDS)[-1]}"]
+                predicted = standardized["predicted_var"]
+                panel.plot(blocks_from(1, predicted), predicted, **BLACK)
             panel.set(ylabel=label, xlabel="blocks passed", yscale="log", title=layers)
-            panel.grid(alpha=0.3)
         row[0].set_ylim(bottom=1e-4)
-    handles, labels = grid[0][1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-    figure.savefig(path, dpi=110)
+    grid[0][0].plot([], [], label="predicted", **BLACK)
+    finish(figure, path, ncols=2)
 
 
 def main(argv: list[str] | None = None) -> None:

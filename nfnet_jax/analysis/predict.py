@@ -47,13 +47,16 @@ def predict(
     depths: tuple[int, ...],
     alpha: float,
     transfer: Transfer = lambda variance: variance,
+    pool_gain: float = 1.0,
 ) -> tuple[Prediction, ...]:
     """The predictions for a network of stages of `depths` blocks.
 
     Where the projection of a stage pools, the schedule starts from what pooling is
     predicted to leave there, and goes on from what was measured after that first block:
 
-    share · t(Var(x)) / β² + α² · branch, then Var(x) + α² · branch, block by block,
+    share · pool_gain² · t(Var(x)) / β² + α² · branch,
+
+    then Var(x) + α² · branch, block by block,
 
     where t is `transfer` (the identity is exact for ReLU and its like) and a branch of
     n convolutions has variance t(... t(t(Var(x)) / β²)), n times t.
@@ -81,7 +84,7 @@ def predict(
             for block, beta in zip(stage, stage_betas, strict=True)
         ]
         if stage[0].pooling:
-            outputs = _after_pooling(stage, stage_betas, alpha, transfer)
+            outputs = _after_pooling(stage, stage_betas, alpha, transfer, pool_gain)
         branches = [
             _branch(variance, len(block.convs), transfer)
             for variance, block in zip(entering, stage, strict=True)
@@ -99,14 +102,18 @@ def _entering(block: Block, beta: float, transfer: Transfer) -> float:
 
 
 def _after_pooling(
-    stage: Sequence[Block], betas: Sequence[float], alpha: float, transfer: Transfer
+    stage: Sequence[Block],
+    betas: Sequence[float],
+    alpha: float,
+    transfer: Transfer,
+    pool_gain: float,
 ) -> list[float]:
     """Variances after each block of a stage whose projection pools."""
     convs = len(stage[0].convs)
     entering = _entering(stage[0], betas[0], transfer)
     pooling = stage[0].pooling
     assert pooling is not None
-    first = float(pooling.predicted) * entering
+    first = float(pooling.predicted) * pool_gain**2 * entering
     outputs = [first + alpha**2 * _branch(entering, convs, transfer)]
     variance = float(stage[0].output.var)
     for beta in betas[1:]:
@@ -134,7 +141,8 @@ def predict_network(model: Network, signal: Signal) -> tuple[Prediction, ...] | 
         return None
     options = model_options(model.spec)
     depths = tuple(len(stage.betas) for stage in model.stages)
-    return predict(signal, depths, options.alpha, scaled_transfer(options.activation))
+    transfer = scaled_transfer(options.activation)
+    return predict(signal, depths, options.alpha, transfer, options.pool_gain)
 
 
 def block_pattern(model: Network) -> str:

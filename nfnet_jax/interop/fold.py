@@ -92,6 +92,7 @@ class _Folding:
 
     `gamma` follows activations, `kernel_gamma` multiplies standardized kernels.
     `convs`: names in a branch, in order. `output_attention`: ends every branch.
+    `raw_shortcut`: projections read what was not activated.
     """
 
     gamma: float
@@ -100,6 +101,7 @@ class _Folding:
     var_eps: float
     convs: tuple[str, ...]
     output_attention: bool
+    raw_shortcut: bool
 
     @classmethod
     def of(cls, model: Network) -> "_Folding":
@@ -112,6 +114,7 @@ class _Folding:
             var_eps=options.var_eps,
             convs=tuple(spec.name for spec in branch.convs),
             output_attention=bool(branch.attention) and not branch.attention_inside,
+            raw_shortcut=options.raw_shortcut,
         )
 
     def network(
@@ -171,7 +174,9 @@ class _Folding:
         if self.output_attention:
             folded["skip"] = {"skip_gain": jnp.broadcast_to(scale, beta.shape)}
         if "shortcut" in block:
-            folded["shortcut"] = self.conv(block["shortcut"], reads=h)
+            folded["shortcut"] = self.conv(
+                block["shortcut"], reads=1.0 if self.raw_shortcut else h
+            )
         return folded
 
     def conv(self, layer: Params, reads=1.0, writes=1.0) -> Params:

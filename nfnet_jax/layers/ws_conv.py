@@ -84,7 +84,7 @@ class WSConv(nn.Module):
     ablations and for the baselines); it then has no gain. `use_bias=False`: no bias.
     `padding="symmetric"`: (kernel_size - 1) // 2 pixels on every side. `gamma`: a
     constant factor of the gain. `var_eps`: see `standardize`. `use_gain=False`: none is
-    learned. `pool`: 2x2 pixels are averaged before.
+    learned. `pool`: 2x2 pixels are averaged before, and multiplied by `pool_gain`.
     """
 
     features: int
@@ -98,11 +98,13 @@ class WSConv(nn.Module):
     use_gain: bool = True
     use_bias: bool = True
     pool: bool = False
+    pool_gain: float = 1.0
     kernel_init: nn.initializers.Initializer = FAN_IN_NORMAL
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = AveragePool(name="averaged")(x) if self.pool else x
+        if self.pool:
+            x = self.pool_gain * AveragePool(name="averaged")(x)
         kernel = self.param(
             "kernel",
             self.kernel_init,

@@ -50,13 +50,20 @@ def nf_resnet(
     return _network(num_classes, options, plan, scale, projection)
 
 
-def nf_wrn(num_classes: int, options: Options, *, depth: int, width: int) -> Network:
+def nf_wrn(
+    num_classes: int, options: Options, *, depth: int, width: int, pooled: bool = False
+) -> Network:
     """Wide NF-ResNet for 32x32 images: depth 6n + 4, stages of 16K, 32K, 64K channels.
+
+    `pooled`: projections average-pool instead of skipping pixels.
 
     Raises:
       ValueError: depth is not 6n + 4 with n >= 1, or width is not positive.
     """
-    return _network(num_classes, options, wide_plan(depth, width))
+    projection = pooled_projection if pooled else strided_projection
+    return _network(
+        num_classes, options, wide_plan(depth, width), projection=projection
+    )
 
 
 def nf_bottleneck(

@@ -49,6 +49,9 @@ class Options:
     classifier. `weight_standardization=False`: plain convolutions, an ablation.
     `skip_gain=False`: branches without a learned scalar, open from the start.
     `stack_short_stages=False`: their parameters are not stacked, see `Stage`.
+    `raw_shortcut=True`: projections of x instead of act(x) / β, an ablation.
+    `pool_gain`: factor of the averages of pooled shortcuts; 2 keeps the variance of
+    white noise.
 
     What timm does otherwise than the reference: `gamma_in_kernel=True`: γ multiplies
     every standardized kernel, stem and projections included, instead of following the
@@ -65,6 +68,8 @@ class Options:
     weight_standardization: bool = True
     skip_gain: bool = True
     stack_short_stages: bool = True
+    raw_shortcut: bool = False
+    pool_gain: float = 1.0
     gamma_in_kernel: bool = False
     padding: str = "SAME"
     var_eps: float = 0.0
@@ -76,8 +81,11 @@ class Options:
         if not self.var_eps >= 0:
             raise ValueError(f"var_eps {self.var_eps}: expected at least 0")
         beta_schedule((1,), self.alpha, self.beta)
-        if not self.alpha > 0:
-            raise ValueError(f"alpha {self.alpha}: expected a positive number")
+        for name in ("alpha", "pool_gain"):
+            if not getattr(self, name) > 0:
+                raise ValueError(
+                    f"{name} {getattr(self, name)}: expected a positive number"
+                )
         for name in ("stochastic_depth", "drop_rate"):
             rate = getattr(self, name)
             if not 0 <= rate < 1:
@@ -95,6 +103,7 @@ class Options:
             gamma=gain(self.activation, self.gamma) if self.gamma_in_kernel else 1.0,
             var_eps=self.var_eps,
             padding=self.padding,
+            pool_gain=self.pool_gain,
             **settings,
         )
 
@@ -110,8 +119,9 @@ class Options:
 class Block(nn.Module):
     """One residual block, x + α · skip_gain · branch(act(x) / β) [SP, section 4].
 
-    A transition block has a `shortcut`, computed from act(x) / β too; in the others the
-    shortcut is x itself. Input and output [N, H, W, C]; `examples` are as in `kept`.
+    A transition block has a `shortcut`, computed from act(x) / β too, or from x with
+    `raw_shortcut`; in the others the shortcut is x itself. Input and output
+    [N, H, W, C]; `examples` are as in `kept`.
     """
 
     branch: nn.Module
@@ -119,6 +129,7 @@ class Block(nn.Module):
     alpha: float
     shortcut: nn.Module | None = None
     skip_gain: bool = True
+    raw_shortcut: bool = False
 
     @nn.compact
     def __call__(
@@ -131,7 +142,8 @@ class Block(nn.Module):
         train: bool,
     ) -> jax.Array:
         h = self.activation(x, train=train) / jnp.asarray(beta, x.dtype)
-        shortcut = self.shortcut(h) if self.shortcut else x
+        projected = x if self.raw_shortcut else h
+        shortcut = self.shortcut(projected) if self.shortcut else x
         y = self.branch(h, train=train)
         self.sow("signal", "res_avg_var", average_variance(y))
         y = StochasticDepth()(y, drop_rate, examples, train=train)
@@ -151,6 +163,7 @@ def make_block(options: Options, activation: Nonlinearity) -> MakeBlock:
         activation=activation,
         alpha=options.alpha,
         skip_gain=options.skip_gain,
+        raw_shortcut=options.raw_shortcut,
     )
 
 

@@ -203,6 +203,14 @@ def test_pooled_transitions_lose_what_the_correlation_says(name):
     np.testing.assert_allclose(ratios[inside], 1, atol=0.03)
 
 
+def test_the_prediction_knows_the_pool_gain():
+    """Without it, the prediction would be a quarter of what is measured."""
+    model = create_model("nf_wrn_10_4", 10, pooled=True, pool_gain=2.0)
+    images = jax.random.normal(jax.random.key(1), (4, 64, 64, 3))
+    signal = measure(model, open_variables(model, images), images)
+    assert check(signal, predict_network(model, signal), 0.1) is None
+
+
 def test_networks_without_residual_blocks_are_measured_by_stages():
     model = create_model("nf_air_8", 10)
     images = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))

@@ -27,6 +27,7 @@ CASES = [
     ("nfnet_f0", {}, 64),
     ("dm_nfnet_f0", LIGHT | {"widths": (128, 256, 256, 256), "group_width": 64}, 65),
     ("eca_nfnet_l0", LIGHT, 65),
+    ("nf_wrn_10_1", {"pooled": True, "pool_gain": 2.0, "raw_shortcut": True}, 17),
     ("skipinit_wrn_10_1", {"activation": "silu", "alpha": 0.1}, 16),
 ]
 

@@ -88,6 +88,17 @@ def test_blocks_are_the_identity_at_first():
     np.testing.assert_array_equal(model.apply({"params": params}, images), logits)
 
 
+def test_a_raw_shortcut_projects_what_was_not_activated():
+    """With a closed skip gain the transition is a 1x1 convolution of its input."""
+    transition = create_model("nf_wrn_10_1", 10, raw_shortcut=True).stages[0].transition
+    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 16))
+    variables = transition.init(jax.random.key(0), x, 1.3, 0.0, train=False)
+    found = transition.apply(variables, x, 1.3, 0.0, train=False)
+    kernel = np.asarray(variables["params"]["shortcut"]["kernel"][0, 0], float)
+    kernel = (kernel - kernel.mean(0)) / np.sqrt(16 * kernel.var(0))
+    np.testing.assert_allclose(found, np.asarray(x, float) @ kernel, atol=1e-5)
+
+
 def test_scan_computes_the_same_as_a_loop_over_blocks():
     model = create_model("nf_wrn_22_1", 10)
     images = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))

@@ -1,0 +1,105 @@
+"""What did each deviation of the original CIFAR network cost?
+
+    python -m experiments.original_network.deviations
+
+Gives the network as it should be one deviation of the original at a time, and all of
+them; measures and trains what deviations.json lacks, and draws deviations.png.
+"""
+
+import functools
+import pathlib
+
+from experiments.panels import BLACK, blocks_from, dots, finish, lines, make_panels
+from experiments.signal_runs import arguments, measured, noise, resume
+from experiments.training_runs import QUICK, trainability
+from nfnet_jax.analysis import predicted_variance
+from nfnet_jax.cli import prepare_jax
+
+HERE = pathlib.Path(__file__).parent
+DEVIATIONS = {
+    "β = variance": {"model.beta": "var"},
+    "γ in kernels": {"model.gamma_in_kernel": True},
+    "raw shortcut": {"model.raw_shortcut": True},
+    "no AGC, no skip gain": {"optim.agc.clipping": 0.0, "model.skip_gain": False},
+}
+NETWORKS = {
+    "as it should be": {},
+    **DEVIATIONS,
+    "the original": functools.reduce(dict.__or__, DEVIATIONS.values()),
+}
+RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
+TRAINED = {
+    "model.name": "nf_bottleneck_5_16",
+    "optim.nesterov": False,
+    "optim.weight_decay": 2e-4,
+    "train.epochs": 4.0,
+}
+"""As configs/cifar10_original.py, on digits."""
+
+
+def signal(changes: dict, quick: bool) -> dict:
+    """At initialization, branches open."""
+    name, images = (
+        ("nf_bottleneck_1_2", noise(2, 16))
+        if quick
+        else ("nf_bottleneck_5_16", noise(32, 32))
+    )
+    options = {
+        key.removeprefix("model."): value
+        for key, value in changes.items()
+        if key.startswith("model.")
+    }
+    return measured(name, images, **options)
+
+
+def runs(quick: bool) -> dict:
+    common, rates, steps, seeds = TRAINED, RATES, 20, 1
+    if quick:
+        common = QUICK | {"model.name": "nf_bottleneck_1_2"}
+        rates, steps = RATES[2:3], 2
+    networks = list(NETWORKS)[-1:] if quick else list(NETWORKS)
+    signals = {
+        f"signal, {name}": functools.partial(signal, NETWORKS[name], quick)
+        for name in networks
+    }
+    trainings = {
+        f"training, {name}": functools.partial(
+            trainability, "digits", common | NETWORKS[name], rates, steps, seeds
+        )
+        for name in networks
+    }
+    return signals | trainings
+
+
+def draw(results: dict, path: pathlib.Path) -> None:
+    figure, (panels,) = make_panels(3, height=4)
+    variance, stable, accuracy = panels
+    names = [name for name in NETWORKS if f"signal, {name}" in results]
+    curves = {name: results[f"signal, {name}"]["avg_var"] for name in names}
+    lines(variance, {name: (blocks_from(0, v), v) for name, v in curves.items()})
+    predicted = predicted_variance((5, 5, 5), 0.2)
+    variance.plot(blocks_from(1, predicted), predicted, label="predicted", **BLACK)
+    variance.set(xlabel="blocks passed", ylabel="average channel variance")
+    variance.set_yscale("log")
+    trained = {name: results.get(f"training, {name}", {}) for name in names}
+    rates = {name: [run.get("rate")] for name, run in trained.items()}
+    dots(stable, {k: [r for r in rate if r] for k, rate in rates.items()}, named=False)
+    stable.set(ylabel="highest stable learning rate", ylim=(0.005, 2), yscale="log")
+    accuracies = {
+        name: [100 * value for value in run.get("test_accuracies", [])]
+        for name, run in trained.items()
+    }
+    dots(accuracy, accuracies, named=False)
+    accuracy.set(ylabel="test accuracy, %", ylim=(0, 100))
+    finish(figure, path, ncols=3)
+
+
+def main(argv: list[str] | None = None) -> None:
+    flags = arguments(HERE, __doc__).parse_args(argv)
+    prepare_jax()
+    results = resume(flags.output / "deviations.json", runs(flags.quick))
+    draw(results, flags.output / "deviations.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""What are weight standardization and its gain worth, and what do they cost?
+
+    python -m experiments.weight_standardization.run
+
+Measures what results.json lacks, and draws accuracy.png.
+"""
+
+import functools
+import pathlib
+
+from experiments.panels import dots, finish, make_panels
+from experiments.signal_runs import arguments, resume
+from experiments.training_runs import QUICK, step_costs, trained
+from nfnet_jax.cli import prepare_jax
+
+HERE = pathlib.Path(__file__).parent
+VARIANTS = {
+    "gain": {},
+    "no gain": {"optim.freeze": ("/gain$",)},
+    "plain": {"model.weight_standardization": False},
+}
+"""Of the kernels; gains start at 1, so that frozen ones are none."""
+RATES = (0.1, 0.4)
+EPOCHS = {"train.epochs": 15.0}
+COSTLY = {"data.image_size": 32, "data.batch_size": 64}
+MICROBATCHES = (1, 8)
+
+
+def costs(quick: bool) -> dict:
+    small = QUICK if quick else COSTLY
+    variants = {
+        f"{name}, {parts} microbatches": small
+        | VARIANTS[name]
+        | {"optim.accumulate": parts}
+        for parts in MICROBATCHES[: 1 if quick else None]
+        for name in ("gain", "plain")[: 1 if quick else None]
+    }
+    return step_costs("digits", variants, rounds=2 if quick else 11)
+
+
+def runs(quick: bool) -> dict:
+    changes, seeds = (QUICK, 1) if quick else (EPOCHS, 4)
+    accuracies = {
+        f"{name}, rate {rate}, seed {seed}": functools.partial(
+            trained, "digits", changes | VARIANTS[name], rate, seed
+        )
+        for name in list(VARIANTS)[: 1 if quick else None]
+        for rate in RATES[: 1 if quick else None]
+        for seed in range(1, 1 + seeds)
+    }
+    return accuracies | {"costs": functools.partial(costs, quick)}
+
+
+def draw(results: dict, path: pathlib.Path) -> None:
+    figure, grid = make_panels(len(RATES))
+    for panel, rate in zip(grid[0], RATES, strict=True):
+        groups = {
+            name: [
+                100 * (result["test_accuracy"] or 0.0)
+                for run, result in results.items()
+                if run.startswith(f"{name}, rate {rate}, ")
+            ]
+            for name in VARIANTS
+        }
+        dots(panel, groups)
+        title = f"peak learning rate {rate}, by seed"
+        panel.set(title=title, xlabel="kernels", ylabel="test accuracy, %")
+    finish(figure, path)
+
+
+def main(argv: list[str] | None = None) -> None:
+    flags = arguments(HERE, __doc__).parse_args(argv)
+    prepare_jax()
+    results = resume(flags.output / "results.json", runs(flags.quick))
+    draw(results, flags.output / "accuracy.png")
+
+
+if __name__ == "__main__":
+    main()
