@@ -27,9 +27,9 @@ def unroll(
         modules.append((stage.transition, first))
         parts.append(_at(variables, f"stages_{i}", "transition"))
         own = _at(variables, f"stages_{i}")
+        several = stage.blocks if isinstance(stage.blocks, tuple) else ()
         for block, beta in enumerate(others):
-            same = not isinstance(stage.blocks, tuple)
-            modules.append((stage.blocks if same else stage.blocks[block], beta))
+            modules.append((several[block] if several else stage.blocks, beta))
             parts.append({name: parameters_of(own[name], block) for name in own})
     parts.append(_at(variables, "head"))
 

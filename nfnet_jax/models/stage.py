@@ -200,9 +200,9 @@ class Stage(nn.Module):
         if self.blocks is None:
             return x
         if isinstance(self.blocks, tuple):
-            layers = zip(self.betas[1:], self.drop_rates[1:], strict=True)
-            for block, layer in zip(self.blocks, layers, strict=True):
-                x = run(block, x, *layer)
+            rows = zip(self.blocks, self.betas[1:], self.drop_rates[1:], strict=True)
+            for block, beta, drop_rate in rows:
+                x = run(block, x, beta, drop_rate)
             return x
         further = len(self.betas) - 1
         scan = nn.scan(

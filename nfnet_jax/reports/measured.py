@@ -5,7 +5,7 @@ import copy
 import dataclasses
 import heapq
 import operator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -148,7 +148,7 @@ def _test(run: Run, trained: Trained, most_mistakes: int) -> Tested:
         pixels, labels, positions = run.test.take(fed, number)
         images = normalize(pixels, *run.facts.moments).astype(trained.dtype)
         images, labels = split_batch(images, labels)
-        logits = trained.model.apply(variables, images, train=False)
+        logits: Any = trained.model.apply(variables, images, train=False)
         return pixels, labels, positions, jax.nn.softmax(logits)
 
     columns = trained.model.spec.num_classes
@@ -157,11 +157,11 @@ def _test(run: Run, trained: Trained, most_mistakes: int) -> Tested:
     with contextlib.closing(run.test.feed(0)) as feed:
         for number, fed in enumerate(feed):
             batch = jax.device_get(step(trained.variables, fed, number))
-            _, labels, _, probabilities = batch
+            images, labels, positions, probabilities = batch
             real = labels >= 0
             guesses = probabilities.argmax(-1)
             np.add.at(confusion, (labels[real], guesses[real]), 1)
-            found = _mistakes(*batch, most_mistakes)
+            found = _mistakes(images, labels, positions, probabilities, most_mistakes)
             mistakes = _surest([*mistakes, *found], most_mistakes)
     return Tested(confusion, tuple(mistakes))
 

@@ -6,8 +6,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from nfnet_jax.reports.elements import Element, element, table
-from nfnet_jax.reports.measured import Measured, Mistake
+from nfnet_jax.reports.elements import Child, Element, element, table
+from nfnet_jax.reports.measured import Measured, Mistake, Tested
 from nfnet_jax.reports.units import grouped, percent
 
 _MOST_NUMBERS = 20
@@ -16,11 +16,11 @@ _LARGEST_SIDE = 96
 _SHADES = 10
 
 
-def confusion_matrix(measured: Measured) -> Element:
+def confusion_matrix(measured: Measured, tested: Tested) -> Element:
     """Rows are classes, columns what their images were taken for: numbers of images,
     or for more than 20 classes a picture."""
-    confusion = measured.tested.confusion
-    names = class_names(measured)
+    confusion = tested.confusion
+    names = class_names(measured, tested)
     if len(names) > _MOST_NUMBERS:
         return _picture(confusion)
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
@@ -28,7 +28,7 @@ def confusion_matrix(measured: Measured) -> Element:
         element("th", "class", scope="col"),
         *(element("th", name, scope="col") for name in names),
     ]
-    rows = [
+    rows: list[list[Child]] = [
         [names[i], *(_cell(i, j, confusion, shares) for j in range(len(names)))]
         for i in range(len(confusion))
     ]
@@ -47,7 +47,7 @@ def _cell(i: int, j: int, confusion: np.ndarray, shares: np.ndarray) -> Element:
 
 def _picture(confusion: np.ndarray) -> Element:
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    right = np.eye(*confusion.shape, dtype=bool)[..., None]
+    right = np.eye(*confusion.shape, dtype=np.bool_)[..., None]
     pixels = np.empty((*confusion.shape, 4), np.uint8)
     pixels[..., :3] = np.where(right, (0, 114, 178), (213, 94, 0))
     pixels[..., 3] = np.rint(255 * shares**0.5)
@@ -71,9 +71,9 @@ def _picture(confusion: np.ndarray) -> Element:
     )
 
 
-def confused_pairs(measured: Measured) -> Element | str:
+def confused_pairs(measured: Measured, tested: Tested) -> Element | str:
     """The confusions that take the most images."""
-    confusion, names = measured.tested.confusion, class_names(measured)
+    confusion, names = tested.confusion, class_names(measured, tested)
     wrong = confusion * (1 - np.eye(*confusion.shape, dtype=np.int64))
     order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_PAIRS]
     rows = [
@@ -91,9 +91,9 @@ def confused_pairs(measured: Measured) -> Element | str:
     return table(["class → taken for", "images", "of the class"], rows, caption)
 
 
-def gallery(measured: Measured) -> Element | str:
+def gallery(measured: Measured, tested: Tested) -> Element | str:
     """The most confident mistakes as pictures."""
-    mistakes, names = measured.tested.mistakes, class_names(measured)
+    mistakes, names = tested.mistakes, class_names(measured, tested)
     if not mistakes:
         return "There are none."
     if mistakes[0].image.shape[-1] not in (1, 3):
@@ -126,10 +126,10 @@ def _thumbnail(mistake: Mistake, names: list[str]) -> Element:
     )
 
 
-def class_names(measured: Measured) -> list[str]:
+def class_names(measured: Measured, tested: Tested) -> list[str]:
     """One for each logit, of which a network may have more than there are classes."""
     names = list(measured.class_names)
-    logits = measured.tested.confusion.shape[1]
+    logits = tested.confusion.shape[1]
     return [*names, *(f"class {i}" for i in range(len(names), logits))]
 
 

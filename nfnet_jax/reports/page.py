@@ -8,7 +8,7 @@ from nfnet_jax import __version__
 from nfnet_jax.reports import figures, mistakes, tables
 from nfnet_jax.reports.chart import COLOURS
 from nfnet_jax.reports.elements import Child, Element, append, document, element
-from nfnet_jax.reports.measured import SIGNAL_IMAGES, Measured
+from nfnet_jax.reports.measured import SIGNAL_IMAGES, Measured, Tested
 from nfnet_jax.reports.record import Record
 from nfnet_jax.reports.style import style_sheet
 from nfnet_jax.reports.units import duration, grouped, number, percent, with_prefix
@@ -172,23 +172,24 @@ def _network(record: Record, measured: Measured, named: bool) -> list[Child]:
             element("div", *figures.signal_charts(measured), class_="charts"),
             element("p", _signal_note(record, measured), class_="note"),
         ]
-    if measured.tested is not None:
+    if (tested := measured.tested) is not None:
         parts += [
             element("h2", f"Mistakes{of}"),
-            element("p", _tested_note(measured), class_="note"),
+            element("p", _tested_note(measured, tested), class_="note"),
             element(
                 "div",
-                _panel(mistakes.confusion_matrix(measured)),
-                _panel(mistakes.confused_pairs(measured)),
+                _panel(mistakes.confusion_matrix(measured, tested)),
+                _panel(mistakes.confused_pairs(measured, tested)),
                 class_="pair",
             ),
             element("h3", f"Most confident mistakes{of}"),
-            _panel(mistakes.gallery(measured)),
+            _panel(mistakes.gallery(measured, tested)),
         ]
     return parts
 
 
 def _signal_note(record: Record, measured: Measured) -> str:
+    assert measured.image_shape is not None
     height, width, _ = measured.image_shape
     note = (
         f"Of the first {SIGNAL_IMAGES} test images. At initialization: fresh "
@@ -205,8 +206,7 @@ def _signal_note(record: Record, measured: Measured) -> str:
     return note + "This network is not built on the β schedule: nothing is predicted."
 
 
-def _tested_note(measured: Measured) -> str:
-    tested = measured.tested
+def _tested_note(measured: Measured, tested: Tested) -> str:
     return (
         f"The averaged parameters after {grouped(measured.step)} updates, those that "
         f"predict and export take, are right on {percent(tested.accuracy)} of "

@@ -1,6 +1,5 @@
 """Results, cost and configs of runs as tables: a column for each run."""
 
-import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -203,8 +202,10 @@ def _key_table(
 def _key(key: str) -> Element:
     """May be broken after its dots."""
     *sections, leaf = key.split(".")
-    breaks = ((f"{section}.", element("wbr")) for section in sections)
-    return element("code", *itertools.chain.from_iterable(breaks), leaf)
+    parts: list[Child] = []
+    for section in sections:
+        parts += [f"{section}.", element("wbr")]
+    return element("code", *parts, leaf)
 
 
 def _value(value: Any) -> Element | str:
