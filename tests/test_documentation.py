@@ -22,7 +22,7 @@ NOT_RUN = {
     r"^pip install": "changes the environment",
     r"^pytest$": "is this",
     r"configs/cifar10\.py": "downloads CIFAR-10",
-    r"--workdir runs/cifar10": "needs a run of that",
+    r"(--workdir|report) runs/cifar10": "needs a run of that",
     r"photo": "needs the reader's photographs",
     r"configs/imagenet": "needs ImageNet, or plans for minutes",
     r"--model nfnet_f0 --weights nfnet_f0": "downloads weights",
