@@ -54,6 +54,7 @@ class Trace:
         return self
 
     def __exit__(self, *exception):
+        self._marks.close()
         self._stop()
 
     def before(self, step: int, state) -> None:
