@@ -60,3 +60,8 @@ def test_public_names_are_listed_once_and_all_there():
         assert getattr(nfnet_jax, name).__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'WSConf'"):
         _ = nfnet_jax.WSConf
+
+
+def test_the_citation_is_of_this_version():
+    text = (EXAMPLES.parent / "CITATION.cff").read_text()
+    assert f"\nversion: {nfnet_jax.__version__}\n" in text

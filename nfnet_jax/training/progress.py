@@ -81,8 +81,8 @@ class Progress:
     def show_test(self, step: int, scores: dict[str, float]) -> None:
         """What an evaluation found."""
         self.say(
-            f"step {step}/{self._steps}  test accuracy {scores['accuracy']:.2%} "
-            f"(EMA {scores['accuracy_ema']:.2%})  test loss {scores['loss']:.4f} "
+            f"step {step}/{self._steps}  test: accuracy {scores['accuracy']:.2%} "
+            f"(EMA {scores['accuracy_ema']:.2%})  loss {scores['loss']:.4f} "
             f"(EMA {scores['loss_ema']:.4f})"
         )
 

@@ -32,7 +32,8 @@ def traced_steps(first_step: int, plan: Plan, count: int) -> range:
 class Trace:
     """Traces `steps` into `workdir`/profile; a context manager that ends the trace.
 
-    The time of the trace is no training time of `stopwatch`.
+    Of several processes the first one alone is traced. The time of the trace is no
+    training time of `stopwatch`.
     """
 
     def __init__(
@@ -43,7 +44,9 @@ class Trace:
         say: Callable[[str], None],
     ):
         self._path = os.path.join(workdir, "profile")
-        self._steps, self._stopwatch, self._say = steps, stopwatch, say
+        # Processes of one host would write the same file.
+        self._steps = steps if jax.process_index() == 0 else range(0)
+        self._stopwatch, self._say = stopwatch, say
         self._running = False
         self._marks = contextlib.ExitStack()
 
@@ -51,6 +54,7 @@ class Trace:
         return self
 
     def __exit__(self, *exception):
+        self._marks.close()
         self._stop()
 
     def before(self, step: int, state) -> None:

@@ -110,7 +110,7 @@ def test_lines_where_there_is_no_terminal(clock, capsys):
         "and evaluations",
         "step 12/100  loss 1.2500  accuracy 50.00%  16 images/s  epoch 2.00  00:44 "
         "left",
-        "step 12/100  test accuracy 75.00% (EMA 50.00%)  test loss 1.5000 (EMA 2.5000)",
+        "step 12/100  test: accuracy 75.00% (EMA 50.00%)  loss 1.5000 (EMA 2.5000)",
     ]
     assert err == ""
 
