@@ -193,8 +193,8 @@ def _signal_note(record: Record, measured: Measured) -> str:
     height, width, _ = measured.image_shape
     note = (
         f"Of the first {SIGNAL_IMAGES} test images. At initialization: fresh "
-        f"parameters of seed {record.config.seed} with skip gains set to 1, so that "
-        "all branches count. Trained: the averaged parameters as they are. "
+        f"parameters of seed {record.config.seed}, any skip gains set to 1 so that all "
+        "branches count. Trained: the averaged parameters as they are. "
     )
     if record.config.model.weights:
         note += f"The run itself started from {record.config.model.weights}. "
