@@ -11,7 +11,7 @@ import pathlib
 
 from experiments.panels import BLACK, blocks_from, dots, finish, lines, make_panels
 from experiments.signal_runs import arguments, measured, noise, resume
-from experiments.training_runs import QUICK, trainability
+from experiments.training_runs import trainability
 from nfnet_jax.analysis import predicted_variance
 from nfnet_jax.cli import prepare_jax
 
@@ -53,22 +53,17 @@ def signal(changes: dict, quick: bool) -> dict:
 
 
 def runs(quick: bool) -> dict:
-    common, rates, steps, seeds = TRAINED, RATES, 20, 1
-    if quick:
-        common = QUICK | {"model.name": "nf_bottleneck_1_2"}
-        rates, steps = RATES[2:3], 2
-    networks = list(NETWORKS)[-1:] if quick else list(NETWORKS)
     signals = {
         f"signal, {name}": functools.partial(signal, NETWORKS[name], quick)
-        for name in networks
+        for name in list(NETWORKS)[-2 if quick else 0 :]
     }
     trainings = {
         f"training, {name}": functools.partial(
-            trainability, "digits", common | NETWORKS[name], rates, steps, seeds
+            trainability, "digits", TRAINED | changes, RATES, 20, seeds=1
         )
-        for name in networks
+        for name, changes in NETWORKS.items()
     }
-    return signals | trainings
+    return signals if quick else signals | trainings
 
 
 def draw(results: dict, path: pathlib.Path) -> None:
