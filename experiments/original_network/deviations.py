@@ -67,26 +67,36 @@ def runs(quick: bool) -> dict:
 
 
 def draw(results: dict, path: pathlib.Path) -> None:
-    figure, (panels,) = make_panels(3, height=4)
-    variance, stable, accuracy = panels
+    """The signals and, where there are any, the trainings."""
     names = [name for name in NETWORKS if f"signal, {name}" in results]
+    trained = {
+        name: results[f"training, {name}"]
+        for name in names
+        if f"training, {name}" in results
+    }
+    figure, (panels,) = make_panels(3 if trained else 1, height=4)
+    variance = panels[0]
     curves = {name: results[f"signal, {name}"]["avg_var"] for name in names}
     lines(variance, {name: (blocks_from(0, v), v) for name, v in curves.items()})
     predicted = predicted_variance((5, 5, 5), 0.2)
     variance.plot(blocks_from(1, predicted), predicted, label="predicted", **BLACK)
     variance.set(xlabel="blocks passed", ylabel="average channel variance")
     variance.set_yscale("log")
-    trained = {name: results.get(f"training, {name}", {}) for name in names}
-    rates = {name: [run.get("rate")] for name, run in trained.items()}
+    if trained:
+        _draw_trained(*panels[1:], trained)
+    finish(figure, path, ncols=3 if trained else 2)
+
+
+def _draw_trained(stable, accuracy, trained: dict[str, dict]) -> None:
+    rates = {name: [run["rate"]] for name, run in trained.items()}
     dots(stable, {k: [r for r in rate if r] for k, rate in rates.items()}, named=False)
     stable.set(ylabel="highest stable learning rate", ylim=(0.005, 2), yscale="log")
     accuracies = {
-        name: [100 * value for value in run.get("test_accuracies", [])]
+        name: [100 * value for value in run["test_accuracies"]]
         for name, run in trained.items()
     }
     dots(accuracy, accuracies, named=False)
     accuracy.set(ylabel="test accuracy, %", ylim=(0, 100))
-    finish(figure, path, ncols=3)
 
 
 def main(argv: list[str] | None = None) -> None:
