@@ -30,8 +30,8 @@ SHORT = {"optim.ema_decay": 0.0}
 QUICK = {"train.steps": 2, "data.batch_size": 16}
 APART = 100
 """Runs between the batches of one seed and of the next."""
-LEARNED = 0.95
-"""A run has learned if it ends below this share of its first loss."""
+HIGHEST = 1.01
+"""A rate is stable if the loss ends below this multiple of the first."""
 
 
 def short_config(file: str, changes: Changes) -> ConfigDict:
@@ -124,7 +124,7 @@ class Trainer:
             found = [m["loss"] for _, m in self.updates([rate] * steps, self.start(0))]
             end = found[-max(1, steps // 4) :] if len(found) == steps else [math.inf]
             losses[f"{rate:g}"] = round(statistics.mean(end), 4)
-            if losses[f"{rate:g}"] < LEARNED * found[0]:
+            if losses[f"{rate:g}"] < HIGHEST * found[0]:
                 highest = rate
             elif highest is not None:
                 break
@@ -148,11 +148,12 @@ def trained(file: str, changes: Changes, rate: float, seed: int = 0) -> dict[str
 def highest_stable_rate(
     file: str, changes: Changes, rates: Sequence[float], steps: int
 ) -> dict[str, Any]:
-    """The largest of the increasing `rates` at which `steps` updates learn.
+    """The largest of the increasing `rates` at which `steps` updates keep the loss.
 
-    Constant rates, no warm-up, always the same initialization and batches. `rate` is
-    None if none learns; `losses` are the means of each rate's last quarter. The search
-    ends at the first rate that fails after one that did not.
+    Networks that start closed hardly learn in so few. Constant rates, no warm-up,
+    always the same initialization and batches. `rate` is None if none is stable;
+    `losses` are the means of each rate's last quarter. The search ends at the first
+    rate that fails after one that did not.
     """
     trainer = _trainer(file, tuple(changes.items()))
     return trainer.highest_stable_rate(rates, steps)

@@ -10,7 +10,7 @@ import pathlib
 
 from experiments.panels import BLACK, blocks_from, finish, lines, make_panels
 from experiments.signal_runs import arguments, measured, noise, resume
-from experiments.training_runs import QUICK, trainability
+from experiments.training_runs import trainability
 from nfnet_jax.cli import prepare_jax
 
 HERE = pathlib.Path(__file__).parent
@@ -27,19 +27,18 @@ OPEN = {"model.skip_gain": False, "optim.agc.clipping": 0.0}
 
 def runs(quick: bool) -> dict:
     name, size = ("nf_wrn_10_1", 16) if quick else ("nf_wrn_604_1", 128)
-    depths = {10: (QUICK, 1)} if quick else DEPTHS
+    depths = {} if quick else DEPTHS
     images = noise(2, size)
 
     def train(depth, beta):
         changes, seeds = depths[depth]
         network = {"model.name": f"nf_wrn_{depth}_1", "model.beta": beta}
-        rates, steps = (RATES[1:2], 2) if quick else (RATES, 20)
-        return trainability("digits", changes | network | OPEN, rates, steps, seeds)
+        return trainability("digits", changes | network | OPEN, RATES, 20, seeds)
 
     trainings = {
         f"training, {depth} layers, {beta}": functools.partial(train, depth, beta)
         for depth in depths
-        for beta in list(BETAS)[: 1 if quick else None]
+        for beta in BETAS
     }
     signals = {
         beta: functools.partial(measured, name, images, beta=beta) for beta in BETAS
@@ -70,7 +69,7 @@ def draw(results: dict[str, dict], path: pathlib.Path) -> None:
 
 
 def _stable_rates(results: dict[str, dict]) -> dict:
-    depths = [d for d in (10, *DEPTHS) if f"training, {d} layers, std" in results]
+    depths = [d for d in DEPTHS if f"training, {d} layers, std" in results]
     return {
         beta: (
             depths,

@@ -11,7 +11,7 @@ import pathlib
 
 from experiments.panels import BLACK, blocks_from, dots, finish, lines, make_panels
 from experiments.signal_runs import arguments, measured, noise, resume
-from experiments.training_runs import QUICK, trainability
+from experiments.training_runs import trainability
 from nfnet_jax.analysis import predicted_variance
 from nfnet_jax.cli import prepare_jax
 
@@ -53,45 +53,50 @@ def signal(changes: dict, quick: bool) -> dict:
 
 
 def runs(quick: bool) -> dict:
-    common, rates, steps, seeds = TRAINED, RATES, 20, 1
-    if quick:
-        common = QUICK | {"model.name": "nf_bottleneck_1_2"}
-        rates, steps = RATES[2:3], 2
-    networks = list(NETWORKS)[-1:] if quick else list(NETWORKS)
     signals = {
         f"signal, {name}": functools.partial(signal, NETWORKS[name], quick)
-        for name in networks
+        for name in list(NETWORKS)[-2 if quick else 0 :]
     }
     trainings = {
         f"training, {name}": functools.partial(
-            trainability, "digits", common | NETWORKS[name], rates, steps, seeds
+            trainability, "digits", TRAINED | changes, RATES, 20, seeds=1
         )
-        for name in networks
+        for name, changes in NETWORKS.items()
     }
-    return signals | trainings
+    return signals if quick else signals | trainings
 
 
 def draw(results: dict, path: pathlib.Path) -> None:
-    figure, (panels,) = make_panels(3, height=4)
-    variance, stable, accuracy = panels
+    """The signals and, where there are any, the trainings."""
     names = [name for name in NETWORKS if f"signal, {name}" in results]
+    trained = {
+        name: results[f"training, {name}"]
+        for name in names
+        if f"training, {name}" in results
+    }
+    figure, (panels,) = make_panels(3 if trained else 1, height=4)
+    variance = panels[0]
     curves = {name: results[f"signal, {name}"]["avg_var"] for name in names}
     lines(variance, {name: (blocks_from(0, v), v) for name, v in curves.items()})
     predicted = predicted_variance((5, 5, 5), 0.2)
     variance.plot(blocks_from(1, predicted), predicted, label="predicted", **BLACK)
     variance.set(xlabel="blocks passed", ylabel="average channel variance")
     variance.set_yscale("log")
-    trained = {name: results.get(f"training, {name}", {}) for name in names}
-    rates = {name: [run.get("rate")] for name, run in trained.items()}
+    if trained:
+        _draw_trained(*panels[1:], trained)
+    finish(figure, path, ncols=3 if trained else 2)
+
+
+def _draw_trained(stable, accuracy, trained: dict[str, dict]) -> None:
+    rates = {name: [run["rate"]] for name, run in trained.items()}
     dots(stable, {k: [r for r in rate if r] for k, rate in rates.items()}, named=False)
     stable.set(ylabel="highest stable learning rate", ylim=(0.005, 2), yscale="log")
     accuracies = {
-        name: [100 * value for value in run.get("test_accuracies", [])]
+        name: [100 * value for value in run["test_accuracies"]]
         for name, run in trained.items()
     }
     dots(accuracy, accuracies, named=False)
     accuracy.set(ylabel="test accuracy, %", ylim=(0, 100))
-    finish(figure, path, ncols=3)
 
 
 def main(argv: list[str] | None = None) -> None:
