@@ -12,7 +12,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from html_pages import SVG
+from html_pages import SVG, table, texts
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
@@ -36,17 +36,6 @@ def network(trained):
     pixels = digits.train.images / 255.0
     images = (digits.test.images / 255.0 - pixels.mean()) / pixels.std()
     return run.model, run.state.params, ema_params, images.astype(np.float32)
-
-
-def texts(element) -> list[str]:
-    return ["".join(part.itertext()) for part in element]
-
-
-def table(html, caption: str) -> dict[str, list[str]]:
-    """Cells by the header of their row, of the one table called so."""
-    (found,) = [t for t in html.iter("table") if t.findtext("caption") == caption]
-    rows = [texts(row) for row in found.iter("tr")]
-    return {row[0]: row[1:] for row in rows}
 
 
 def read_json(workdir: str, name: str) -> dict:
