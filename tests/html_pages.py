@@ -9,3 +9,15 @@ def parse(text: str):
     """The tree of a document; raises where it breaks a rule of the syntax."""
     parser = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False)
     return parser.parse(text)
+
+
+def texts(elements) -> list[str]:
+    """All the text in each of them."""
+    return ["".join(part.itertext()) for part in elements]
+
+
+def table(html, caption: str) -> dict[str, list[str]]:
+    """Cells by the header of their row, of the one table called so."""
+    (found,) = [t for t in html.iter("table") if t.findtext("caption") == caption]
+    rows = [texts(row) for row in found.iter("tr")]
+    return {row[0]: row[1:] for row in rows}

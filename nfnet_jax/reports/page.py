@@ -200,8 +200,10 @@ def _signal_note(record: Record, measured: Measured) -> str:
         note += f"The run itself started from {record.config.model.weights}. "
     if measured.predictions:
         return note + (
-            "Zero padding takes variance at the borders, which the β schedule does not "
-            f"count: the more, the smaller the images, here {height}×{width}."
+            "The β schedule is of a signal that starts at variance 1, as noise gives. "
+            "Standardized kernels pass less of smooth images, and zero padding takes "
+            f"variance at the borders of images of {height}×{width}; python -m "
+            "nfnet_jax.analyze --check 0.1 measures with noise."
         )
     return note + "This network is not built on the β schedule: nothing is predicted."
 

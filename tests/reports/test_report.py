@@ -1,6 +1,7 @@
 """A report against the files of its run, and against logits computed without it."""
 
 import base64
+import functools
 import io
 import json
 import os
@@ -11,7 +12,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from html_pages import SVG
+from html_pages import SVG, table, texts
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
@@ -35,17 +36,6 @@ def network(trained):
     pixels = digits.train.images / 255.0
     images = (digits.test.images / 255.0 - pixels.mean()) / pixels.std()
     return run.model, run.state.params, ema_params, images.astype(np.float32)
-
-
-def texts(element) -> list[str]:
-    return ["".join(part.itertext()) for part in element]
-
-
-def table(html, caption: str) -> dict[str, list[str]]:
-    """Cells by the header of their row, of the one table called so."""
-    (found,) = [t for t in html.iter("table") if t.findtext("caption") == caption]
-    rows = [texts(row) for row in found.iter("tr")]
-    return {row[0]: row[1:] for row in rows}
 
 
 def read_json(workdir: str, name: str) -> dict:
@@ -144,11 +134,10 @@ def test_the_confusion_matrix_and_the_mistakes(network, page):
 def test_the_signal_at_both_ends(trained, network):
     """Variances after each stage, which networks of one block a stage return."""
     model, first, last, images = network
+    apply = jax.jit(functools.partial(model.apply, return_stages=True))
     found = measure_run(read_config(trained), trained, 1)
     for signal, params in ((found.start, open_branches(first)), (found.end, last)):
-        _, stages = model.apply(
-            {"params": params}, images[:SIGNAL_IMAGES], return_stages=True
-        )
+        _, stages = apply({"params": params}, images[:SIGNAL_IMAGES])
         expected = [np.asarray(s, np.float64).var((0, 1, 2)).mean() for s in stages]
         np.testing.assert_allclose(signal.avg_var[1:], expected, rtol=1e-4)
     # A block adds α² = 0.04, and each stage starts again from 1.
