@@ -59,9 +59,11 @@ def runs(quick: bool) -> dict:
 
 
 def mean_of(results: dict, prefix: str, key: str, factor: float = 100) -> float | None:
-    """Over the seeds of the runs whose names begin so; a diverged one counts as 0."""
+    """Over the seeds of the runs whose names begin so; a diverged one has accuracy 0."""
     found = [
-        r.get(key) or 0.0 for name, r in results.items() if name.startswith(prefix)
+        result[key] or 0.0
+        for name, result in results.items()
+        if name.startswith(prefix) and key in result
     ]
     return factor * sum(found) / len(found) if found else None
 

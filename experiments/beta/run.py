@@ -59,7 +59,7 @@ def draw(results: dict[str, dict], path: pathlib.Path) -> None:
     predicted = results["std"]["predicted_var"]
     signal.plot(blocks_from(1, predicted), predicted, **BLACK)
     branch.axhline(1, label="predicted", **BLACK)
-    branch.set(ylabel="branch variance", ylim=0)
+    branch.set(ylabel="branch variance", yscale="log")
     signal.set(ylabel="average channel variance", yscale="log")
     lines(trained, _stable_rates(results), marker="o", ms=4)
     depths = list(next(iter(_stable_rates(results).values()))[0])
