@@ -1,6 +1,7 @@
-"""Shows what runs did, as one HTML file: python -m nfnet_jax.report runs/digits
+"""Shows what runs did, as one HTML file; several runs are compared.
 
-Several runs are compared: python -m nfnet_jax.report runs/a runs/b --output ab.html
+    python -m nfnet_jax.report runs/digits
+    python -m nfnet_jax.report runs/a runs/b --output ab.html
 """
 
 import os
@@ -15,8 +16,8 @@ def main(argv: list[str]) -> None:
     """Writes the report and prints where it is."""
     flags, workdirs = cli.parse_flags_and_arguments(
         argv,
+        about=__doc__,
         arguments="WORKDIR ...",
-        switches={},
         output="HTML file to write (default: report.html in the run's directory, of "
         "several runs in this one)",
         data_dir="where their TFDS sets lie, if not where they were trained",

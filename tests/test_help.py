@@ -19,6 +19,7 @@ COMMANDS = (
     "models",
     "plan",
     "predict",
+    "report",
     "sweep",
     "train",
 )

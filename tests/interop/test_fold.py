@@ -9,6 +9,7 @@ from perturbed import perturbed
 from nfnet_jax import create_model
 from nfnet_jax.errors import UserError
 from nfnet_jax.interop.fold import fold, is_foldable
+from nfnet_jax.models.network import Spec
 
 TWO_STAGES = {"depths": (1, 3), "widths": (32, 64)}
 REGNET = {"depths": (1, 3), "widths": (48, 104), "width_multiplier": 0.5}
@@ -131,4 +132,4 @@ def test_other_baselines_are_refused(name):
 
 def test_a_network_without_spec_is_refused():
     with pytest.raises(UserError, match="create_model"):
-        fold(create_model("nf_wrn_10_1", 10).clone(spec=None), {})
+        fold(create_model("nf_wrn_10_1", 10).clone(spec=Spec("", 0)), {})
