@@ -102,12 +102,11 @@ class Trainer:
     def train(self, rate: float, seed: int) -> dict[str, Any]:
         started = time.perf_counter()
         rates = [rate * share for share in self._shares]
-        found = []
-        for state, metrics in self.updates(rates, self.start(seed)):  # noqa: B007
-            found.append(metrics)
+        history = list(self.updates(rates, self.start(seed)))
+        found = [metrics for _, metrics in history]
         if len(found) < len(rates):
             return {"test_accuracy": None, "rate": rate, "steps": len(found)}
-        scores = self._test(state)
+        scores = self._test(history[-1][0])
         last = found[-max(1, len(found) // 10) :]
         return {
             "test_accuracy": scores["accuracy"],

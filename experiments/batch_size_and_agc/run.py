@@ -59,7 +59,7 @@ def runs(quick: bool) -> dict:
 
 
 def mean_of(results: dict, prefix: str, key: str, factor: float = 100) -> float | None:
-    """Over the seeds of runs whose names begin so; accuracy 0 of a diverged one."""
+    """Over the seeds of runs whose names begin so; diverged ones have accuracy 0."""
     found = [
         result[key] or 0.0
         for name, result in results.items()

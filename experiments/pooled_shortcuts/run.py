@@ -117,16 +117,15 @@ def draw(results: dict[str, dict], path: pathlib.Path) -> None:
         )
     panels[0].plot([], [], "kx", ms=4, label="predicted from correlation")
     accuracies = {
-        f"{name}\n{rate}": [
+        name.replace(", ", ",\n"): [
             100 * (result["test_accuracy"] or 0.0)
             for run, result in results.items()
-            if run.startswith(f"training, {name}, rate {rate}, ")
+            if run.startswith(f"training, {name}, rate {RATES[-1]}, ")
         ]
         for name in SHORTCUTS
-        for rate in RATES
     }
     dots(panels[-1], accuracies)
-    panels[-1].set(title="digits", ylabel="test accuracy, %")
+    panels[-1].set(title=f"digits, rate {RATES[-1]}", ylabel="test accuracy, %")
     finish(figure, path, ncols=3)
 
 
