@@ -1,7 +1,9 @@
 """Shows what runs did, as one HTML file; several runs are compared.
 
-python -m nfnet_jax.report runs/digits
-python -m nfnet_jax.report runs/a runs/b --output ab.html
+    python -m nfnet_jax.report runs/digits
+    python -m nfnet_jax.report runs/a runs/b --output ab.html
+
+The file needs no network and runs no script.
 """
 
 import os
