@@ -3,13 +3,14 @@
 import argparse
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 
 from nfnet_jax import create_model
 from nfnet_jax.analysis import measure, predict_network
+from nfnet_jax.cli import prepare_jax
 
 
 def noise(batch: int, size: int) -> jax.Array:
@@ -62,7 +63,9 @@ def resume(path: pathlib.Path, runs: dict[str, Callable[[], dict]]) -> dict[str,
         if name not in results:
             print(name, flush=True)
             results[name] = run()
-            path.write_text(json.dumps(results, indent=1) + "\n")
+            part = path.with_suffix(".part")
+            part.write_text(json.dumps(results, indent=1) + "\n")
+            part.replace(path)
     return results
 
 
@@ -78,3 +81,18 @@ def arguments(here: pathlib.Path, description: str, *more: str):
 
 def _plain(values) -> list[float]:
     return [float(f"{value:.4g}") for value in np.asarray(values, float)]
+
+
+def reproduce(
+    here: pathlib.Path,
+    description: str,
+    runs: Callable[[bool], dict[str, Callable[[], dict]]],
+    draw: Callable[[dict[str, dict], pathlib.Path], None],
+    picture: str,
+    results: str = "results.json",
+    argv: Sequence[str] | None = None,
+) -> None:
+    """A whole experiment: does what is missing of `runs(quick)`, and draws all."""
+    flags = arguments(here, description).parse_args(argv)
+    prepare_jax()
+    draw(resume(flags.output / results, runs(flags.quick)), flags.output / picture)

@@ -9,9 +9,8 @@ import functools
 import pathlib
 
 from experiments.panels import BLACK, blocks_from, finish, lines, make_panels
-from experiments.signal_runs import arguments, measured, noise, resume
+from experiments.signal_runs import measured, noise, reproduce
 from experiments.training_runs import trainability
-from nfnet_jax.cli import prepare_jax
 
 HERE = pathlib.Path(__file__).parent
 BETAS = {"std": "standard deviation", "var": "variance", "none": "1"}
@@ -83,10 +82,7 @@ def _stable_rates(results: dict[str, dict]) -> dict:
 
 
 def main(argv: list[str] | None = None) -> None:
-    flags = arguments(HERE, __doc__).parse_args(argv)
-    prepare_jax()
-    results = resume(flags.output / "results.json", runs(flags.quick))
-    draw(results, flags.output / "branches.png")
+    reproduce(HERE, __doc__, runs, draw, "branches.png", argv=argv)
 
 
 if __name__ == "__main__":

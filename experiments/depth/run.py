@@ -9,9 +9,8 @@ import functools
 import pathlib
 
 from experiments.panels import finish, lines, make_panels
-from experiments.signal_runs import arguments, resume
+from experiments.signal_runs import reproduce
 from experiments.training_runs import QUICK, trainability
-from nfnet_jax.cli import prepare_jax
 
 HERE = pathlib.Path(__file__).parent
 NOTHING = {
@@ -87,10 +86,7 @@ def _mean_accuracy(found: dict) -> float | None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    flags = arguments(HERE, __doc__).parse_args(argv)
-    prepare_jax()
-    results = resume(flags.output / "results.json", runs(flags.quick))
-    draw(results, flags.output / "depth.png")
+    reproduce(HERE, __doc__, runs, draw, "depth.png", argv=argv)
 
 
 if __name__ == "__main__":

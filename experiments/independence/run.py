@@ -15,10 +15,9 @@ import optax
 
 from experiments.independence.devices import losses_on
 from experiments.panels import finish_each, lines, make_panels
-from experiments.signal_runs import arguments, drawn, resume
+from experiments.signal_runs import drawn, reproduce
 from experiments.training_runs import QUICK, step_costs
 from nfnet_jax import create_model
-from nfnet_jax.cli import prepare_jax
 from nfnet_jax.data.digits import load_digits
 
 HERE = pathlib.Path(__file__).parent
@@ -150,10 +149,7 @@ def _differences(results: dict) -> dict:
 
 
 def main(argv: list[str] | None = None) -> None:
-    flags = arguments(HERE, __doc__).parse_args(argv)
-    prepare_jax()
-    results = resume(flags.output / "results.json", runs(flags.quick))
-    draw(results, flags.output / "independence.png")
+    reproduce(HERE, __doc__, runs, draw, "independence.png", argv=argv)
 
 
 if __name__ == "__main__":

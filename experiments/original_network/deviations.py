@@ -10,10 +10,9 @@ import functools
 import pathlib
 
 from experiments.panels import BLACK, blocks_from, dots, finish, lines, make_panels
-from experiments.signal_runs import arguments, measured, noise, resume
+from experiments.signal_runs import measured, noise, reproduce
 from experiments.training_runs import trainability
 from nfnet_jax.analysis import predicted_variance
-from nfnet_jax.cli import prepare_jax
 
 HERE = pathlib.Path(__file__).parent
 DEVIATIONS = {
@@ -100,10 +99,7 @@ def _draw_trained(stable, accuracy, trained: dict[str, dict]) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    flags = arguments(HERE, __doc__).parse_args(argv)
-    prepare_jax()
-    results = resume(flags.output / "deviations.json", runs(flags.quick))
-    draw(results, flags.output / "deviations.png")
+    reproduce(HERE, __doc__, runs, draw, "deviations.png", "deviations.json", argv=argv)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,8 @@ import functools
 import pathlib
 
 from experiments.panels import dots, finish, make_panels
-from experiments.signal_runs import arguments, resume
+from experiments.signal_runs import reproduce
 from experiments.training_runs import QUICK, step_costs, trained
-from nfnet_jax.cli import prepare_jax
 
 HERE = pathlib.Path(__file__).parent
 VARIANTS = {
@@ -68,10 +67,7 @@ def draw(results: dict, path: pathlib.Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    flags = arguments(HERE, __doc__).parse_args(argv)
-    prepare_jax()
-    results = resume(flags.output / "results.json", runs(flags.quick))
-    draw(results, flags.output / "accuracy.png")
+    reproduce(HERE, __doc__, runs, draw, "accuracy.png", argv=argv)
 
 
 if __name__ == "__main__":
