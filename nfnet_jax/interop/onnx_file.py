@@ -10,7 +10,7 @@ import numpy as np
 
 from nfnet_jax.errors import UserError
 from nfnet_jax.interop.unroll import unroll
-from nfnet_jax.layers.convolution import native_convolutions
+from nfnet_jax.layers.lowering import native_operations
 from nfnet_jax.models.network import Network
 
 OPSET = 18
@@ -42,7 +42,7 @@ def write(
     import onnx
 
     apply, parts = unroll(model, jax.tree.map(np.asarray, variables))
-    with native_convolutions():
+    with native_operations():
         graph = jax2onnx.to_onnx(
             functools.partial(apply, parts),
             [("N", *image_shape)],

@@ -2,48 +2,32 @@
 
 `conv2d` computes what `lax.conv_general_dilated` computes. GPU and TPU run the native
 convolution. On a CPU, where the native gradients are many times slower inside
-`lax.scan` (in which the blocks of a stage live) than outside, four things differ:
+`lax.scan` (in which the blocks of a stage live) than outside, six things differ:
 
 - a 1x1 convolution is a matrix product;
 - groups are convolutions of their own, narrow ones several together;
-- the input gradient is a convolution with the flipped kernel, written out;
-- so is the kernel gradient, channels in the place of examples: the compiler finds its
-  fast routine for these forms, and not for those that it derives itself.
+- a 3x3 convolution of stride 1 needs half of the multiplications (`winograd`);
+- the gradients of a strided one are products over what its window sees (`patches`), and
+  so is the input gradient of a kernel that is large beside its images;
+- another input gradient is a convolution with the flipped kernel, written out;
+- so is another kernel gradient, channels in the place of examples: the compiler finds
+  its fast routine for these forms, and not for those that it derives itself.
 """
 
-import contextlib
-import contextvars
 import functools
-from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nfnet_jax.layers import winograd
+from nfnet_jax.layers import patches, winograd
 from nfnet_jax.layers.groups import block_diagonal, diagonal_blocks, split_groups
-
-Pairs = tuple[tuple[int, int], tuple[int, int]]
-Lowering = Callable[..., jax.Array]
+from nfnet_jax.layers.lowering import is_native_only
+from nfnet_jax.layers.padding import Pairs, padding_pixels
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-
-
-_native_only = contextvars.ContextVar("native_only", default=False)
-
-
-@contextlib.contextmanager
-def native_convolutions() -> Iterator[None]:
-    """Within it `conv2d` is `lax.conv_general_dilated` and nothing else.
-
-    For tools that read programs and know neither platforms nor custom gradients.
-    Programs that `jax.jit` has traced before stay as they are.
-    """
-    token = _native_only.set(True)
-    try:
-        yield
-    finally:
-        _native_only.reset(token)
+MANY_WEIGHTS = 2**17
+"""Of a pixel of the kernel, from which its transposition takes too long."""
 
 
 def conv2d(
@@ -60,7 +44,7 @@ def conv2d(
       x: images [N, H, W, C].
       kernel: [KH, KW, C / groups, O], of the dtype of `x`.
       strides: steps along H and W.
-      padding: "SAME" (as XLA and TensorFlow define it), "VALID", or
+      padding: "SAME", "VALID" or "symmetric" (see `padding_pixels`), or
         ((top, bottom), (left, right)) in pixels.
       groups: number of groups that input and output channels are split into.
 
@@ -73,11 +57,8 @@ def conv2d(
     Differentiable in reverse mode, any number of times; not in forward mode.
     """
     _check_channels(x.shape, kernel.shape, groups)
-    if isinstance(padding, str):
-        pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-        height, width = ((int(low), int(high)) for low, high in pads)
-        padding = (height, width)
-    if _native_only.get():
+    padding = padding_pixels(padding, x.shape[1:3], kernel.shape[:2], strides)
+    if is_native_only():
         return _native(strides, padding, groups, x, kernel)
     return _conv2d(x, kernel, tuple(strides), padding, groups)
 
@@ -139,95 +120,124 @@ def _native_gradients(strides, padding, groups, x, kernel, grad):
 
 
 def _cpu_forward(strides, padding, groups, x, kernel):
+    if winograd.convolves(x, kernel, strides, padding, groups):
+        return winograd.convolve(x, kernel, padding, groups)
     if groups > 1:
         outputs = [
             _cpu_forward(strides, padding, 1, part, block_diagonal(own, merged))
-            for merged, part, own in split_groups(groups, x, kernel)
+            for merged, part, own in split_groups(groups, kernel.shape[2], x, kernel)
         ]
         return jnp.concatenate(outputs, -1)
     if _is_pointwise(kernel, padding):
-        return _subsample(x, strides) @ kernel[0, 0]
-    if winograd.convolves(x, kernel, strides, padding):
-        return winograd.convolve(x, kernel, padding)
+        return _subsample(strides, x) @ kernel[0, 0]
     return _native(strides, padding, 1, x, kernel)
 
 
 def _cpu_gradients(strides, padding, groups, x, kernel, grad):
-    if groups > 1:
-        x_grads, kernel_grads = [], []
-        for merged, part, own, part_grad in split_groups(groups, x, kernel, grad):
-            dense = block_diagonal(own, merged)
-            x_grad, dense_grad = _cpu_gradients(
-                strides, padding, 1, part, dense, part_grad
-            )
-            x_grads.append(x_grad)
-            kernel_grads.append(diagonal_blocks(dense_grad, merged))
-        return jnp.concatenate(x_grads, -1), jnp.concatenate(kernel_grads, -1)
-    if _is_pointwise(kernel, padding):
-        return _pointwise_gradients(strides, x, kernel, grad)
     return (
-        _input_gradient(x.shape, kernel, grad, strides, padding),
-        _kernel_gradient(x, kernel, grad, strides, padding),
+        _input_gradient(strides, padding, groups, x.shape, kernel, grad),
+        _kernel_gradient(strides, padding, groups, x, kernel, grad),
     )
+
+
+def _input_gradient(strides, padding, groups, x_shape, kernel, grad):
+    """Unless products are faster: convolution of the gradient, flipped kernel."""
+    turned_padding = _turned_padding(strides, padding, x_shape, kernel, grad)
+    if winograd.convolves(grad, kernel, strides, turned_padding, groups):
+        return winograd.input_gradient(grad, kernel, turned_padding, groups)
+    if groups > 1:
+        width = kernel.shape[2]
+        parts = [
+            _input_gradient(
+                strides,
+                padding,
+                1,
+                (*x_shape[:3], merged * width),
+                block_diagonal(own, merged),
+                part,
+            )
+            for merged, own, part in split_groups(groups, width, kernel, grad)
+        ]
+        return jnp.concatenate(parts, -1)
+    if _is_pointwise(kernel, padding):
+        return _spread(strides, x_shape, grad @ kernel[0, 0].T)
+    if strides != (1, 1) or kernel[0, 0].size >= MANY_WEIGHTS:
+        window = patches.Window(kernel.shape[:2], strides, padding)
+        return patches.input_gradient(x_shape, kernel, grad, window)
+    flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+    return _native(strides, turned_padding, 1, grad, flipped)
+
+
+def _kernel_gradient(strides, padding, groups, x, kernel, grad):
+    """Unless products are faster: the images convolved with the gradient, channels in
+    the place of examples,
+
+    [C, H, W, N] * [H', W', N, O] -> [C, KH, KW, O].
+    """
+    if winograd.differentiates(x, kernel, strides, padding, groups):
+        return winograd.kernel_gradient(x, grad, padding, groups)
+    if groups > 1:
+        parts = [
+            diagonal_blocks(
+                _kernel_gradient(
+                    strides, padding, 1, part, block_diagonal(own, merged), part_grad
+                ),
+                merged,
+            )
+            for merged, part, own, part_grad in split_groups(
+                groups, kernel.shape[2], x, kernel, grad
+            )
+        ]
+        return jnp.concatenate(parts, -1)
+    if _is_pointwise(kernel, padding):
+        # The derived product would be the other way round, which is slower.
+        pixels = _subsample(strides, x).reshape(-1, x.shape[-1])
+        return (pixels.T @ grad.reshape(-1, grad.shape[-1]))[None, None]
+    if strides != (1, 1):
+        window = patches.Window(kernel.shape[:2], strides, padding)
+        return patches.kernel_gradient(x, grad, window)
+    product = lax.conv_general_dilated(
+        x.transpose(3, 1, 2, 0),
+        grad.transpose(1, 2, 0, 3),
+        (1, 1),
+        padding,
+        dimension_numbers=DIMENSIONS,
+        preferred_element_type=jnp.float32,
+    )
+    return product.transpose(1, 2, 0, 3).astype(kernel.dtype)
+
+
+def _turned_padding(
+    strides: tuple[int, int],
+    padding: Pairs,
+    x_shape: tuple[int, ...],
+    kernel: jax.Array,
+    grad: jax.Array,
+) -> Pairs:
+    """Of the convolution that takes the gradient back to the input."""
+    height, width = (
+        (window - 1 - low, size - 1 - (out - 1) * stride + low)
+        for size, window, out, stride, (low, _) in zip(
+            x_shape[1:3],
+            kernel.shape[:2],
+            grad.shape[1:3],
+            strides,
+            padding,
+            strict=True,
+        )
+    )
+    return height, width
 
 
 def _is_pointwise(kernel: jax.Array, padding: Pairs) -> bool:
     return kernel.shape[:2] == (1, 1) and not any(map(any, padding))
 
 
-def _subsample(x, strides):
+def _subsample(strides, x):
     return x[:, :: strides[0], :: strides[1]] if strides != (1, 1) else x
 
 
-def _pointwise_gradients(strides, x, kernel, grad):
-    """Matrix products too; the derived one of the kernel would multiply the other way
-    round, which is slower."""
-    sampled, scatter = jax.vjp(functools.partial(_subsample, strides=strides), x)
-    (x_grad,) = scatter(grad @ kernel[0, 0].T)
-    pixels = sampled.reshape(-1, x.shape[-1])
-    kernel_grad = pixels.T @ grad.reshape(-1, grad.shape[-1])
-    return x_grad, kernel_grad[None, None]
-
-
-def _input_gradient(x_shape, kernel, grad, strides, padding):
-    """Convolution of the gradient, dilated by the stride, with the flipped kernel."""
-    sizes = zip(x_shape[1:3], kernel.shape, grad.shape[1:3], strides, strict=False)
-    grad_padding = tuple(
-        (window - 1 - low, size - 1 - (out - 1) * stride + low)
-        for (low, _), (size, window, out, stride) in zip(padding, sizes, strict=True)
-    )
-    flipped = kernel[::-1, ::-1].swapaxes(2, 3)
-    if strides == (1, 1):
-        return _cpu_forward(strides, grad_padding, 1, grad, flipped)
-    return lax.conv_general_dilated(
-        grad,
-        flipped,
-        (1, 1),
-        grad_padding,
-        lhs_dilation=strides,
-        dimension_numbers=DIMENSIONS,
-    )
-
-
-def _kernel_gradient(x, kernel, grad, strides, padding):
-    """Convolution of the images with the gradient, channels in the place of examples:
-
-    [C, H, W, N] * [H', W', N, O] -> [C, KH, KW, O]: the stride becomes a dilation.
-    """
-    if winograd.differentiates(x, kernel, strides, padding):
-        return winograd.kernel_gradient(x, grad, padding)
-    sizes = zip(x.shape[1:3], kernel.shape, grad.shape[1:3], strides, strict=False)
-    kernel_padding = []
-    for (low, _), (size, window, out, stride) in zip(padding, sizes, strict=True):
-        reach = (out - 1) * stride + window
-        kernel_padding.append((low, reach - size - low))
-    product = lax.conv_general_dilated(
-        x.transpose(3, 1, 2, 0),
-        grad.transpose(1, 2, 0, 3),
-        (1, 1),
-        kernel_padding,
-        rhs_dilation=strides,
-        dimension_numbers=DIMENSIONS,
-        preferred_element_type=jnp.float32,
-    )
-    return product.transpose(1, 2, 0, 3).astype(kernel.dtype)
+def _spread(strides, x_shape, grad):
+    """The transpose of `_subsample`."""
+    x = jax.ShapeDtypeStruct((*x_shape[:3], grad.shape[-1]), grad.dtype)
+    return jax.linear_transpose(functools.partial(_subsample, strides), x)(grad)[0]

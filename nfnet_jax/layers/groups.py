@@ -12,16 +12,15 @@ import jax.numpy as jnp
 MERGED_CHANNELS = 64
 
 
-def split_groups(groups: int, x: jax.Array, *others: jax.Array) -> Iterator[tuple]:
+def split_groups(groups: int, width: int, *arrays: jax.Array) -> Iterator[tuple]:
     """Yields a number of groups, and of each array the channels that belong to them.
 
-    Channels are the last axis; the width of the groups is that of `x`.
+    Channels are the last axis; `width` is that of a group of input channels.
     """
-    merged = max(1, MERGED_CHANNELS // (x.shape[-1] // groups))
+    merged = max(1, MERGED_CHANNELS // width)
     for first in range(0, groups, merged):
         last = min(first + merged, groups)
-        parts = (_channels(array, groups, first, last) for array in (x, *others))
-        yield last - first, *parts
+        yield last - first, *(_channels(a, groups, first, last) for a in arrays)
 
 
 def block_diagonal(kernel: jax.Array, groups: int) -> jax.Array:

@@ -1,7 +1,16 @@
-"""Average pooling."""
+"""Average and max pooling."""
+
+import functools
+import math
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+from jax import lax
+
+from nfnet_jax.layers.lowering import is_native_only
+from nfnet_jax.layers.padding import padding_pixels
+from nfnet_jax.layers.patches import Window, add_views, views
 
 
 class AveragePool(nn.Module):
@@ -19,3 +28,63 @@ class AveragePool(nn.Module):
             padding="SAME",
             count_include_pad=False,
         )
+
+
+def max_pool(x: jax.Array, padding: str = "SAME") -> jax.Array:
+    """3x3 max pooling, stride 2, padded with -inf: `SAME`, or 1 on every side.
+
+    [N, H, W, C] -> [N, ceil(H / 2), ceil(W / 2), C]. The gradient goes to the first of
+    equal maxima, row by row.
+    """
+    pixels = padding_pixels(padding, x.shape[1:3], (3, 3), (2, 2))
+    if is_native_only():
+        # Padded beforehand: jax2onnx takes explicit padding of one for none.
+        x = jnp.pad(x, ((0, 0), *pixels, (0, 0)), constant_values=-math.inf)
+        pixels = (0, 0), (0, 0)
+        return _native(Window((3, 3), (2, 2), pixels), x)
+    return _max_pool(x, Window((3, 3), (2, 2), pixels))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_pool(x, window):
+    return _native(window, x)
+
+
+def _save(x, window):
+    y = _native(window, x)
+    return y, (x, y)
+
+
+def _gradient(window, saved, grad):
+    x, y = saved
+    x_grad = lax.platform_dependent(
+        x,
+        y,
+        grad,
+        cpu=functools.partial(_gradient_by_views, window),
+        default=functools.partial(_native_gradient, window),
+    )
+    return (x_grad,)
+
+
+_max_pool.defvjp(_save, _gradient)
+
+
+def _native(window, x):
+    return nn.max_pool(
+        x, window_shape=window.size, strides=window.strides, padding=window.padding
+    )
+
+
+def _native_gradient(window, x, y, grad):
+    return jax.vjp(functools.partial(_native, window), x)[1](grad)[0]
+
+
+def _gradient_by_views(window, x, y, grad):
+    """A fourth of the time of the native one on a CPU."""
+    parts, unclaimed = [], jnp.ones(y.shape, bool)
+    for view in views(x, window, fill=-math.inf):
+        first = unclaimed & (view == y)
+        parts.append(jnp.where(first, grad, 0))
+        unclaimed &= ~first
+    return add_views(parts, window, x.shape[1:3])

@@ -10,17 +10,22 @@ each a matrix product over three columns and all channels, [pixels, 3 · C] by
 1e-6 of its largest value. Along both axes the transforms would cost what is saved.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from nfnet_jax.layers.padding import Pairs
+
 ROWS = 4
 """Output rows of a tile."""
 LEAST_PRODUCTS = 2**24
-"""Output pixels times C times O, below which the transforms cost what they save."""
+"""Output pixels times C / groups times O, below which the transforms cost what they
+save."""
+WIDE_GROUP = 64
+"""Input channels of a group, below which it had better be merged with others."""
 
 INPUT = np.array(
     [
@@ -54,21 +59,27 @@ OUTPUT = np.array(
 )
 """Aᵀ."""
 
-Pairs = tuple[tuple[int, int], tuple[int, int]]
-
 
 def convolves(
-    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Pairs
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: tuple[int, int],
+    padding: Pairs,
+    groups: int,
 ) -> bool:
     """Whether this is a convolution that `convolve` does, and does faster."""
-    return _pays(x, kernel, strides, padding, least_pixels=512)
+    return _pays(x, kernel, strides, padding, groups, least_pixels=512)
 
 
 def differentiates(
-    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Pairs
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: tuple[int, int],
+    padding: Pairs,
+    groups: int,
 ) -> bool:
     """Whether `kernel_gradient` does this one, and does it faster."""
-    return _pays(x, kernel, strides, padding, least_pixels=128)
+    return _pays(x, kernel, strides, padding, groups, least_pixels=128)
 
 
 def _pays(
@@ -76,11 +87,12 @@ def _pays(
     kernel: jax.Array,
     strides: tuple[int, int],
     padding: Pairs,
+    groups: int,
     least_pixels: int,
 ) -> bool:
     if kernel.shape[:2] != (3, 3) or strides != (1, 1) or x.dtype != jnp.float32:
         return False
-    if min(map(min, padding)) < 0:
+    if min(map(min, padding)) < 0 or (groups > 1 and kernel.shape[2] < WIDE_GROUP):
         return False
     height, width = _output_size(x, padding)
     # An exported program has any number of images, at least one.
@@ -90,41 +102,98 @@ def _pays(
     return height >= ROWS and pixels >= least_pixels and products >= LEAST_PRODUCTS
 
 
-def convolve(x: jax.Array, kernel: jax.Array, padding: Pairs) -> jax.Array:
-    """x [N, H, W, C] * kernel [3, 3, C, O] -> [N, H', W', O]."""
+def convolve(
+    x: jax.Array, kernel: jax.Array, padding: Pairs, groups: int = 1
+) -> jax.Array:
+    """x [N, H, W, C] * kernel [3, 3, C / groups, O] -> [N, H', W', O]."""
+
+    def multiply(columns: jax.Array, part: jax.Array) -> jax.Array:
+        return columns @ part.reshape(-1, part.shape[-1])
+
+    return _filter(x, _combine(KERNEL, kernel), padding, groups, multiply)
+
+
+def input_gradient(
+    grad: jax.Array, kernel: jax.Array, padding: Pairs, groups: int = 1
+) -> jax.Array:
+    """`convolve` with the kernel of each group turned around, [3, 3, O, C].
+
+    It is multiplied from the other side instead of being transposed, which takes longer
+    than a product.
+    """
+
+    def multiply(columns: jax.Array, part: jax.Array) -> jax.Array:
+        turned = jnp.concatenate(part[::-1], -1)
+        return lax.dot_general(columns, turned, (((3,), (1,)), ((), ())))
+
+    return _filter(grad, _combine(KERNEL, kernel[::-1]), padding, groups, multiply)
+
+
+def _filter(
+    x: jax.Array,
+    parts: Sequence[jax.Array],
+    padding: Pairs,
+    groups: int,
+    multiply: Callable[[jax.Array, jax.Array], jax.Array],
+) -> jax.Array:
+    """Aᵀ [parts ⊙ (Bᵀ x)], where ⊙ is `multiply`, group by group."""
     height, width = _output_size(x, padding)
-    tiles, (*_, channels, features) = -(-height // ROWS), kernel.shape
-    parts = []
-    for rows, part in zip(
-        _input_rows(x, padding), _combine(KERNEL, kernel), strict=True
-    ):
-        # Fused with the product, the columns would be computed many times.
-        columns = lax.optimization_barrier(jnp.concatenate(_columns(rows, width), -1))
-        product = columns.reshape(-1, 3 * channels) @ part.reshape(-1, features)
-        parts.append(product.reshape(x.shape[0], tiles, width, features))
-    y = jnp.stack(_combine(OUTPUT, parts), 2)
-    return y.reshape(x.shape[0], tiles * ROWS, width, features)[:, :height]
+    tiles = -(-height // ROWS)
+    products = [
+        [
+            # Fused with the product, the columns would be computed many times.
+            multiply(lax.optimization_barrier(_columns(own_rows, width)), own_part)
+            for own_rows, own_part in zip(
+                jnp.split(rows, groups, -1), jnp.split(part, groups, -1), strict=True
+            )
+        ]
+        for rows, part in zip(_input_rows(x, padding), parts, strict=True)
+    ]
+    outputs = [
+        jnp.stack(_combine(OUTPUT, group), 2) for group in zip(*products, strict=True)
+    ]
+    y = jnp.concatenate(outputs, -1)
+    return y.reshape(x.shape[0], tiles * ROWS, width, -1)[:, :height]
 
 
-def kernel_gradient(x: jax.Array, grad: jax.Array, padding: Pairs) -> jax.Array:
-    """Gradient of the kernel [3, 3, C, O] from that of the output, [N, H', W', O]."""
+def kernel_gradient(
+    x: jax.Array, grad: jax.Array, padding: Pairs, groups: int = 1
+) -> jax.Array:
+    """Gradient of the kernel [3, 3, C / groups, O] from that of the output."""
     count, height, width, features = grad.shape
     tiles = -(-height // ROWS)
     grad = jnp.pad(grad, ((0, 0), (0, tiles * ROWS - height), (0, 0), (0, 0)))
     grad = grad.reshape(count, tiles, ROWS, width, features)
     grads = _combine(OUTPUT.T, [grad[:, :, i] for i in range(ROWS)])
     parts = [
-        jnp.stack(
+        jnp.concatenate(
             [
-                column.reshape(-1, x.shape[-1]).T @ part.reshape(-1, features)
-                for column in _columns(rows, width)
-            ]
+                _column_products(own_rows, own_part)
+                for own_rows, own_part in zip(
+                    jnp.split(rows, groups, -1),
+                    jnp.split(part, groups, -1),
+                    strict=True,
+                )
+            ],
+            -1,
         )
         for rows, part in zip(
             _input_rows(x, padding), lax.optimization_barrier(grads), strict=True
         )
     ]
     return jnp.stack(_combine(KERNEL.T, parts))
+
+
+def _column_products(rows: jax.Array, part: jax.Array) -> jax.Array:
+    """[3, C, O] from rows [N, tiles, W + 2, C] and `part` [N, tiles, W, O]."""
+    width, features = part.shape[2:]
+    part = part.reshape(-1, features)
+    return jnp.stack(
+        [
+            rows[:, :, i : i + width].reshape(-1, rows.shape[-1]).T @ part
+            for i in range(3)
+        ]
+    )
 
 
 def _output_size(x: jax.Array, padding: Pairs) -> tuple[int, int]:
@@ -145,9 +214,9 @@ def _input_rows(x: jax.Array, padding: Pairs) -> list[jax.Array]:
     return lax.optimization_barrier(_combine(INPUT, rows))
 
 
-def _columns(rows: jax.Array, width: int) -> list[jax.Array]:
-    """The three columns that each of `width` output pixels sees."""
-    return [rows[:, :, i : i + width] for i in range(3)]
+def _columns(rows: jax.Array, width: int) -> jax.Array:
+    """The three columns that each of `width` output pixels sees, side by side."""
+    return jnp.concatenate([rows[:, :, i : i + width] for i in range(3)], -1)
 
 
 def _combine(

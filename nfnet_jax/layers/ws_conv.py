@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from nfnet_jax.layers.convolution import Pairs, conv2d
+from nfnet_jax.layers.convolution import conv2d
+from nfnet_jax.layers.padding import Pairs
 from nfnet_jax.layers.pooling import AveragePool
 
 EPS = 1e-4
@@ -117,7 +118,7 @@ class WSConv(nn.Module):
             x,
             kernel.astype(x.dtype),
             strides=self.strides,
-            padding=self._padding(),
+            padding=self.padding,
             groups=self.groups,
         )
         if not self.use_bias:
@@ -129,14 +130,3 @@ class WSConv(nn.Module):
         if not self.use_gain:
             return jnp.ones(self.features)
         return self.param("gain", nn.initializers.ones, (self.features,))
-
-    def _padding(self) -> str | Pairs:
-        if self.padding != "symmetric":
-            return self.padding
-        return symmetric_padding(self.kernel_size)
-
-
-def symmetric_padding(size: tuple[int, int]) -> Pairs:
-    """((top, bottom), (left, right)), equal on both sides whatever the stride."""
-    height, width = ((window - 1) // 2 for window in size)
-    return (height, height), (width, width)

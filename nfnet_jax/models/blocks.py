@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
+from nfnet_jax.layers.pooling import max_pool
 from nfnet_jax.layers.squeeze_excite import EfficientChannelAttention, SqueezeExcite
-from nfnet_jax.layers.ws_conv import symmetric_padding
 
 Conv = Callable[..., nn.Module]
 """(features, kernel_size, strides, groups=..., name=...) -> a convolution."""
@@ -158,15 +157,3 @@ def strided_projection(conv: Conv, width: int, stride: int) -> nn.Module:
 def pooled_projection(conv: Conv, width: int, stride: int) -> nn.Module:
     """1x1 convolution, of the averages of 2x2 pixels where the stride is 2."""
     return conv(width, (1, 1), pool=stride > 1)
-
-
-def max_pool(x: jax.Array, padding: str = "SAME") -> jax.Array:
-    """3x3 max pooling, stride 2, padded with -inf: `SAME`, or 1 on every side.
-
-    [N, H, W, C] -> [N, ceil(H / 2), ceil(W / 2), C].
-    """
-    if padding == "symmetric":
-        pairs = ((0, 0), *symmetric_padding((3, 3)), (0, 0))
-        # Apart from the pooling: jax2onnx takes explicit padding of one for none.
-        x, padding = jnp.pad(x, pairs, constant_values=-jnp.inf), "VALID"
-    return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=padding)

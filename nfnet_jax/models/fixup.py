@@ -11,8 +11,9 @@ import jax
 from jax.typing import ArrayLike
 
 from nfnet_jax.layers.activations import Activation
+from nfnet_jax.layers.pooling import max_pool
 from nfnet_jax.layers.residual import StochasticDepth
-from nfnet_jax.models.blocks import Conv, ConvSpec, max_pool
+from nfnet_jax.models.blocks import Conv, ConvSpec
 from nfnet_jax.models.stage import average_variance, sow_signal
 
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from nfnet_jax.data.batches import Batch, Batches, batch_positions, every_row
 from nfnet_jax.data.mixing import drawn_per_image
 from nfnet_jax.errors import UserError
-from nfnet_jax.layers.convolution import native_convolutions
+from nfnet_jax.layers.lowering import native_operations
 from nfnet_jax.models.registry import find
 from nfnet_jax.optim.build import build_optimizer
 from nfnet_jax.training.collectives import collective_bytes
@@ -74,7 +74,7 @@ def forecast(config: ConfigDict) -> Forecast:
         )
     step, state, fed, image_shape = _abstract_step(config)
     started = time.perf_counter()
-    with native_convolutions():
+    with native_operations():
         traced = step.trace(state, fed)
     # Machine code, which takes the longest, need not be good: it is never run.
     compiled = traced.lower().compile({"xla_backend_optimization_level": 0})

@@ -19,7 +19,7 @@ from nfnet_jax.errors import UserError
 from nfnet_jax.interop import export, pretrained
 from nfnet_jax.interop.export import load_exported
 from nfnet_jax.interop.unroll import unroll
-from nfnet_jax.layers.convolution import native_convolutions
+from nfnet_jax.layers.lowering import native_operations
 from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.facts import DataFacts, write_data_facts
 from nfnet_jax.training.state import init_state
@@ -155,7 +155,7 @@ def test_damaged_files_are_one_line(tmp_path):
 def test_an_unrolled_network_has_the_same_logits(name):
     model, variables, images, logits = network(name)
     apply, parts = unroll(model, variables)
-    with native_convolutions():
+    with native_operations():
         program = jax.jit(apply).trace(parts, images)
     primitives = str(program.jaxpr)
     assert not any(p in primitives for p in ("scan[", "platform_index"))

@@ -74,6 +74,42 @@ def test_groups_of_every_width_match_lax(groups, width):
     )
 
 
+@pytest.mark.parametrize(
+    "size, channels, stride",
+    [((4, 3), (512, 256), 1), ((8, 8), (128, 144), 1), ((7, 10), (40, 24), 2)],
+)
+def test_many_channels_match_lax(size, channels, stride):
+    """Products for few pixels, minimal filtering, and products over skipped pixels."""
+    rng = np.random.RandomState(0)
+    inputs, features = channels
+    x = jnp.asarray(rng.standard_normal((16, *size, inputs)), jnp.float32)
+    kernel = jnp.asarray(rng.standard_normal((3, 3, *channels)), jnp.float32) / inputs
+    static = ((stride, stride), "SAME", 1)
+    y, vjp = jax.vjp(lambda x, k: conv2d(x, k, strides=static[0]), x, kernel)
+    expected, expected_vjp = jax.vjp(lambda x, k: reference(x, k, *static), x, kernel)
+    grad = jnp.asarray(rng.standard_normal(expected.shape), jnp.float32)
+    found, wanted = (y, *vjp(grad)), (expected, *expected_vjp(grad))
+    for own, stock in zip(found, wanted, strict=True):
+        error = jnp.abs(own - stock).max() / jnp.abs(stock).max()
+        assert error < 1e-5
+
+
+@pytest.mark.parametrize("window, strides", [((1, 1), (2, 3)), ((2, 3), (3, 2))])
+def test_strides_wider_than_the_kernel_match_lax(window, strides):
+    rng = np.random.RandomState(0)
+    x = jnp.asarray(rng.standard_normal((2, 9, 8, 4)), jnp.float32)
+    kernel = jnp.asarray(rng.standard_normal((*window, 4, 6)), jnp.float32)
+    static = (strides, ((1, 1), (2, 0)), 1)
+    y, vjp = jax.vjp(
+        lambda x, k: conv2d(x, k, strides=strides, padding=static[1]), x, kernel
+    )
+    expected, expected_vjp = jax.vjp(lambda x, k: reference(x, k, *static), x, kernel)
+    chex.assert_trees_all_close(y, expected, rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_close(
+        vjp(expected), expected_vjp(expected), rtol=1e-5, atol=1e-4
+    )
+
+
 def test_native_lowering_of_accelerators_matches_lax():
     rng = np.random.RandomState(1)
     x = jnp.asarray(rng.standard_normal((2, 7, 8, 4)), jnp.float32)

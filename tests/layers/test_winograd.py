@@ -1,5 +1,7 @@
 """Minimal filtering against convolutions in float64."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -44,11 +46,31 @@ def test_values_and_kernel_gradient_match_float64(height, padding):
     assert_close(winograd.kernel_gradient(x, np.float32(y), padding), kernel_grad)
 
 
+@pytest.mark.parametrize("groups", [2, 3])
+def test_groups_match_float64(groups):
+    x, _ = arrays((2, 9, 5, 6), 1)
+    kernel = np.random.RandomState(1).standard_normal((3, 3, 6 // groups, 12))
+    with jax.enable_x64(True):
+        stock = functools.partial(
+            lax.conv_general_dilated,
+            window_strides=(1, 1),
+            padding=SAME,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+        )
+        y, vjp = jax.vjp(stock, jnp.asarray(x), jnp.asarray(kernel))
+        y, (x_grad, kernel_grad) = np.asarray(y), map(np.asarray, vjp(y))
+    x, kernel, grad = np.float32(x), np.float32(kernel), np.float32(y)
+    assert_close(winograd.convolve(x, kernel, SAME, groups), y)
+    assert_close(winograd.input_gradient(grad, kernel, SAME, groups), x_grad)
+    assert_close(winograd.kernel_gradient(x, grad, SAME, groups), kernel_grad)
+
+
 def test_large_convolutions_use_it_and_match_in_both_derivatives():
     """Values, gradients, and the gradient of a function of the gradients."""
     x, kernel = map(np.float32, arrays((4, 16, 16, 128), 128))
-    assert winograd.convolves(x, kernel, (1, 1), SAME)
-    assert winograd.differentiates(x, kernel, (1, 1), SAME)
+    assert winograd.convolves(x, kernel, (1, 1), SAME, 1)
+    assert winograd.differentiates(x, kernel, (1, 1), SAME, 1)
 
     def power(conv):
         return lambda x, k: jnp.square(conv(x, k)).mean()
@@ -77,17 +99,23 @@ def test_large_convolutions_use_it_and_match_in_both_derivatives():
         dict(window=(1, 3)),
         dict(height=3),
         dict(channels=4),
+        dict(groups=4),
     ],
     ids=lambda change: next(iter(change)),
 )
 def test_other_convolutions_stay_as_they_are(change):
     case = dict(strides=(1, 1), padding=SAME, dtype=jnp.float32, window=(3, 3))
-    case |= dict(height=32, channels=128) | change
+    case |= dict(height=32, channels=128, groups=1) | change
     x = jax.ShapeDtypeStruct((8, case["height"], 32, case["channels"]), case["dtype"])
-    shape = (*case["window"], case["channels"], case["channels"])
+    inputs = case["channels"] // case["groups"]
+    shape = (*case["window"], inputs, case["channels"])
     kernel = jax.ShapeDtypeStruct(shape, case["dtype"])
-    assert not winograd.convolves(x, kernel, case["strides"], case["padding"])
-    assert not winograd.differentiates(x, kernel, case["strides"], case["padding"])
+    assert not winograd.convolves(
+        x, kernel, case["strides"], case["padding"], case["groups"]
+    )
+    assert not winograd.differentiates(
+        x, kernel, case["strides"], case["padding"], case["groups"]
+    )
 
 
 def test_forward_mode_is_refused_clearly():

@@ -1,9 +1,8 @@
-"""Shared pieces against NumPy: pooling at odd sizes, names of parameters."""
+"""Shared pieces: shapes, and the names of their parameters."""
 
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
@@ -15,39 +14,12 @@ from nfnet_jax.models.blocks import (
     basic,
     bottleneck,
     channel_attention,
-    max_pool,
     pooled_projection,
 )
 
 
 def relu(x, *, train):
     return jax.nn.relu(x)
-
-
-@pytest.mark.parametrize("height, width", [(4, 6), (5, 4), (7, 3), (1, 1)])
-def test_average_pooling_divides_by_real_pixels_at_the_edge(height, width):
-    x = np.random.RandomState(0).standard_normal((2, height, width, 3))
-    expected = np.empty((2, -(-height // 2), -(-width // 2), 3))
-    for i in range(expected.shape[1]):
-        for j in range(expected.shape[2]):
-            window = x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
-            expected[:, i, j] = window.mean((1, 2))
-    pooled = AveragePool()(jnp.asarray(x, jnp.float32))
-    np.testing.assert_allclose(pooled, expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("size", [4, 5])
-def test_max_pooling_pads_with_minus_infinity(size):
-    x = -1.0 - np.random.RandomState(0).random((1, size, size, 2))
-    pad = max(3 + 2 * ((size - 1) // 2) - size, 0)
-    padded = np.pad(
-        x,
-        ((0, 0), (pad // 2, pad - pad // 2), (pad // 2, pad - pad // 2), (0, 0)),
-        constant_values=-np.inf,
-    )
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))
-    pooled = max_pool(jnp.asarray(x, jnp.float32))
-    np.testing.assert_allclose(pooled, windows[:, ::2, ::2].max((-1, -2)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("stride, size", [(1, 5), (2, 3)])

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from nfnet_jax.layers.convolution import DIMENSIONS, native_convolutions
+from nfnet_jax.layers.convolution import DIMENSIONS
+from nfnet_jax.layers.lowering import native_operations
 from nfnet_jax.models.flops import multiply_adds
 from nfnet_jax.models.registry import create_model
 from nfnet_jax.training.collectives import collective_bytes
@@ -14,7 +15,7 @@ from nfnet_jax.training.operations import matrix_flops
 
 def flops(function, *shapes):
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    with native_convolutions():
+    with native_operations():
         return matrix_flops(jax.jit(function).trace(*arguments).jaxpr)
 
 
@@ -74,7 +75,7 @@ def test_training_takes_three_times_the_forward_pass(name):
         rngs = {"dropout": key}
         return model.apply(params, images, train=True, rngs=rngs).sum()
 
-    with native_convolutions():
+    with native_operations():
         jaxpr = jax.jit(jax.grad(loss)).trace(params, images).jaxpr
     forward = 2 * 4 * multiply_adds(model, (16, 16, 3))
     stem = 2 * 4 * 16 * 16 * 16 * 27
