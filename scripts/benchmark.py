@@ -109,6 +109,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of our network, such as stack_short_stages=False",
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--peer", action="append", default=[])
     parser.add_argument("--peer_python", default=sys.executable)
@@ -124,6 +131,8 @@ def start(peer: str, options: argparse.Namespace) -> Contender:
     arguments.append(f"--dtype={options.dtype}")
     if options.checkout:
         arguments.append(f"--checkout={options.checkout}")
+    if kind == "ours":
+        arguments += [f"--option={option}" for option in options.option]
     python = sys.executable if kind == "ours" else options.peer_python
     return Contender(peer, python, arguments)
 

@@ -5,6 +5,7 @@ Prints a JSON object of facts when it is ready, then for every line `train`, `in
 """
 
 import argparse
+import ast
 import json
 import resource
 import sys
@@ -25,7 +26,9 @@ def jax_contender(options):
     from nfnet_jax.models.flops import multiply_adds
 
     keep_host_memory()
-    model = create_model(options.model, 1000)
+    chosen = (option.split("=", 1) for option in options.option)
+    overrides = {name: ast.literal_eval(value) for name, value in chosen}
+    model = create_model(options.model, 1000, **overrides)
     shape = (options.batch, options.size, options.size, 3)
     images = jax.random.normal(jax.random.key(0), shape, options.dtype)
     labels = jnp.arange(options.batch)
@@ -163,6 +166,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--dtype", required=True)
+    parser.add_argument("--option", action="append", default=[])
     parser.add_argument("--checkout")
     options = parser.parse_args()
     facts, tasks = CONTENDERS[options.kind](options)

@@ -99,7 +99,9 @@ def locate(path: Path) -> Site:
     stage = int(path[0].removeprefix("stages_"))
     if path[1] == "transition":
         return Site(stage, 0, path[2:])
-    return Site(stage, 1 + path[-1], path[2:-1])
+    if path[1] == "blocks":
+        return Site(stage, 1 + path[-1], path[2:-1])
+    return Site(stage, 1 + int(path[1].removeprefix("blocks_")), path[2:])
 
 
 def _unstack(params: dict[Path, np.ndarray]) -> dict[Path, np.ndarray]:

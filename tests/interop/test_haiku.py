@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import golden
 import jax
 import numpy as np
@@ -64,6 +65,19 @@ def test_round_trip_is_bit_equal(name):
         for key, array in arrays.items():
             np.testing.assert_array_equal(back[module][key], array)
             assert back[module][key].dtype == array.dtype
+
+
+@pytest.mark.parametrize("name", ["nfnet_f0_64", "fixup_resnet50_64"])
+def test_parameters_that_are_not_stacked_convert_as_well(name):
+    tree, images, outputs = golden.load(name)
+    model = create_model(num_classes=1000, **MODELS[name], stack_short_stages=False)
+    params = haiku.convert(tree, model)
+    assert "blocks_1" in params["stages_3"]
+    logits = jax.jit(model.apply)({"params": params}, images)
+    scale = np.abs(outputs["logits"]).max()
+    np.testing.assert_allclose(logits, outputs["logits"], atol=1e-4 * scale)
+    back = haiku.to_haiku(params, model)
+    chex.assert_trees_all_equal(back, tree)
 
 
 def test_models_that_the_published_code_lacks_are_refused():
