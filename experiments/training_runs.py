@@ -123,7 +123,7 @@ class Trainer:
             found = [m["loss"] for _, m in self.updates([rate] * steps, self.start(0))]
             end = found[-max(1, steps // 4) :] if len(found) == steps else [math.inf]
             losses[f"{rate:g}"] = round(statistics.mean(end), 4)
-            if losses[f"{rate:g}"] < HIGHEST * found[0]:
+            if found and losses[f"{rate:g}"] < HIGHEST * found[0]:
                 highest = rate
             elif highest is not None:
                 break
