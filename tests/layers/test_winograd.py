@@ -4,6 +4,7 @@ import functools
 
 import chex
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -129,3 +130,23 @@ def test_examples_do_not_depend_on_each_other():
     together = winograd.convolve(x, kernel, SAME)
     alone = winograd.convolve(x[2:3], kernel, SAME)
     chex.assert_trees_all_close(together[2:3], alone, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("groups, size", [(1, (32, 33)), (2, (48, 48))])
+def test_an_exported_program_takes_any_number_of_images(groups, size):
+    kernel = np.float32(arrays((1, 3, 3, 128 // groups), 128)[1])
+    (count,) = jax.export.symbolic_shape("n")
+    images = jax.ShapeDtypeStruct((count, *size, 128), jnp.float32)
+    assert winograd.convolves(images, kernel, (1, 1), SAME, groups)
+    convolve = jax.jit(lambda x: conv2d(x, kernel, groups=groups))
+    exported = jax.export.export(convolve)(images)
+    x = np.float32(arrays((3, *size, 128), 1)[0])
+    stock = lax.conv_general_dilated(
+        x,
+        kernel,
+        (1, 1),
+        SAME,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+    assert_close(exported.call(x), np.asarray(stock))
