@@ -116,7 +116,9 @@ def draw(settings: dict, results: dict, path: pathlib.Path) -> None:
         tuning.minorticks_off()
         labels = [*KINDS, *(f"normalizer-free, {c}" for c in setting.get("causes", ()))]
         columns = {
-            label.replace(" ", "\n"): accuracies(data, label, results)
+            label.replace(" ", "\n").replace("-", "-\n"): accuracies(
+                data, label, results
+            )
             for label in labels
         }
         dots(final, columns)
