@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -235,7 +236,7 @@ class Checkpoints:
         if jax.process_index() == 0 and os.path.isdir(self._path):
             for name in os.listdir(self._path):
                 if _UNFINISHED in name:
-                    shutil.rmtree(os.path.join(self._path, name), ignore_errors=True)
+                    _remove_while_written(os.path.join(self._path, name))
 
     def _not_written(self, step: int, error: Exception) -> UserError:
         last = max(self._scores, default=None)
@@ -252,6 +253,18 @@ class Checkpoints:
         """Of all checkpoints, sound or not, the newest first."""
         names = os.listdir(self._path) if os.path.isdir(self._path) else []
         return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+
+
+def _remove_while_written(directory: str) -> None:
+    """Threads of a save that failed may go on writing there for a while.
+
+    What is left after two seconds, the next start removes.
+    """
+    for _ in range(20):
+        shutil.rmtree(directory, ignore_errors=True)
+        if not os.path.exists(directory):
+            return
+        time.sleep(0.1)
 
 
 def _reason(error: Exception) -> str:

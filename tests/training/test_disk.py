@@ -2,6 +2,7 @@
 
 import contextlib
 import resource
+import shutil
 import subprocess
 
 import jax
@@ -88,6 +89,26 @@ def test_a_save_that_fails_keeps_the_one_before(tmp_path, capfd):
         checkpoints.save(make_state(4))
     check_is(restore(tmp_path), 4)
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_failed_save_is_removed_although_threads_still_write(tmp_path, monkeypatch):
+    """Orbax's others do not stop where one fails."""
+    leftover = tmp_path / "checkpoints" / "4.orbax-checkpoint-tmp"
+    remove = shutil.rmtree
+
+    def remove_while_written(path, ignore_errors=False):
+        remove(path, ignore_errors)
+        if not calls:
+            leftover.mkdir()
+        calls.append(path)
+
+    calls = []
+    leftover.mkdir(parents=True)
+    monkeypatch.setattr(shutil, "rmtree", remove_while_written)
+    with Checkpoints(str(tmp_path)) as checkpoints:
+        checkpoints.save(make_state(2))
+    assert len(calls) == 2
+    assert not leftover.exists()
 
 
 def test_rows_of_metrics_are_whole_or_absent(tmp_path):
