@@ -26,9 +26,7 @@ def jax_contender(options):
     from nfnet_jax.models.flops import multiply_adds
 
     keep_host_memory()
-    chosen = (option.split("=", 1) for option in options.option)
-    overrides = {name: ast.literal_eval(value) for name, value in chosen}
-    model = create_model(options.model, 1000, **overrides)
+    model = create_model(options.model, 1000, **dict(options.option))
     shape = (options.batch, options.size, options.size, 3)
     images = jax.random.normal(jax.random.key(0), shape, options.dtype)
     labels = jnp.arange(options.batch)
@@ -166,7 +164,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--dtype", required=True)
-    parser.add_argument("--option", action="append", default=[])
+    parser.add_argument("--option", type=key_and_value, action="append", default=[])
     parser.add_argument("--checkout")
     options = parser.parse_args()
     facts, tasks = CONTENDERS[options.kind](options)
@@ -175,6 +173,17 @@ def main() -> None:
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:
         print(json.dumps({"seconds": timed(tasks, line.strip())}), flush=True)
+
+
+def key_and_value(text: str) -> tuple:
+    """("stack_short_stages", False) from "stack_short_stages=False"."""
+    key, _, value = text.partition("=")
+    try:
+        return key, ast.literal_eval(value)
+    except (SyntaxError, ValueError) as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected KEY=VALUE, a Python literal"
+        ) from error
 
 
 def timed(tasks, name: str) -> float | None:

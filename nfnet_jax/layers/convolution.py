@@ -5,8 +5,9 @@ convolution. On a CPU, where the native gradients are many times slower inside
 `lax.scan` (in which the blocks of a stage live) than outside, six things differ:
 
 - a 1x1 convolution is a matrix product;
-- groups are convolutions of their own, narrow ones several together;
-- a 3x3 convolution of stride 1 needs half of the multiplications (`winograd`);
+- a 3x3 convolution of stride 1, with groups or without, needs half of the
+  multiplications (`winograd`) where it is large enough;
+- other groups are convolutions of their own, narrow ones several together;
 - the gradients of a strided one are products over what its window sees (`patches`), and
   so is the input gradient of a kernel that is large beside its images;
 - another input gradient is a convolution with the flipped kernel, written out;

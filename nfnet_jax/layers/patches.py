@@ -90,8 +90,12 @@ def kernel_gradient(x: jax.Array, grad: jax.Array, window: Window) -> jax.Array:
     features = grad.shape[-1]
     # Fused with the product, the patches would be computed many times.
     patches = lax.optimization_barrier(jnp.concatenate(views(x, window), -1))
-    product = patches.reshape(-1, patches.shape[-1]).T @ grad.reshape(-1, features)
-    return product.reshape(*window.size, x.shape[-1], features)
+    product = jnp.matmul(
+        patches.reshape(-1, patches.shape[-1]).T,
+        grad.reshape(-1, features),
+        preferred_element_type=_summed(grad.dtype),
+    )
+    return product.reshape(*window.size, x.shape[-1], features).astype(grad.dtype)
 
 
 def input_gradient(
@@ -99,6 +103,17 @@ def input_gradient(
 ) -> jax.Array:
     """Gradient of the input [N, H, W, C]: a product for every pixel of the window."""
     products = [
-        jnp.einsum("nhwo,co->nhwc", grad, kernel[i, j]) for i, j in window.offsets()
+        jnp.einsum(
+            "nhwo,co->nhwc",
+            grad,
+            kernel[i, j],
+            preferred_element_type=_summed(grad.dtype),
+        )
+        for i, j in window.offsets()
     ]
-    return add_views(products, window, x_shape[1:3])
+    return add_views(products, window, x_shape[1:3]).astype(grad.dtype)
+
+
+def _summed(dtype: jnp.dtype) -> jnp.dtype:
+    """What numbers of `dtype` are summed in: at least float32."""
+    return jnp.promote_types(dtype, jnp.float32)

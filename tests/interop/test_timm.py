@@ -75,6 +75,19 @@ def test_round_trip_is_bit_equal(name):
         assert back[key].dtype == array.dtype
 
 
+def test_parameters_that_are_not_stacked_convert_as_well(expected):
+    model = model_of("nf_regnet_b1", stack_short_stages=False)
+    published = state_dict(model)
+    params = timm.convert(published, model)
+    assert "blocks_0" in params["stages_0"]
+    logits = jax.jit(model.apply)({"params": params}, timm_reference.images(64))
+    assert relative_error(logits, expected["nf_regnet_b1_64"]) < 1e-4
+    back = timm.to_timm(params, model)
+    assert back.keys() == published.keys()
+    for key, array in published.items():
+        np.testing.assert_array_equal(back[key], array)
+
+
 def test_models_that_timm_lacks_are_refused():
     with pytest.raises(UserError, match="timm has no"):
         timm.convert({}, create_model("bn_resnet50", 10))

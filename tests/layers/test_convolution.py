@@ -131,6 +131,18 @@ def test_bfloat16_stays_bfloat16():
     assert x_grad.dtype == kernel_grad.dtype == jnp.bfloat16
 
 
+def test_strided_gradients_of_bfloat16_are_rounded_once():
+    rng = np.random.RandomState(0)
+    x = jnp.asarray(rng.standard_normal((2, 8, 8, 32)), jnp.bfloat16)
+    kernel = jnp.asarray(rng.standard_normal((3, 3, 32, 48)), jnp.bfloat16)
+    y, vjp = jax.vjp(lambda x, k: conv2d(x, k, strides=(2, 2)), x, kernel)
+    exact = (array.astype(jnp.float32) for array in (x, kernel))
+    _, exact_vjp = jax.vjp(lambda x, k: reference(x, k, (2, 2), "SAME", 1), *exact)
+    for found, wanted in zip(vjp(y), exact_vjp(y.astype(jnp.float32)), strict=True):
+        error = jnp.abs(found.astype(jnp.float32) - wanted)
+        assert (error <= 2.0**-8 * jnp.abs(wanted) + 1e-3).all()
+
+
 def test_misfit_channels_are_named():
     with pytest.raises(ValueError, match=r"5 input channels.*groups=2"):
         conv2d(jnp.ones((1, 4, 4, 5)), jnp.ones((3, 3, 2, 4)), groups=2)
