@@ -94,7 +94,7 @@ def _pays(
         return False
     if min(map(min, padding)) < 0 or (groups > 1 and kernel.shape[2] < WIDE_GROUP):
         return False
-    height, width = _output_size(x, padding)
+    height, width = _output_size(x.shape[1:3], padding)
     # An exported program has any number of images, at least one.
     images = x.shape[0] if isinstance(x.shape[0], int) else 1
     pixels = images * height * width
@@ -107,10 +107,10 @@ def convolve(
 ) -> jax.Array:
     """x [N, H, W, C] * kernel [3, 3, C / groups, O] -> [N, H', W', O]."""
     parts = [
-        part.reshape(-1, groups, part.shape[-1] // groups)
+        _by_group(part.reshape(-1, part.shape[-1]), groups)
         for part in _combine(KERNEL, kernel)
     ]
-    return _filter(x, parts, padding, contracted=0)
+    return _filter(_by_group(x, groups), parts, padding, contracted=-2)
 
 
 def input_gradient(
@@ -125,7 +125,7 @@ def input_gradient(
         jnp.concatenate([_by_group(column, groups) for column in part[::-1]], -1)
         for part in _combine(KERNEL, kernel[::-1])
     ]
-    return _filter(grad, parts, padding, contracted=2)
+    return _filter(_by_group(grad, groups), parts, padding, contracted=-1)
 
 
 def _filter(
@@ -133,92 +133,105 @@ def _filter(
 ) -> jax.Array:
     """Aᵀ [parts ⊙ (Bᵀ x)], a product for each part, of all groups at once.
 
-    A part has the groups as its axis 1, and 3 · C / groups along axis `contracted`.
+    `x` and the parts are by group, the images [N, H, W, C / groups], a part a matrix
+    with 3 · C / groups along axis `contracted`. The result is [N, H', W', O].
     """
-    groups = parts[0].shape[1]
-    height, width = _output_size(x, padding)
+    groups = x.shape[0] if x.ndim == 5 else 1
+    height, width = _output_size(x.shape[-3:-1], padding)
     tiles = -(-height // ROWS)
     products = [
         # Fused with the product, the columns would be computed many times.
         _multiply(
-            lax.optimization_barrier(
-                jnp.concatenate(_columns(rows, width, groups), -1)
-            ),
+            lax.optimization_barrier(jnp.concatenate(_columns(rows, width), -1)),
             part,
-            (2, contracted),
+            (-1, contracted),
         )
         for rows, part in zip(_input_rows(x, padding), parts, strict=True)
     ]
-    y = jnp.stack(_combine(OUTPUT, products), 1)
-    y = y.reshape(groups, ROWS, x.shape[0], tiles, width, -1).transpose(
-        2, 3, 1, 4, 0, 5
-    )
-    return y.reshape(x.shape[0], tiles * ROWS, width, -1)[:, :height]
+    y = jnp.stack(_combine(OUTPUT, products), -3)
+    y = y.reshape(groups, ROWS, x.shape[-4], tiles, width, -1)
+    y = y.transpose(2, 3, 1, 4, 0, 5)
+    return y.reshape(x.shape[-4], tiles * ROWS, width, -1)[:, :height]
 
 
 def kernel_gradient(
     x: jax.Array, grad: jax.Array, padding: Pairs, groups: int = 1
 ) -> jax.Array:
     """Gradient of the kernel [3, 3, C / groups, O] from that of the output."""
-    count, height, width, features = grad.shape
-    tiles = -(-height // ROWS)
-    grad = jnp.pad(grad, ((0, 0), (0, tiles * ROWS - height), (0, 0), (0, 0)))
-    grad = grad.reshape(count, tiles, ROWS, width, features)
-    grads = _combine(OUTPUT.T, [grad[:, :, i] for i in range(ROWS)])
+    height, _, features = grad.shape[1:]
+    lacking = -height % ROWS
+    grad = jnp.pad(grad, ((0, 0), (0, lacking), (0, 0), (0, 0)))
+    grad = _by_group(_by_tile(grad), groups)
+    grads = _combine(OUTPUT.T, [grad[..., i, :, :] for i in range(ROWS)])
     parts = [
         jnp.stack(
             [
-                _multiply(column, _by_group(part, groups), (0, 0))
-                for column in _columns(rows, width, groups)
+                _multiply(column, _pixels(part), (-2, -2))
+                for column in _columns(rows, part.shape[-2])
             ]
         )
         for rows, part in zip(
-            _input_rows(x, padding), lax.optimization_barrier(grads), strict=True
+            _input_rows(_by_group(x, groups), padding),
+            lax.optimization_barrier(grads),
+            strict=True,
         )
     ]
-    kernel_grad = jnp.stack(_combine(KERNEL.T, parts)).swapaxes(2, 3)
+    kernel_grad = jnp.stack(_combine(KERNEL.T, parts))
+    if groups > 1:
+        kernel_grad = kernel_grad.swapaxes(2, 3)
     return kernel_grad.reshape(3, 3, -1, features)
 
 
 def _multiply(a: jax.Array, b: jax.Array, contracted: tuple[int, int]) -> jax.Array:
-    """Products group by group; groups are axis 1, here, and axis 0 of the result.
+    """Products of matrices, group by group, summed over the axes `contracted`."""
+    one, other = (axis % a.ndim for axis in contracted)
+    batch = tuple(range(a.ndim - 2))
+    return lax.dot_general(a, b, (((one,), (other,)), (batch, batch)))
 
-    `contracted`: the axis of each, 0 or 2, that is summed over.
+
+def _by_group(x: jax.Array, groups: int) -> jax.Array:
+    """[..., C] -> [groups, ..., C / groups], the order that products need.
+
+    One group gets no axis: a batch of one costs 3 % of an NF-ResNet-50.
     """
-    one, other = contracted
-    if a.shape[1] == 1:
-        # A batch of one costs 3 % of an NF-ResNet-50.
-        axes = (one // 2,), (other // 2,)
-        return lax.dot_general(a[:, 0], b[:, 0], (axes, ((), ())))[None]
-    return lax.dot_general(a, b, (((one,), (other,)), ((1,), (1,))))
+    if groups == 1:
+        return x
+    return jnp.moveaxis(x.reshape(*x.shape[:-1], groups, -1), -2, 0)
 
 
-def _output_size(x: jax.Array, padding: Pairs) -> tuple[int, int]:
+def _by_tile(x: jax.Array) -> jax.Array:
+    """[..., H, W, C] -> [..., H / ROWS, ROWS, W, C]"""
+    return x.reshape(*x.shape[:-3], -1, ROWS, *x.shape[-2:])
+
+
+def _output_size(size: tuple[int, ...], padding: Pairs) -> tuple[int, int]:
     height, width = (
-        size + sum(pair) - 2 for size, pair in zip(x.shape[1:3], padding, strict=True)
+        pixels + sum(pair) - 2 for pixels, pair in zip(size, padding, strict=True)
     )
     return height, width
 
 
 def _input_rows(x: jax.Array, padding: Pairs) -> list[jax.Array]:
-    """Bᵀ d: six arrays [N, tiles, W + padding, C]."""
-    (count, height, _, channels), ((top, _), sides) = x.shape, padding
-    tiles = -(-_output_size(x, padding)[0] // ROWS)
+    """Bᵀ d: six arrays [..., N, tiles, W + padding, C]."""
+    height, ((top, _), sides) = x.shape[-3], padding
+    tiles = -(-_output_size(x.shape[-3:-1], padding)[0] // ROWS)
     bottom = (tiles + 1) * ROWS - height - top
-    x = jnp.pad(x, ((0, 0), (top, bottom), sides, (0, 0)))
-    x = x.reshape(count, tiles + 1, ROWS, -1, channels)
-    rows = [x[:, i // ROWS : i // ROWS + tiles, i % ROWS] for i in range(ROWS + 2)]
+    x = jnp.pad(x, (*[(0, 0)] * (x.ndim - 3), (top, bottom), sides, (0, 0)))
+    x = _by_tile(x)
+    rows = [
+        x[..., i // ROWS : i // ROWS + tiles, i % ROWS, :, :] for i in range(ROWS + 2)
+    ]
     return lax.optimization_barrier(_combine(INPUT, rows))
 
 
-def _columns(rows: jax.Array, width: int, groups: int) -> list[jax.Array]:
-    """The three that each of `width` output pixels sees, [pixels, groups, C]."""
-    return [_by_group(rows[:, :, i : i + width], groups) for i in range(3)]
+def _columns(rows: jax.Array, width: int) -> list[jax.Array]:
+    """The three that each of `width` output pixels sees."""
+    return [_pixels(rows[..., i : i + width, :]) for i in range(3)]
 
 
-def _by_group(x: jax.Array, groups: int) -> jax.Array:
-    """[pixels, groups, channels of a group]"""
-    return x.reshape(-1, groups, x.shape[-1] // groups)
+def _pixels(x: jax.Array) -> jax.Array:
+    """[..., N, tiles, W, C] -> [..., pixels, C]"""
+    return x.reshape(*x.shape[:-4], -1, x.shape[-1])
 
 
 def _combine(
