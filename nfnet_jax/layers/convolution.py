@@ -29,6 +29,9 @@ from nfnet_jax.layers.padding import Pairs, padding_pixels
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 MANY_WEIGHTS = 2**17
 """Of a pixel of the kernel, from which its transposition takes too long."""
+_traced_once = functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
+"""For each strides, padding, groups and shapes: a network has many convolutions alike,
+and tracing them is a part of every start."""
 
 
 def conv2d(
@@ -115,11 +118,13 @@ def _native(strides, padding, groups, x, kernel):
     )
 
 
+@_traced_once
 def _native_gradients(strides, padding, groups, x, kernel, grad):
     native = functools.partial(_native, strides, padding, groups)
     return jax.vjp(native, x, kernel)[1](grad)
 
 
+@_traced_once
 def _cpu_forward(strides, padding, groups, x, kernel):
     if winograd.convolves(x, kernel, strides, padding, groups):
         return winograd.convolve(x, kernel, padding, groups)
@@ -134,6 +139,7 @@ def _cpu_forward(strides, padding, groups, x, kernel):
     return _native(strides, padding, 1, x, kernel)
 
 
+@_traced_once
 def _cpu_gradients(strides, padding, groups, x, kernel, grad):
     return (
         _input_gradient(strides, padding, groups, x.shape, kernel, grad),

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
+from nfnet_jax.layers.lowering import native_operations
 from nfnet_jax.models.network import Network
 
 Params = Any
@@ -79,7 +80,7 @@ def _trace(
         return y
 
     def init(key, images):
-        with nn.intercept_methods(note_output):
+        with nn.intercept_methods(note_output), native_operations():
             return model.init(key, images)["params"]
 
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nfnet_jax.layers.lowering import native_operations
 from nfnet_jax.models.network import Network
 from nfnet_jax.optim.tree import Params
 from nfnet_jax.training.sharding import place
@@ -44,7 +45,8 @@ def init_variables(
         images = jnp.zeros((1, *image_shape))
 
     def init(key, images):
-        variables = model.init(key, images)
+        with native_operations():
+            variables = model.init(key, images)
         return place((variables["params"], variables.get("batch_stats", {})), fsdp)
 
     return jax.jit(init)(jax.random.key(seed), images)
