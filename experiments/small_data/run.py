@@ -37,6 +37,7 @@ CIFAR = {
     "tuning": {"data.eval_split": "train[90%:94%]"},
     "causes": {
         "open branches": {"model.skip_gain": False},
+        "open, α = 0.5": {"model.skip_gain": False, "model.alpha": 0.5},
         "no AGC": {"optim.agc.clipping": 0.0},
     },
 }
