@@ -2,7 +2,6 @@
 
 import functools
 
-import chex
 import jax
 import jax.export
 import jax.numpy as jnp
