@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import itertools
 import os
 import re
@@ -28,12 +29,16 @@ from nfnet_jax.errors import Interrupted, UserError, nearest
 from nfnet_jax.help import help_text, own_flags
 from nfnet_jax.host_memory import keep_host_memory
 
+_OBJECTS_PER_COLLECTION = 100_000
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs `main(argv)` and exits: 0, 2 with one line on stderr, 130 on Ctrl-C, 143 on
     SIGTERM, or 141 when nobody reads on, as in `... | head`."""
+    # Importing and tracing make many objects that stay: at Python's 700, looking
+    # through them again and again is a tenth of a start.
+    gc.set_threshold(_OBJECTS_PER_COLLECTION)
     try:
         main(sys.argv)
     except UserError as error:

@@ -114,7 +114,7 @@ def parse_arguments() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="of our network, such as stack_short_stages=False",
+        help="of our network, such as se_ratio=0.25",
     )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--peer", action="append", default=[])

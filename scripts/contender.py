@@ -176,7 +176,7 @@ def main() -> None:
 
 
 def key_and_value(text: str) -> tuple:
-    """("stack_short_stages", False) from "stack_short_stages=False"."""
+    """("se_ratio", 0.25) from "se_ratio=0.25"."""
     key, _, value = text.partition("=")
     try:
         return key, ast.literal_eval(value)

@@ -19,7 +19,7 @@ from flax import traverse_util
 from nfnet_jax.analysis.moments import Moments, moments, pooled_share
 from nfnet_jax.errors import UserError
 
-BLOCKS = r"^stages_\d+/(transition|blocks)$"
+BLOCKS = r"^stages_\d+/(transition|blocks(_\d+)?)$"
 BRANCHES = r"/branch$"
 SHORTCUTS = r"/shortcut$"
 POOLS = r"/shortcut/averaged$"

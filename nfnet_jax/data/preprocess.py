@@ -8,12 +8,15 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from scipy.sparse import csr_array
 
 from nfnet_jax.errors import nearest
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 TABLE = 1024
 """Steps between two pixels in TensorFlow's table of weights of its bicubic resize."""
@@ -168,8 +171,11 @@ def _upright(columns: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(1024)
-def _interpolation(old: int, new: int) -> csr_array:
+def _interpolation(old: int, new: int) -> "csr_array":
     """The matrix [new, old] that resizes an axis, four weights a row."""
+    # Here, because most runs resize nothing and start without waiting for it.
+    from scipy.sparse import csr_array
+
     indices, weights = _neighbours(old, new)
     starts = np.arange(0, 4 * new + 1, 4, dtype=np.int32)
     indices = indices.T.ravel().astype(np.int32)

@@ -18,7 +18,6 @@ from nfnet_jax.layers.activations import gain
 from nfnet_jax.layers.ws_conv import standardize
 from nfnet_jax.models.network import Network
 from nfnet_jax.models.registry import create_model, model_options
-from nfnet_jax.models.stage import parameters_of
 
 Params = dict[str, Any]
 PLAIN = {
@@ -30,7 +29,6 @@ PLAIN = {
     "beta": "none",
     "stochastic_depth": 0.0,
     "drop_rate": 0.0,
-    "stack_short_stages": False,
 }
 """Options of a network without scales and without anything that training needs."""
 
@@ -68,8 +66,7 @@ def fold(model: Network, params: Params) -> tuple[Network, Params]:
         **(dict(overrides) | PLAIN | {"skip_gain": folding.output_attention}),
     )
     betas = [stage.betas for stage in model.stages]
-    stacked = [not isinstance(stage.blocks, tuple) for stage in plain.stages]
-    return plain, jax.jit(functools.partial(folding.network, betas, stacked))(params)
+    return plain, jax.jit(functools.partial(folding.network, betas))(params)
 
 
 def is_foldable(model: Network) -> bool:
@@ -117,16 +114,11 @@ class _Folding:
             raw_shortcut=options.raw_shortcut,
         )
 
-    def network(
-        self,
-        betas: Sequence[Sequence[float]],
-        stacked: Sequence[bool],
-        params: Params,
-    ) -> Params:
-        """All parameters; `betas` stage by stage, `stacked` what becomes of them."""
+    def network(self, betas: Sequence[Sequence[float]], params: Params) -> Params:
+        """All parameters; `betas` stage by stage."""
         stages = {
-            f"stages_{i}": self.stage(params[f"stages_{i}"], *stage)
-            for i, stage in enumerate(zip(betas, stacked, strict=True))
+            f"stages_{i}": self.stage(params[f"stages_{i}"], own)
+            for i, own in enumerate(betas)
         }
         stem, head = self.stem(params["stem"]), self.head(params["head"])
         return {"stem": stem, **stages, "head": head}
@@ -146,15 +138,14 @@ class _Folding:
             folded["final_conv"] = self.conv(head["final_conv"])
         return folded
 
-    def stage(self, stage: Params, betas: Sequence[float], stacked: bool) -> Params:
+    def stage(self, stage: Params, betas: Sequence[float]) -> Params:
         """The transition block and the others, a stack of them or each by its name."""
         first, *others = map(jnp.asarray, betas)
         folded = {"transition": self.block(stage["transition"], first)}
-        if stacked and others:
-            folded["blocks"] = self.block(stage["blocks"], jnp.stack(others))
-        elif others:
-            for i, beta in enumerate(others):
-                folded[f"blocks_{i}"] = self.block(parameters_of(stage, i), beta)
+        if "blocks" in stage:
+            return folded | {"blocks": self.block(stage["blocks"], jnp.stack(others))}
+        for i, beta in enumerate(others):
+            folded[f"blocks_{i}"] = self.block(stage[f"blocks_{i}"], beta)
         return folded
 
     def block(self, block: Params, beta: jax.Array) -> Params:

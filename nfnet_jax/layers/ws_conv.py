@@ -51,13 +51,21 @@ def _standardize(kernel, gain, eps, var_eps):
 
 
 def _standardize_and_save(kernel, gain, eps, var_eps):
+    # Not through `_standardized`, out of which they would come as copies.
+    standardized, *own = _standardized(kernel, gain, eps, var_eps)
+    return standardized, (kernel, gain, *own)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _standardized(kernel, gain, eps, var_eps):
     fan_in = math.prod(kernel.shape[:-1])
     mean = kernel.mean(FAN_IN)
     power = fan_in * (kernel.var(FAN_IN) + var_eps)
     r = jax.lax.rsqrt(jnp.maximum(power, eps))
-    return (kernel - mean) * (gain * r), (kernel, gain, mean, r, power > eps)
+    return (kernel - mean) * (gain * r), mean, r, power > eps
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _standardize_gradients(eps, var_eps, saved, grad):
     """With n = r · (W − mean): ∂gain = Σ ∂Ŵ · n, and off the floor
 

@@ -1,4 +1,4 @@
-"""A stage of residual blocks: a transition block and a scan over the others."""
+"""A stage of residual blocks: a transition block and the others, scanned if many."""
 
 import dataclasses
 import functools
@@ -33,10 +33,10 @@ MakeBlock = Callable[..., nn.Module]
 """(branch, shortcut=None) -> residual block."""
 PADDINGS = ("SAME", "symmetric")
 UNROLLED_BLOCKS = 5
-"""Scanned blocks of a stage that are compiled one by one, because a scan copies what it
-saves for the gradient. On a CPU a training step of an NFNet-F0 takes 6 % less time, one
-of an NF-ResNet-50 as much, and compilation up to half as long again
-(experiments/scanned_blocks)."""
+"""Further blocks of a stage up to which each is a module of its own, because a scan
+copies what it saves for the gradient, and taking a kernel out of a stack copies it too.
+On a CPU a training step of an NFNet-F0 takes a tenth less time
+(experiments/scanned_blocks, experiments/benchmarks)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,6 @@ class Options:
     have, growing linearly from 0 in the first. `drop_rate`: dropout before the
     classifier. `weight_standardization=False`: plain convolutions, an ablation.
     `skip_gain=False`: branches without a learned scalar, open from the start.
-    `stack_short_stages=False`: their parameters are not stacked, see `Stage`.
     `raw_shortcut=True`: projections of x instead of act(x) / β, an ablation.
     `pool_gain`: factor of the averages of pooled shortcuts; 2 keeps the variance of
     white noise.
@@ -67,7 +66,6 @@ class Options:
     drop_rate: float = 0.0
     weight_standardization: bool = True
     skip_gain: bool = True
-    stack_short_stages: bool = True
     raw_shortcut: bool = False
     pool_gain: float = 1.0
     gamma_in_kernel: bool = False
@@ -173,9 +171,8 @@ class Stage(nn.Module):
     Both are called as (x, beta, drop_rate, examples, train=...). The further blocks
     differ only in β, drop rate and weights: they run in one scan, their parameters
     under `blocks` stacked on a leading layer axis, so that the compiled program does
-    not grow with depth. Up to `UNROLLED_BLOCKS` of them are written out all the same.
-    Or `blocks` are as many modules, with their parameters under `blocks_0`, `blocks_1`,
-    ...: taking a kernel out of a stack copies it, which inference has to wait for.
+    not grow with depth. Or `blocks` are as many modules, with their parameters under
+    `blocks_0`, `blocks_1`, ..., faster for the few of a short stage.
     Input [N, H, W, C], output [N, H', W', C'].
 
     `remat`: the gradient computes the inside of every block again from its input, so
@@ -204,12 +201,10 @@ class Stage(nn.Module):
             for block, beta, drop_rate in rows:
                 x = run(block, x, beta, drop_rate)
             return x
-        further = len(self.betas) - 1
         scan = nn.scan(
             lambda block, x, layer: (run(block, x, *layer), None),
             variable_axes={"params": 0, "signal": 0, "batch_stats": 0},
             split_rngs={"params": True, "dropout": True},
-            unroll=further if further <= UNROLLED_BLOCKS else 1,
         )
         layers = (_float32(self.betas[1:]), _float32(self.drop_rates[1:]))
         return scan(self.blocks, x, layers)[0]
@@ -259,7 +254,7 @@ def residual_stages(
             shortcut=shortcut(width, stride),
         )
         other = functools.partial(_plain_block, block, branch, width, index + 1)
-        others = _further_blocks(other, depth - 1, options.stack_short_stages)
+        others = _further_blocks(other, depth - 1)
         stage_rates = tuple(map(float, rates[index : index + depth]))
         stages.append(Stage(transition, others, tuple(stage_betas), stage_rates))
         width_in, index = width, index + depth
@@ -274,12 +269,12 @@ def _plain_block(
 
 
 def _further_blocks(
-    make: Callable[[], nn.Module], count: int, stack_short: bool
+    make: Callable[[], nn.Module], count: int
 ) -> nn.Module | tuple[nn.Module, ...] | None:
     """`Stage.blocks` for so many of them."""
     if not count:
         return None
-    if stack_short or count > UNROLLED_BLOCKS:
+    if count > UNROLLED_BLOCKS:
         return make()
     return tuple(make() for _ in range(count))
 

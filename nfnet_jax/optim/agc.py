@@ -1,5 +1,7 @@
 """Adaptive gradient clipping [HP, section 4]."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -25,6 +27,7 @@ def largest_norm(param: jax.Array, clipping: float, eps: float) -> jax.Array:
     return clipping * jnp.maximum(unit_norm(param), eps)
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3))
 def clip_units(
     grad: jax.Array, param: jax.Array, clipping: float, eps: float
 ) -> jax.Array:
@@ -68,6 +71,7 @@ def clip_fraction(
     A float32 scalar; 0 where no leaf is covered.
     """
 
+    @jax.jit
     def is_clipped(grad, param):
         return unit_norm(grad) > largest_norm(param, clipping, eps)
 

@@ -5,19 +5,18 @@ files are written; then it is sealed with a manifest (see `integrity`), and only
 are older ones removed. So what was whole stays whole, whenever a run is killed.
 """
 
-import contextlib
 import functools
 import os
 import re
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from nfnet_jax.errors import UserError
@@ -29,9 +28,11 @@ from nfnet_jax.training.integrity import (
     unseal,
     verify,
 )
-from nfnet_jax.training.quiet import only_raised
 from nfnet_jax.training.retention import Scores, best_step, kept_steps
 from nfnet_jax.training.state import TrainState
+
+if TYPE_CHECKING:
+    from nfnet_jax.training.storage import Storage
 
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
@@ -48,12 +49,12 @@ class Checkpoints:
         self._path = os.path.abspath(os.path.join(workdir, "checkpoints"))
         self._keep, self._best_metric = keep, best_metric
         self._pending: Future[None] | None = None
-        self._quiet = contextlib.ExitStack()
 
     @functools.cached_property
-    def _orbax(self) -> ocp.AsyncCheckpointer:
-        self._quiet.enter_context(only_raised())
-        return ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
+    def _storage(self) -> "Storage":
+        from nfnet_jax.training.storage import Storage
+
+        return Storage()
 
     @functools.cached_property
     def _background(self) -> ThreadPoolExecutor:
@@ -81,11 +82,10 @@ class Checkpoints:
             if kind is None:
                 raise
         finally:
-            if "_orbax" in vars(self):
-                self._orbax.close()
+            if "_storage" in vars(self):
+                self._storage.close()
             if "_background" in vars(self):
                 self._background.shutdown()
-            self._quiet.close()
 
     @property
     def latest_step(self) -> int | None:
@@ -106,9 +106,7 @@ class Checkpoints:
             return
         try:
             self._remove_unfinished()
-            self._orbax.save(
-                self._directory(step), args=ocp.args.StandardSave(state), force=True
-            )
+            self._storage.save(self._directory(step), state)
         except Exception as error:
             raise self._not_written(step, error) from error
         self._pending = self._background.submit(self._complete, step, scores or {})
@@ -138,8 +136,7 @@ class Checkpoints:
         Raises:
           UserError: none is sound, or it is of another model.
         """
-        target: Any = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self._restore(self._orbax, ocp.args.StandardRestore(target))
+        return self._restore(lambda path: self._storage.restore(path, like))
 
     def restore_some(self, shapes: dict[str, Any]) -> dict[str, Any]:
         """Some fields of the newest sound state, of these shapes, on the first device.
@@ -147,23 +144,15 @@ class Checkpoints:
         Raises:
           UserError: there is no checkpoint, none is sound, or it is of another model.
         """
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        target = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-            shapes,
-        )
-        restore_args = ocp.checkpoint_utils.construct_restore_args(target)
-        args = ocp.args.PyTreeRestore(
-            target, restore_args=restore_args, partial_restore=True
-        )
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as orbax:
-            return self._restore(orbax, args)
+        from nfnet_jax.training.storage import restore_some
 
-    def _restore(self, orbax: ocp.Checkpointer, args: Any) -> Any:
+        return self._restore(lambda path: restore_some(path, shapes))
+
+    def _restore(self, read: Callable[[str], Any]) -> Any:
         self.wait()
         directory = self._directory(self._newest_sound())
         try:
-            return orbax.restore(directory, args=args)
+            return read(directory)
         # Orbax raises whatever its storage layers do.
         except Exception as error:
             raise UserError(
@@ -211,7 +200,7 @@ class Checkpoints:
         """Seals the checkpoint once Orbax has finished, then removes others."""
         first = jax.process_index() == 0
         try:
-            self._orbax.wait_until_finished()
+            self._storage.wait()
             if first:
                 seal(self._directory(step), step=step, scores=scores)
             self._scores[step] = scores

@@ -151,7 +151,7 @@ def test_damaged_files_are_one_line(tmp_path):
             load_exported(str(tmp_path / name))
 
 
-@pytest.mark.parametrize("name", ["nf_wrn_16_1", "bn_wrn_16_1"])
+@pytest.mark.parametrize("name", ["nf_wrn_46_1", "bn_wrn_16_1"])
 def test_an_unrolled_network_has_the_same_logits(name):
     model, variables, images, logits = network(name)
     apply, parts = unroll(model, variables)

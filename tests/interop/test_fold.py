@@ -17,7 +17,7 @@ LIGHT = {"depths": (1, 1, 1, 1)}
 CASES = [
     ("nf_wrn_16_2", {}, 32),
     ("nf_wrn_16_2", {"activation": "silu", "gamma": "published"}, 33),
-    ("nf_wrn_16_2", {"activation": "gelu", "alpha": 0.5, "beta": "var"}, 16),
+    ("nf_wrn_46_1", {"activation": "gelu", "alpha": 0.5, "beta": "var"}, 16),
     ("nf_bottleneck_1_4", {"activation": "tanh"}, 16),
     ("nf_resnet50", TWO_STAGES, 64),
     ("nf_resnet50", TWO_STAGES | {"se_ratio": 0.25}, 64),

@@ -12,6 +12,7 @@ from nfnet_jax import create_model
 from nfnet_jax.analysis import measure
 from nfnet_jax.errors import UserError
 from nfnet_jax.interop import haiku
+from nfnet_jax.models import stage
 
 MODELS = {
     "nf_resnet50_64": {"name": "nf_resnet50", "gamma": "published"},
@@ -68,16 +69,16 @@ def test_round_trip_is_bit_equal(name):
 
 
 @pytest.mark.parametrize("name", ["nfnet_f0_64", "fixup_resnet50_64"])
-def test_parameters_that_are_not_stacked_convert_as_well(name):
+def test_stacked_parameters_convert_as_well(name, monkeypatch):
+    monkeypatch.setattr(stage, "UNROLLED_BLOCKS", 0)
     tree, images, outputs = golden.load(name)
-    model = create_model(num_classes=1000, **MODELS[name], stack_short_stages=False)
+    model = model_of(name)
     params = haiku.convert(tree, model)
-    assert "blocks_1" in params["stages_3"]
+    assert len(params["stages_3"]["blocks"]["branch"]["conv0"]["kernel"]) == 2
     logits = jax.jit(model.apply)({"params": params}, images)
     scale = np.abs(outputs["logits"]).max()
     np.testing.assert_allclose(logits, outputs["logits"], atol=1e-4 * scale)
-    back = haiku.to_haiku(params, model)
-    chex.assert_trees_all_equal(back, tree)
+    chex.assert_trees_all_equal(haiku.to_haiku(params, model), tree)
 
 
 def test_models_that_the_published_code_lacks_are_refused():

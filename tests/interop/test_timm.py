@@ -1,5 +1,6 @@
 """timm's parameters give what timm computes with them."""
 
+import chex
 import golden
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ import timm_reference
 from nfnet_jax import create_model
 from nfnet_jax.errors import UserError
 from nfnet_jax.interop import timm
+from nfnet_jax.models import stage
 from nfnet_jax.models.registry import list_models
 
 
@@ -75,17 +77,15 @@ def test_round_trip_is_bit_equal(name):
         assert back[key].dtype == array.dtype
 
 
-def test_parameters_that_are_not_stacked_convert_as_well(expected):
-    model = model_of("nf_regnet_b1", stack_short_stages=False)
+def test_stacked_parameters_convert_as_well(expected, monkeypatch):
+    monkeypatch.setattr(stage, "UNROLLED_BLOCKS", 0)
+    model = model_of("nf_regnet_b1")
     published = state_dict(model)
     params = timm.convert(published, model)
-    assert "blocks_0" in params["stages_0"]
+    assert "blocks" in params["stages_0"]
     logits = jax.jit(model.apply)({"params": params}, timm_reference.images(64))
     assert relative_error(logits, expected["nf_regnet_b1_64"]) < 1e-4
-    back = timm.to_timm(params, model)
-    assert back.keys() == published.keys()
-    for key, array in published.items():
-        np.testing.assert_array_equal(back[key], array)
+    chex.assert_trees_all_equal(timm.to_timm(params, model), published)
 
 
 def test_models_that_timm_lacks_are_refused():

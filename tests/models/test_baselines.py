@@ -103,7 +103,7 @@ def test_fixup_kernels_shrink_with_the_number_of_blocks(name, stage, conv, std):
 
     def kernel(key):
         params = model.init(key, jnp.zeros((1, 16, 16, 3)))["params"]
-        return params[stage]["blocks"]["branch"][conv]["kernel"]
+        return params[stage]["blocks_0"]["branch"][conv]["kernel"]
 
     measured = jax.jit(kernel)(jax.random.key(0))  # computes only this kernel
     assert float(measured.std()) == pytest.approx(std, rel=0.02)
@@ -133,7 +133,7 @@ def test_batch_norm_mixes_examples_in_training_only():
 
 
 def test_running_statistics_of_scanned_blocks_are_those_of_a_loop():
-    model, variables = created("bn_wrn_22_1")
+    model, variables = created("bn_wrn_46_1")
     stage = model.stages[1]
     own = {collection: tree["stages_1"] for collection, tree in variables.items()}
     own.pop("signal", None)
@@ -151,7 +151,7 @@ def test_running_statistics_of_scanned_blocks_are_those_of_a_loop():
         return jax.tree.map(lambda leaf: leaf if layer is None else leaf[layer], trees)
 
     y, _ = stage.transition.apply(part("transition"), x, 1.0, 0.0, **training)
-    for layer in range(2):
+    for layer in range(6):
         y, looped = stage.blocks.apply(part("blocks", layer), y, 1.0, 0.0, **training)
         jax.tree.map(
             lambda stacked, single, layer=layer: np.testing.assert_allclose(

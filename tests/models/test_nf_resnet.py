@@ -83,8 +83,8 @@ def test_blocks_are_the_identity_at_first():
     params = model.init(jax.random.key(0), images)["params"]
     logits = model.apply({"params": params}, images)
     for stage in ("stages_0", "stages_1", "stages_2"):
-        blocks = jax.tree.map(lambda p: p * 7, params[stage]["blocks"]["branch"])
-        params[stage]["blocks"]["branch"] = blocks
+        branch = jax.tree.map(lambda p: p * 7, params[stage]["blocks_0"]["branch"])
+        params[stage]["blocks_0"]["branch"] = branch
     np.testing.assert_array_equal(model.apply({"params": params}, images), logits)
 
 
@@ -100,7 +100,7 @@ def test_a_raw_shortcut_projects_what_was_not_activated():
 
 
 def test_scan_computes_the_same_as_a_loop_over_blocks():
-    model = create_model("nf_wrn_22_1", 10)
+    model = create_model("nf_wrn_46_1", 10)
     images = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
     params = randomized(model.init(jax.random.key(0), images)["params"])
     stage = model.stages[1]
@@ -124,7 +124,7 @@ def test_compiled_program_does_not_grow_with_depth():
         text = jax.jit(model.apply).lower({"params": params}, images).as_text()
         return text.count("\n")
 
-    assert operations("nf_wrn_1000_1") == operations("nf_wrn_16_1")
+    assert operations("nf_wrn_1000_1") == operations("nf_wrn_46_1")
 
 
 def test_bfloat16_images_give_float32_logits_close_to_float32():

@@ -127,9 +127,9 @@ def test_overrides_change_the_widths_that_they_name():
     kernel = params["stages_2"]["transition"]["branch"]["conv1"]["kernel"]
     assert kernel.shape == (3, 3, 16, 64)
     params = shapes(create_model("nfnet_f0", 10, width_multiplier=0.5, expansion=1.0))
-    branch = params["stages_2"]["blocks"]["branch"]
-    assert branch["conv1b"]["kernel"].shape == (5, 3, 3, 128, 768)
-    assert branch["squeeze_excite"]["squeeze"]["kernel"].shape == (5, 768, 384)
+    branch = params["stages_2"]["blocks_4"]["branch"]
+    assert branch["conv1b"]["kernel"].shape == (3, 3, 128, 768)
+    assert branch["squeeze_excite"]["squeeze"]["kernel"].shape == (768, 384)
     assert params["stem"]["stem_conv3"]["kernel"].shape == (3, 3, 64, 128)
     params = shapes(create_model("nfnet_f0", 10, se_ratio=0.0))
     assert "squeeze_excite" not in params["stages_0"]["transition"]["branch"]
