@@ -129,19 +129,22 @@ def test_the_parser_sees_every_form(where, line, found, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "statement",
+    ("statement", "heavy"),
     [
-        "import nfnet_jax",
-        "import nfnet_jax.cli, nfnet_jax.train, nfnet_jax.evaluate",
-        "import nfnet_jax.predict, nfnet_jax.export, nfnet_jax.analyze",
-        "import nfnet_jax.report",
+        *(
+            (f"import {names}", {"jax", "flax", "tensorflow_datasets", "sklearn"})
+            for names in (
+                "nfnet_jax",
+                "nfnet_jax.cli, nfnet_jax.train, nfnet_jax.evaluate",
+                "nfnet_jax.predict, nfnet_jax.export, nfnet_jax.analyze",
+                "nfnet_jax.report",
+            )
+        ),
+        ("import nfnet_jax.training.loop", {"orbax.checkpoint", "scipy"}),
     ],
 )
-def test_nothing_heavy_is_imported_before_it_is_needed(statement):
-    script = (
-        f"import sys; {statement}; "
-        "print({'jax', 'flax', 'tensorflow_datasets', 'sklearn'} & set(sys.modules))"
-    )
+def test_nothing_heavy_is_imported_before_it_is_needed(statement, heavy):
+    script = f"import sys; {statement}; print({heavy} & set(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )

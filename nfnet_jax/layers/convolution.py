@@ -29,7 +29,7 @@ from nfnet_jax.layers.padding import Pairs, padding_pixels
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 MANY_WEIGHTS = 2**17
 """Of a pixel of the kernel, from which its transposition takes too long."""
-_traced_once = functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=False)
+_traced_once = functools.partial(jax.jit, static_argnums=(0, 1, 2))
 """For each strides, padding, groups and shapes: a network has many convolutions alike,
 and tracing them is a part of every start."""
 

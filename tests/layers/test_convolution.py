@@ -1,6 +1,7 @@
 """Every lowering against `lax.conv_general_dilated`, values and gradients."""
 
 import itertools
+import re
 
 import chex
 import jax
@@ -146,3 +147,20 @@ def test_strided_gradients_of_bfloat16_are_rounded_once():
 def test_misfit_channels_are_named():
     with pytest.raises(ValueError, match=r"5 input channels.*groups=2"):
         conv2d(jnp.ones((1, 4, 4, 5)), jnp.ones((3, 3, 2, 4)), groups=2)
+
+
+def test_convolutions_alike_are_one_function_of_the_program():
+    """Or tracing, lowering and loading it take as long as there are convolutions."""
+
+    def products(layers):
+        def loss(kernels):
+            x = jnp.ones((8, 16, 16, 64))
+            for kernel in kernels:
+                x = conv2d(x, kernel)
+            return x.sum()
+
+        kernels = [jnp.ones((3, 3, 64, 64))] * layers
+        text = jax.jit(jax.grad(loss)).lower(kernels).as_text()
+        return len(re.findall(r"stablehlo\.(dot_general|convolution)", text))
+
+    assert products(6) == products(3) > 0
