@@ -36,8 +36,8 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs `main(argv)` and exits: 0, 2 with one line on stderr, 130 on Ctrl-C, 143 on
     SIGTERM, or 141 when nobody reads on, as in `... | head`."""
-    # Importing and tracing make many objects that stay: at Python's 700, looking
-    # through them again and again is a tenth of a start.
+    # Importing and tracing make many objects that stay. At Python's 700, looking
+    # through them takes 8 % of the time that tracing does.
     gc.set_threshold(_OBJECTS_PER_COLLECTION)
     try:
         main(sys.argv)
