@@ -1,6 +1,5 @@
 """Counting: parameters and multiply-adds of a network."""
 
-import functools
 import math
 from typing import Any, NamedTuple
 
@@ -68,7 +67,6 @@ def counts(model: Network, image_shape: tuple[int, int, int]) -> Counts:
     )
 
 
-@functools.lru_cache(8)
 def _trace(
     model: Network, image_shape: tuple[int, int, int]
 ) -> tuple[dict[tuple[str, ...], int], dict[tuple[str, ...], int]]:

@@ -1,7 +1,5 @@
 """Adaptive gradient clipping [HP, section 4]."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -27,7 +25,7 @@ def largest_norm(param: jax.Array, clipping: float, eps: float) -> jax.Array:
     return clipping * jnp.maximum(unit_norm(param), eps)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
+@jax.jit
 def clip_units(
     grad: jax.Array, param: jax.Array, clipping: float, eps: float
 ) -> jax.Array:

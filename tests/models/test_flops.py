@@ -23,6 +23,13 @@ FIRST_TWO = 11**2 * 9 * 24 * 4 + 5**2 * 9 * 4 * 4
 LAST = 16 * 10
 
 
+def test_options_may_be_lists():
+    widths, depths = (16, 32), (1, 2)
+    tuples = create_model("nf_resnet50", 10, widths=widths, depths=depths)
+    lists = create_model("nf_resnet50", 10, widths=[*widths], depths=[*depths])
+    assert multiply_adds(lists, SHAPE) == multiply_adds(tuples, SHAPE) > 0
+
+
 def test_backward_costs_twice_forward():
     assert cost() == 3 * FORWARD
 

@@ -41,6 +41,18 @@ def test_unstacked_parameters_are_clipped_as_optax_does(clipping):
     )
 
 
+def test_clipping_may_be_an_array_of_a_compiled_step():
+    """As `optax.inject_hyperparams` makes it, for schedules."""
+    params, grads = random_tree(0), random_tree(1, 0.3)
+    agc = optax.inject_hyperparams(adaptive_gradient_clipping)(clipping=0.05)
+    found, _ = jax.jit(agc.update)(grads, agc.init(params), params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
+        found,
+        clip(grads, params, 0.05),
+    )
+
+
 def test_stacked_layers_are_clipped_one_by_one():
     params = [random_tree(seed, scale) for seed, scale in ((0, 0.01), (1, 1), (2, 5))]
     grads = [random_tree(seed, 2.0) for seed in (3, 4, 5)]
