@@ -1,7 +1,10 @@
 """Where things are kept that can be made again: decoded images, compiled programs."""
 
 import os
+import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, BinaryIO
 
 
 def cache_directory() -> Path:
@@ -21,3 +24,15 @@ def enable_compilation_cache() -> None:
 
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "xla"))
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Writes a file that another process sees whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            write(file)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

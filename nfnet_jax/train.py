@@ -11,6 +11,7 @@ The same command continues from the last checkpoint. TensorBoard shows a run by
 import os
 
 from nfnet_jax import cli
+from nfnet_jax.cache import cache_directory
 from nfnet_jax.config import model_overrides
 from nfnet_jax.errors import UserError
 
@@ -36,7 +37,8 @@ def main(argv: list[str]) -> None:
     pretrained = None
     if config.model.weights and not has_checkpoint(workdir):
         pretrained = load_weights(config)
-    result = train(config, workdir, pretrained)
+    programs = cache_directory() / "programs"
+    result = train(config, workdir, pretrained, programs=programs)
     print(
         f"test accuracy {result['test_accuracy']:.2%} "
         f"(EMA {result['test_accuracy_ema']:.2%}), {result['seconds']:.1f} s, "

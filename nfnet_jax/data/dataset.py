@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -265,11 +266,11 @@ def _nearest_name(name: str) -> str:
 
 def _histograms(images: np.ndarray, chunk: int = 4096) -> np.ndarray:
     """Counts of the 256 values in each channel, int64 [C, 256]."""
-    channels = images.shape[-1]
-    counts = np.zeros((channels, 256), np.int64)
+
     # In chunks, because bincount works on a copy eight times as large.
-    for start in range(0, len(images), chunk):
-        for channel in range(channels):
-            values = images[start : start + chunk, ..., channel].reshape(-1)
-            counts[channel] += np.bincount(values, minlength=256)
-    return counts
+    def count(start: int) -> list[np.ndarray]:
+        channels = np.moveaxis(images[start : start + chunk], -1, 0)
+        return [np.bincount(c.reshape(-1), minlength=256) for c in channels]
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return np.sum(list(pool.map(count, range(0, len(images), chunk))), axis=0)

@@ -8,17 +8,15 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import re
-import uuid
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from nfnet_jax.cache import cache_directory
+from nfnet_jax.cache import cache_directory, write_atomically
 from nfnet_jax.data.dataset import Split
 
 
@@ -51,11 +49,11 @@ class DecodedCache:
         try:
             if split.skipped:
                 text = json.dumps(split.skipped).encode()
-                _write_atomically(self._skipped_path, lambda file: file.write(text))
+                write_atomically(self._skipped_path, lambda file: file.write(text))
             for part in ("images", "labels"):
                 array = getattr(split, part)
                 save = functools.partial(np.save, arr=array, allow_pickle=False)
-                _write_atomically(self._path(part), save)
+                write_atomically(self._path(part), save)
         except OSError as error:
             warnings.warn(
                 f"decoded {self.name} could not be cached ({error}); set"
@@ -76,15 +74,3 @@ class DecodedCache:
         key = hashlib.sha256(json.dumps(self.identity).encode()).hexdigest()[:16]
         readable = re.sub(r"[^\w.]+", "-", self.readable)[:100]
         return cache_directory() / f"{readable}-{key}.{part}.npy"
-
-
-def _write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Writes a file that another process sees whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            write(file)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

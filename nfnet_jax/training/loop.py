@@ -6,6 +6,7 @@ import functools
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from nfnet_jax.training.lock import check_free, hold
 from nfnet_jax.training.metrics import MetricWriter
 from nfnet_jax.training.pretrained import Pretrained, record_start, settle_model
 from nfnet_jax.training.processes import ending_with_the_others
+from nfnet_jax.training.programs import FULL, SMALL
 from nfnet_jax.training.progress import Progress
 from nfnet_jax.training.report import Diverged, Reporter
 from nfnet_jax.training.result import make_result
@@ -47,6 +49,7 @@ def train(
     workdir: str,
     pretrained: Pretrained | None = None,
     dataset: Dataset | None = None,
+    programs: Path | None = None,
 ) -> dict[str, Any]:
     """Trains as `config` says and returns what `workdir`/result.json then holds.
 
@@ -54,6 +57,8 @@ def train(
     as it is. `pretrained` are the weights that `config.model.weights` names; a run that
     continues does not need them. `dataset`, such as `data.arrays.from_arrays` makes, is
     taken instead of the one that `config.data` names, whose name becomes its name.
+    `programs`: a folder where train steps are kept that need not be traced again, for
+    processes in which this package is as its files say.
 
     Raises:
       UserError: a config that does not fit its data, model or weights, a work directory
@@ -74,7 +79,7 @@ def train(
         print(f"{workdir} holds the finished run of this config; delete it to rerun")
         return result
     check_free(workdir)
-    run = set_up(config, pretrained, find_data_facts(workdir), dataset)
+    run = set_up(config, pretrained, find_data_facts(workdir), dataset, programs)
     with hold(workdir):
         # Again, because another run may have been here meanwhile.
         check_workdir(workdir, config)
@@ -111,9 +116,6 @@ def _train(config: ConfigDict, run: Run, workdir: str) -> dict[str, Any]:
     work = count_work(config, run)
     print(summarize(config, run, work), flush=True)
     stopwatch = Stopwatch(config.data.batch_size, work, run.plan)
-    make_step = functools.partial(
-        make_train_step, config, run.model, run.optimizer, run.train, run.facts
-    )
     with (
         Interruption() as interruption,
         Checkpoints(workdir, keep, best) as checkpoints,
@@ -137,13 +139,24 @@ def _train(config: ConfigDict, run: Run, workdir: str) -> dict[str, Any]:
                 writer,
                 bar,
                 interruption,
-                (make_step(config.train.small_size), make_step()),
+                _train_steps(config, run),
                 make_tester(config, run),
             )
             # Here, because leaving the contexts would wait for who is gone.
             with ending_with_the_others(workdir):
                 state, scores = _to_the_end(session, state)
     return make_result(config, run, state, scores, work, stopwatch)
+
+
+def _train_steps(config: ConfigDict, run: Run) -> tuple[Callable, Callable]:
+    """On images of `train.small_size`, and of the data's size."""
+    make = functools.partial(
+        make_train_step, config, run.model, run.optimizer, run.train, run.facts
+    )
+    return (
+        run.programs.keep(SMALL, make(config.train.small_size)),
+        run.programs.keep(FULL, make()),
+    )
 
 
 def _to_the_end(

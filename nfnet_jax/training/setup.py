@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ from nfnet_jax.optim.schedules import warmup_then
 from nfnet_jax.training.facts import DataFacts
 from nfnet_jax.training.plan import Plan, make_plan
 from nfnet_jax.training.pretrained import Pretrained, start_from
+from nfnet_jax.training.programs import Programs, run_programs
 from nfnet_jax.training.sharding import device_mesh
 from nfnet_jax.training.state import TrainState, init_state, init_variables
 
@@ -54,6 +56,7 @@ class Run:
     facts: DataFacts
     examples: tuple[int, int]
     origin: str
+    programs: Programs
 
 
 def check_buildable(config: ConfigDict, dataset: Dataset | None = None) -> None:
@@ -112,10 +115,12 @@ def set_up(
     pretrained: Pretrained | None = None,
     facts: DataFacts | None = None,
     dataset: Dataset | None = None,
+    programs: Path | None = None,
 ) -> Run:
     """Builds everything that a run of `config` needs, started from `pretrained`.
 
-    `dataset` replaces the one that `config.data` names.
+    `dataset` replaces the one that `config.data` names. `programs`: a folder where
+    train steps are found that were traced before.
 
     Images are normalized as `facts` of the same run say, else as for `pretrained`, else
     by the moments of the training split.
@@ -136,6 +141,7 @@ def set_up(
     plan = make_plan(config, len(dataset.train), jax.device_count())
     model = build_model(config, dataset.num_classes)
     facts = data_facts(dataset, facts or pretrained)
+    kept = run_programs(programs, config, dataset, facts)
     params, batch_stats = init_variables(
         model,
         config.seed,
@@ -170,6 +176,7 @@ def set_up(
         facts=facts,
         examples=(len(dataset.train), len(dataset.test)),
         origin=origin,
+        programs=kept,
     )
 
 
@@ -188,19 +195,19 @@ def data_facts(
 def _first_images(
     config: ConfigDict, dataset: Dataset, facts: DataFacts
 ) -> jax.Array | None:
-    """Up to `FIRST_IMAGES` normalized images from all over a training split in memory,
-    None of one that stays encoded.
+    """Up to `FIRST_IMAGES` normalized images from all over the training split, for a
+    network that is initialized from images; None for any other.
 
     Raises:
-      UserError: the latter, for a network that is initialized from images.
+      UserError: it is one, and the split stays encoded.
     """
-    if isinstance(dataset.train, EncodedSplit):
-        if config.model.name.startswith("nf_air_"):
-            raise UserError(
-                f"{config.model.name} takes its first parameters from images in memory,"
-                f" and {dataset.name} is streamed: set data.loader=memory"
-            )
+    if not config.model.name.startswith("nf_air_"):
         return None
+    if isinstance(dataset.train, EncodedSplit):
+        raise UserError(
+            f"{config.model.name} takes its first parameters from images in memory,"
+            f" and {dataset.name} is streamed: set data.loader=memory"
+        )
     every = -(-len(dataset.train) // FIRST_IMAGES)
     return normalize(jnp.asarray(dataset.train.images[::every]), *facts.moments)
 
