@@ -2,14 +2,15 @@
 
 `conv2d` computes what `lax.conv_general_dilated` computes. GPU and TPU run the native
 convolution. On a CPU, where the native gradients are many times slower inside
-`lax.scan` (in which the blocks of a stage live) than outside, six things differ:
+`lax.scan` (in which the blocks of a stage live) than outside, seven things differ:
 
 - a 1x1 convolution is a matrix product;
 - a 3x3 convolution of stride 1, with groups or without, needs half of the
   multiplications (`winograd`) where it is large enough;
 - other groups are convolutions of their own, narrow ones several together;
-- the gradients of a strided one are products over what its window sees (`patches`), and
-  so is the input gradient of a kernel that is large beside its images;
+- one with a large kernel is a product with what its window sees (`patches`), and its
+  input gradient too;
+- so are the gradients of a strided one;
 - another input gradient is a convolution with the flipped kernel, written out;
 - so is another kernel gradient, channels in the place of examples: the compiler finds
   its fast routine for these forms, and not for those that it derives itself.
@@ -28,7 +29,8 @@ from nfnet_jax.layers.padding import Pairs, padding_pixels
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 MANY_WEIGHTS = 2**17
-"""Of a pixel of the kernel, from which its transposition takes too long."""
+"""Of a pixel of the kernel, from which it is large: the native convolution is slower
+then, and its transposition takes long."""
 _traced_once = functools.partial(jax.jit, static_argnums=(0, 1, 2))
 """For each strides, padding, groups and shapes: a network has many convolutions alike,
 and tracing them is a part of every start."""
@@ -136,6 +138,9 @@ def _cpu_forward(strides, padding, groups, x, kernel):
         return jnp.concatenate(outputs, -1)
     if _is_pointwise(kernel, padding):
         return _subsample(strides, x) @ kernel[0, 0]
+    if kernel[0, 0].size >= MANY_WEIGHTS:
+        window = patches.Window(kernel.shape[:2], strides, padding)
+        return patches.convolve(x, kernel, window)
     return _native(strides, padding, 1, x, kernel)
 
 

@@ -1,4 +1,4 @@
-"""What a moving window sees of an image, and gradients of convolutions from that.
+"""What a moving window sees of an image, and convolutions and their gradients by that.
 
 For CPUs: products over the patches under the kernel (im2col and col2im; Chellapilla et
 al. 2006, High Performance Convolutional Neural Networks for Document Processing) where
@@ -82,14 +82,20 @@ def add_views(
     return whole[:, top : top + image_size[0], left : left + image_size[1]]
 
 
-def kernel_gradient(x: jax.Array, grad: jax.Array, window: Window) -> jax.Array:
-    """Gradient of the kernel [KH, KW, C, O] from x [N, H, W, C] and the output's.
+def convolve(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
+    """The patches, [N · H' · W', KH · KW · C], times the kernel as a matrix."""
+    return jnp.einsum(
+        "nhwk,ko->nhwo",
+        _patches(x, window),
+        kernel.reshape(-1, kernel.shape[-1]),
+        preferred_element_type=_summed(x.dtype),
+    ).astype(x.dtype)
 
-    The patches, [N · H' · W', KH · KW · C], transposed, times [N · H' · W', O].
-    """
-    features = grad.shape[-1]
-    # Fused with the product, the patches would be computed many times.
-    patches = lax.optimization_barrier(jnp.concatenate(views(x, window), -1))
+
+def kernel_gradient(x: jax.Array, grad: jax.Array, window: Window) -> jax.Array:
+    """Gradient of the kernel [KH, KW, C, O] from x [N, H, W, C] and the output's: the
+    patches, transposed, times [N · H' · W', O]."""
+    patches, features = _patches(x, window), grad.shape[-1]
     product = jnp.matmul(
         patches.reshape(-1, patches.shape[-1]).T,
         grad.reshape(-1, features),
@@ -101,17 +107,22 @@ def kernel_gradient(x: jax.Array, grad: jax.Array, window: Window) -> jax.Array:
 def input_gradient(
     x_shape: tuple[int, ...], kernel: jax.Array, grad: jax.Array, window: Window
 ) -> jax.Array:
-    """Gradient of the input [N, H, W, C]: a product for every pixel of the window."""
-    products = [
-        jnp.einsum(
-            "nhwo,co->nhwc",
-            grad,
-            kernel[i, j],
-            preferred_element_type=_summed(grad.dtype),
-        )
-        for i, j in window.offsets()
-    ]
-    return add_views(products, window, x_shape[1:3]).astype(grad.dtype)
+    """Gradient of the input [N, H, W, C]: that of the patches, a product with the
+    transposed kernel, added up where they overlap."""
+    patches = jnp.einsum(
+        "nhwo,ko->nhwk",
+        grad,
+        kernel.reshape(-1, kernel.shape[-1]),
+        preferred_element_type=_summed(grad.dtype),
+    )
+    seen = jnp.split(patches, len(window.offsets()), -1)
+    return add_views(seen, window, x_shape[1:3]).astype(grad.dtype)
+
+
+def _patches(x: jax.Array, window: Window) -> jax.Array:
+    """What the window sees: [N, H, W, C] -> [N, H', W', KH · KW · C]."""
+    # Fused with a product, they would be computed many times.
+    return lax.optimization_barrier(jnp.concatenate(views(x, window), -1))
 
 
 def _summed(dtype: jnp.dtype) -> jnp.dtype:

@@ -58,9 +58,10 @@ def _standardize_and_save(kernel, gain, eps, var_eps):
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _standardized(kernel, gain, eps, var_eps):
-    fan_in = math.prod(kernel.shape[:-1])
-    mean = kernel.mean(FAN_IN)
-    power = fan_in * (kernel.var(FAN_IN) + var_eps)
+    # As a matrix, or XLA writes W − mean to memory to sum its squares.
+    filters = kernel.reshape(-1, kernel.shape[-1])
+    mean = filters.mean(0)
+    power = len(filters) * (filters.var(0) + var_eps)
     r = jax.lax.rsqrt(jnp.maximum(power, eps))
     return (kernel - mean) * (gain * r), mean, r, power > eps
 
