@@ -28,7 +28,7 @@ from nfnet_jax.layers.lowering import is_native_only
 from nfnet_jax.layers.padding import Pairs, padding_pixels
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-MANY_WEIGHTS = 2**17
+MANY_WEIGHTS = 2**16
 """Of a pixel of the kernel, from which it is large: the native convolution is slower
 then, and its transposition takes long."""
 _traced_once = functools.partial(jax.jit, static_argnums=(0, 1, 2))
