@@ -61,9 +61,10 @@ class SkipGain(nn.Module):
 class StochasticDepth(nn.Module):
     """Drops the whole branch of an example with probability `rate` in training.
 
-    Input and output [N, ...]; `rate` is a number or a scalar array, `examples` are as
-    in `kept`, 0, 1, ... by default. The survivors are not rescaled by the keep
-    probability, as in [HP]. Needs the "dropout" key.
+    Input [N, ...] or [1, ...], output [N, ...]; `rate` is a number or a scalar array,
+    `examples` are as in `kept`, 0, 1, ... by default. The survivors are not rescaled by
+    the keep probability, as in [HP]. Needs the "dropout" key, unless the rate is the
+    number 0: then the input is returned.
     """
 
     @nn.compact
@@ -75,7 +76,7 @@ class StochasticDepth(nn.Module):
         *,
         train: bool,
     ) -> jax.Array:
-        if not train:
+        if not train or (isinstance(rate, int | float) and not rate):
             return x
         if examples is None:
             examples = jnp.arange(len(x))

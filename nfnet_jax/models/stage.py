@@ -144,11 +144,26 @@ class Block(nn.Module):
         shortcut = self.shortcut(projected) if self.shortcut else x
         y = self.branch(h, train=train)
         self.sow("signal", "res_avg_var", average_variance(y))
-        y = StochasticDepth()(y, drop_rate, examples, train=train)
-        y = SkipGain(name="skip")(y) if self.skip_gain else y
-        x = shortcut + self.alpha * y
+        x = shortcut + self._scale(y, drop_rate, examples, train) * y
         sow_signal(self, x)
         return x
+
+    def _scale(
+        self,
+        y: jax.Array,
+        drop_rate: ArrayLike,
+        examples: jax.Array | None,
+        train: bool,
+    ) -> jax.Array:
+        """α · skip_gain, of dropped examples 0: [1, 1, 1, 1] or [N, 1, 1, 1].
+
+        Factors that meet before they meet the branch cost no passes over it.
+        """
+        scale = jnp.full((1, 1, 1, 1), self.alpha, y.dtype)
+        if examples is None:
+            examples = jnp.arange(len(y))
+        scale = StochasticDepth()(scale, drop_rate, examples, train=train)
+        return SkipGain(name="skip")(scale) if self.skip_gain else scale
 
 
 def make_block(options: Options, activation: Nonlinearity) -> MakeBlock:
@@ -201,13 +216,18 @@ class Stage(nn.Module):
             for block, beta, drop_rate in rows:
                 x = run(block, x, beta, drop_rate)
             return x
+        betas, rates = self.betas[1:], self.drop_rates[1:]
+
+        def run_layer(block, x, layer):
+            beta, rate = layer
+            return run(block, x, beta, rate if any(rates) else 0.0), None
+
         scan = nn.scan(
-            lambda block, x, layer: (run(block, x, *layer), None),
+            run_layer,
             variable_axes={"params": 0, "signal": 0, "batch_stats": 0},
             split_rngs={"params": True, "dropout": True},
         )
-        layers = (_float32(self.betas[1:]), _float32(self.drop_rates[1:]))
-        return scan(self.blocks, x, layers)[0]
+        return scan(self.blocks, x, (_float32(betas), _float32(rates)))[0]
 
 
 def parameters_of(stage: Mapping[str, Any], block: int) -> Any:

@@ -90,3 +90,19 @@ def test_examples_are_numbered_from_0_by_default(drop):
 def test_stochastic_depth_is_the_identity_in_evaluation():
     x = jnp.arange(6.0).reshape(3, 2)
     assert (StochasticDepth().apply({}, x, 0.9, train=False) == x).all()
+
+
+def test_stochastic_depth_at_rate_0_draws_nothing():
+    x = jnp.ones((2, 3))
+    assert StochasticDepth().apply({}, x, 0.0, train=True) is x
+
+
+def test_stochastic_depth_of_one_factor_for_all_examples():
+    options = {"train": True, "rngs": {"dropout": jax.random.key(0)}}
+    examples = jnp.arange(64)
+    factors = StochasticDepth().apply(
+        {}, jnp.full((1, 1), 3.0), 0.4, examples, **options
+    )
+    each = StochasticDepth().apply({}, jnp.full((64, 1), 3.0), 0.4, examples, **options)
+    assert (factors == each).all()
+    assert set(np.unique(factors)) == {0.0, 3.0}
