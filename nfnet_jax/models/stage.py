@@ -160,7 +160,8 @@ class Block(nn.Module):
         Factors that meet before they meet the branch cost no passes over it.
         """
         scale = jnp.full((1, 1, 1, 1), self.alpha, y.dtype)
-        if examples is None:
+        # An exported program, which is not for training, has any number of images.
+        if train and examples is None:
             examples = jnp.arange(len(y))
         scale = StochasticDepth()(scale, drop_rate, examples, train=train)
         return SkipGain(name="skip")(scale) if self.skip_gain else scale
