@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+# Seconds of compilation; JAX takes 1, and a start compiles some that take half of it.
+_WORTH_KEEPING = 0.1
+
 
 def cache_directory() -> Path:
     """$NFNET_JAX_CACHE, else nfnet_jax in $XDG_CACHE_HOME or ~/.cache."""
@@ -18,12 +21,17 @@ def cache_directory() -> Path:
 def enable_compilation_cache() -> None:
     """Lets compiled programs survive the process.
 
-    They are kept where JAX_COMPILATION_CACHE_DIR says, or else in `cache_directory`.
+    They are kept where JAX_COMPILATION_CACHE_DIR says, or else in `cache_directory`,
+    and if they took as long as JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS says, or else
+    `_WORTH_KEEPING`.
     """
     import jax
 
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "xla"))
+    least = "jax_persistent_cache_min_compile_time_secs"
+    if least.upper() not in os.environ:
+        jax.config.update(least, _WORTH_KEEPING)
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:

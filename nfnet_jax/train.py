@@ -28,16 +28,19 @@ def main(argv: list[str]) -> None:
         process="which of them this is, counted from 0",
     )
     workdir = flags.workdir or os.path.join("runs", config.name)
-    from nfnet_jax.training.loop import train
-    from nfnet_jax.training.pretrained import has_checkpoint
     from nfnet_jax.training.processes import connect
+    from nfnet_jax.training.programs import expect_programs
 
     cli.prepare_jax()
     connect(flags.coordinator, flags.processes, flags.process)
+    programs = expect_programs(cache_directory() / "programs", config)
+    # Imported last: the programs are loaded meanwhile.
+    from nfnet_jax.training.loop import train
+    from nfnet_jax.training.pretrained import has_checkpoint
+
     pretrained = None
     if config.model.weights and not has_checkpoint(workdir):
         pretrained = load_weights(config)
-    programs = cache_directory() / "programs"
     result = train(config, workdir, pretrained, programs=programs)
     print(
         f"test accuracy {result['test_accuracy']:.2%} "

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -96,14 +97,14 @@ class Dataset:
         if isinstance(self.train, EncodedSplit):
             known = _STREAM_MOMENTS[self.image_shape[-1]]
             return np.asarray(known[0], np.float32), np.asarray(known[1], np.float32)
-        counts = _histograms(self.train.images)
-        values = np.arange(256) / 255.0
-        share = counts / counts.sum(axis=1, keepdims=True)
-        mean = share @ values
-        variance = (share * (values - mean[:, None]) ** 2).sum(axis=1)
+        count = self.train.images[..., 0].size
+        sums, squares = _sums(self.train.images)
+        # Of Python's integers, so that a constant channel has exactly none.
+        spread = [count * q - s * s for s, q in zip(sums, squares, strict=True)]
         # A constant channel carries nothing: dividing by 1 leaves it at 0.
-        std = np.where(variance > 0, np.sqrt(variance), 1.0)
-        return mean.astype(np.float32), std.astype(np.float32)
+        std = [math.sqrt(v) / (255 * count) if v else 1.0 for v in spread]
+        mean = [s / (255 * count) for s in sums]
+        return np.asarray(mean, np.float32), np.asarray(std, np.float32)
 
 
 def load_dataset(
@@ -264,13 +265,19 @@ def _nearest_name(name: str) -> str:
     return nearest(name, _WELL_KNOWN)
 
 
-def _histograms(images: np.ndarray, chunk: int = 4096) -> np.ndarray:
-    """Counts of the 256 values in each channel, int64 [C, 256]."""
+def _sums(images: np.ndarray) -> tuple[list[int], list[int]]:
+    """The sums of all values of each channel, and of their squares."""
+    # Few enough that the copy stays in a cache and that uint32 holds the sums.
+    chunk = min(-(-(2**20) // images[0].size), 2**16)
 
-    # In chunks, because bincount works on a copy eight times as large.
-    def count(start: int) -> list[np.ndarray]:
-        channels = np.moveaxis(images[start : start + chunk], -1, 0)
-        return [np.bincount(c.reshape(-1), minlength=256) for c in channels]
+    def add(start: int) -> list[np.ndarray]:
+        pixels = images[start : start + chunk].astype(np.uint16)
+        sums = pixels.sum(axis=0, dtype=np.uint32)
+        pixels *= pixels
+        return [sums, pixels.sum(axis=0, dtype=np.uint32)]
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return np.sum(list(pool.map(count, range(0, len(images), chunk))), axis=0)
+        parts = pool.map(add, range(0, len(images), chunk))
+        total = functools.reduce(np.add, parts, np.zeros((2, *images[0].shape), int))
+    sums, squares = total.sum(axis=(1, 2)).tolist()
+    return sums, squares

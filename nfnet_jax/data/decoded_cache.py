@@ -36,7 +36,8 @@ class DecodedCache:
     def read(self, count: int) -> Split | None:
         """What is left of `count` examples, stored earlier; None where damaged."""
         try:
-            images = np.load(self._path("images"), allow_pickle=False)
+            # Read when they are looked at, and not copied: test images may never be.
+            images = np.load(self._path("images"), mmap_mode="r", allow_pickle=False)
             labels = np.load(self._path("labels"), allow_pickle=False)
             split = Split(images, labels, self._read_skipped())
         # A file cut short raises ValueError or EOFError, depending on where.

@@ -6,7 +6,6 @@ import functools
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,7 +20,7 @@ from nfnet_jax.training.lock import check_free, hold
 from nfnet_jax.training.metrics import MetricWriter
 from nfnet_jax.training.pretrained import Pretrained, record_start, settle_model
 from nfnet_jax.training.processes import ending_with_the_others
-from nfnet_jax.training.programs import FULL, SMALL
+from nfnet_jax.training.programs import FULL, SMALL, Programs
 from nfnet_jax.training.progress import Progress
 from nfnet_jax.training.report import Diverged, Reporter
 from nfnet_jax.training.result import make_result
@@ -34,7 +33,7 @@ from nfnet_jax.training.stopwatch import Stopwatch
 from nfnet_jax.training.summary import summarize
 from nfnet_jax.training.trace import Trace, traced_steps
 from nfnet_jax.training.wandb_log import check_wandb
-from nfnet_jax.training.work import count_work
+from nfnet_jax.training.work import Work, count_work
 from nfnet_jax.training.workdir import (
     check_workdir,
     create_workdir,
@@ -49,7 +48,7 @@ def train(
     workdir: str,
     pretrained: Pretrained | None = None,
     dataset: Dataset | None = None,
-    programs: Path | None = None,
+    programs: Programs | None = None,
 ) -> dict[str, Any]:
     """Trains as `config` says and returns what `workdir`/result.json then holds.
 
@@ -57,8 +56,8 @@ def train(
     as it is. `pretrained` are the weights that `config.model.weights` names; a run that
     continues does not need them. `dataset`, such as `data.arrays.from_arrays` makes, is
     taken instead of the one that `config.data` names, whose name becomes its name.
-    `programs`: a folder where train steps are kept that need not be traced again, for
-    processes in which this package is as its files say.
+    `programs`: what need not be traced again, for processes in which this package is as
+    its files say; without, nothing is kept.
 
     Raises:
       UserError: a config that does not fit its data, model or weights, a work directory
@@ -113,7 +112,7 @@ class _Session:
 def _train(config: ConfigDict, run: Run, workdir: str) -> dict[str, Any]:
     """From the last checkpoint, or the start, to the result."""
     keep, best = config.checkpoint.keep, config.checkpoint.best_metric
-    work = count_work(config, run)
+    work = _work(config, run)
     print(summarize(config, run, work), flush=True)
     stopwatch = Stopwatch(config.data.batch_size, work, run.plan)
     with (
@@ -148,14 +147,21 @@ def _train(config: ConfigDict, run: Run, workdir: str) -> dict[str, Any]:
     return make_result(config, run, state, scores, work, stopwatch)
 
 
+def _work(config: ConfigDict, run: Run) -> Work:
+    def count():
+        return dataclasses.asdict(count_work(config, run))
+
+    return Work(**run.programs.recall("work", count))
+
+
 def _train_steps(config: ConfigDict, run: Run) -> tuple[Callable, Callable]:
     """On images of `train.small_size`, and of the data's size."""
     make = functools.partial(
         make_train_step, config, run.model, run.optimizer, run.train, run.facts
     )
     return (
-        run.programs.keep(SMALL, make(config.train.small_size)),
-        run.programs.keep(FULL, make()),
+        run.programs.keep_step(SMALL, make(config.train.small_size)),
+        run.programs.keep_step(FULL, make()),
     )
 
 

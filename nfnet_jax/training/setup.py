@@ -1,8 +1,8 @@
 """From a checked config to data, plan, model, optimizer and state."""
 
 import dataclasses
+import functools
 import os
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from nfnet_jax.optim.schedules import warmup_then
 from nfnet_jax.training.facts import DataFacts
 from nfnet_jax.training.plan import Plan, make_plan
 from nfnet_jax.training.pretrained import Pretrained, start_from
-from nfnet_jax.training.programs import Programs, run_programs
+from nfnet_jax.training.programs import INIT, Programs
 from nfnet_jax.training.sharding import device_mesh
 from nfnet_jax.training.state import TrainState, init_state, init_variables
 
@@ -115,12 +115,12 @@ def set_up(
     pretrained: Pretrained | None = None,
     facts: DataFacts | None = None,
     dataset: Dataset | None = None,
-    programs: Path | None = None,
+    programs: Programs | None = None,
 ) -> Run:
     """Builds everything that a run of `config` needs, started from `pretrained`.
 
-    `dataset` replaces the one that `config.data` names. `programs`: a folder where
-    train steps are found that were traced before.
+    `dataset` replaces the one that `config.data` names. `programs`: of initialization
+    and steps, traced before.
 
     Images are normalized as `facts` of the same run say, else as for `pretrained`, else
     by the moments of the training split.
@@ -141,13 +141,14 @@ def set_up(
     plan = make_plan(config, len(dataset.train), jax.device_count())
     model = build_model(config, dataset.num_classes)
     facts = data_facts(dataset, facts or pretrained)
-    kept = run_programs(programs, config, dataset, facts)
+    programs = (programs or Programs()).of(config, dataset, facts)
     params, batch_stats = init_variables(
         model,
         config.seed,
         dataset.image_shape,
         _first_images(config, dataset, facts),
         config.parallel.fsdp,
+        functools.partial(programs.keep, INIT),
     )
     origin = ""
     if pretrained:
@@ -176,7 +177,7 @@ def set_up(
         facts=facts,
         examples=(len(dataset.train), len(dataset.test)),
         origin=origin,
-        programs=kept,
+        programs=programs,
     )
 
 

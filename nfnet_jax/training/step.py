@@ -17,6 +17,7 @@ from nfnet_jax.optim.build import clipped_share, frozen_mask
 from nfnet_jax.optim.ema import update_ema
 from nfnet_jax.optim.ratios import gradient_ratios
 from nfnet_jax.optim.tree import keep_frozen
+from nfnet_jax.training.compiler import compiler_options
 from nfnet_jax.training.facts import DataFacts
 from nfnet_jax.training.sharding import (
     DEVICE,
@@ -186,17 +187,6 @@ def make_train_step(
         return place(new_state, fsdp), gather(metrics)
 
     return pmap_step(device_step, batches.divided) if under_pmap else step
-
-
-def compiler_options(config: ConfigDict) -> dict[str, str] | None:
-    """What XLA is to do otherwise in a train step.
-
-    On CPUs it drops the barriers between a value and its recomputation, then merges the
-    two, and `train.remat` would save nothing outside of loops.
-    """
-    if config.train.remat == "block" and jax.default_backend() == "cpu":
-        return {"xla_disable_hlo_passes": "cse_barrier_expander"}
-    return None
 
 
 def skip_if_not_finite(

@@ -27,6 +27,15 @@ def test_mean_and_std_equal_float64():
     assert dataset.mean.dtype == dataset.std.dtype == np.float32
 
 
+def test_moments_of_more_bright_pixels_than_32_bits_count():
+    images = np.full((70_000, 1, 1, 1), 255, np.uint8)
+    images[:1] = 0
+    dataset = make_dataset(images)
+    share = 1 - 1 / len(images)
+    np.testing.assert_allclose(dataset.mean, [share], rtol=1e-7)
+    np.testing.assert_allclose(dataset.std, [(share / len(images)) ** 0.5], rtol=1e-6)
+
+
 def test_std_of_a_constant_channel_is_one():
     dataset = make_dataset(np.full((4, 2, 2, 1), 51, np.uint8))
     np.testing.assert_allclose(dataset.mean, [0.2], rtol=1e-6)

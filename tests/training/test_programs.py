@@ -1,6 +1,8 @@
-"""Train steps that are kept from process to process."""
+"""Programs that are kept from process to process."""
 
 import json
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +12,12 @@ import pytest
 from tiny_run import tiny_config
 
 from nfnet_jax.data.arrays import from_arrays
+from nfnet_jax.training import loop
 from nfnet_jax.training import programs as kept
 from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.facts import DataFacts
 from nfnet_jax.training.loop import train
-from nfnet_jax.training.setup import load_config_dataset, set_up
+from nfnet_jax.training.setup import set_up
 
 ELABORATE = {
     "train.steps": 4,
@@ -29,7 +32,8 @@ ELABORATE = {
 
 def trained(workdir, config, programs=None):
     """Leaves of the last state of a run, and its metrics."""
-    train(config, str(workdir), programs=programs)
+    expected = programs and kept.expect_programs(programs, config)
+    train(config, str(workdir), programs=expected)
     with Checkpoints(str(workdir)) as checkpoints:
         state = checkpoints.restore(set_up(config).state)
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
@@ -42,12 +46,16 @@ def trained(workdir, config, programs=None):
 @pytest.fixture
 def no_tracing(monkeypatch):
     def refuse(*_):
-        raise AssertionError("a train step was traced")
+        raise AssertionError("a program was traced")
 
-    return lambda: monkeypatch.setattr(kept, "_trace", refuse)
+    def begin():
+        monkeypatch.setattr(kept, "_trace", refuse)
+        monkeypatch.setattr(loop, "count_work", refuse)
+
+    return begin
 
 
-def test_kept_steps_are_not_traced_and_give_the_same_bits(tmp_path, no_tracing):
+def test_kept_programs_are_not_traced_and_give_the_same_bits(tmp_path, no_tracing):
     config = tiny_config(**ELABORATE)
     state, losses = trained(tmp_path / "traced", config)
     cold = trained(tmp_path / "cold", config, tmp_path / "programs")
@@ -68,9 +76,7 @@ def falling(state, fed):
 
 def fall(folder):
     """`falling` as a process that finds `folder` does it, twice."""
-    programs = kept.Programs(folder)
-    programs.load("full")
-    step = programs.keep("full", falling)
+    step = kept.Programs(folder).keep_step("full", falling)
     state, _ = step(optax.TraceState(jnp.ones(3)), jnp.ones(3))
     return step(state, jnp.ones(3))
 
@@ -96,6 +102,48 @@ def test_folder_that_cannot_be_written_stops_nothing(tmp_path):
     assert_fallen(fall(tmp_path / "programs"))
 
 
+def test_a_function_is_called_with_what_it_takes(tmp_path, no_tracing):
+    def scaled(arrays, by):
+        return {"scaled": (arrays["a"] * by, arrays["b"] * by)}
+
+    for _ in range(2):
+        function = kept.Programs(tmp_path).keep("init", scaled)
+        arrays = {"a": jnp.ones(2), "b": jnp.full(3, 2.0)}
+        for by in (2.0, 3.0):
+            a, b = function(arrays, jnp.float32(by))["scaled"]
+            np.testing.assert_array_equal(a, [by] * 2)
+            np.testing.assert_array_equal(b, [2 * by] * 3)
+        no_tracing()
+
+
+def test_what_was_found_is_recalled(tmp_path):
+    found = {"image": 12, "steps": [1, 2]}
+    assert kept.Programs(tmp_path).recall("work", lambda: found) == found
+    assert kept.Programs(tmp_path).recall("work", lambda: 1 / 0) == found
+    (tmp_path / "work").write_bytes(b"damaged")
+    assert kept.Programs(tmp_path).recall("work", lambda: 5) == 5
+    assert kept.Programs().recall("work", lambda: 6) == 6
+
+
+def test_process_waits_for_what_it_loads(tmp_path):
+    fall(tmp_path)
+    script = """
+import pathlib, sys, time, jax
+from nfnet_jax.training.programs import Programs
+
+def compile(lowered):
+    time.sleep(1)
+    print("loaded")
+
+jax.stages.Lowered.compile = compile
+Programs(pathlib.Path(sys.argv[1]))
+sys.exit(2)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (2, "loaded\n"), ended.stderr
+
+
 FACTS = DataFacts((0.3,), (0.3,), tuple("0123456789"), (8, 8, 1))
 
 
@@ -111,7 +159,8 @@ def test_identity_is_of_all_that_a_step_is_traced_from(monkeypatch):
     config = tiny_config()
 
     def identity(config=config, examples=40, facts=FACTS):
-        return kept.run_identity(config, arrays(examples), facts)
+        data = kept.data_identity(arrays(examples), facts)
+        return kept.run_identity(config), data
 
     moments = DataFacts((0.31,), (0.3,), FACTS.class_names, FACTS.image_shape)
     found = [
@@ -154,10 +203,25 @@ def test_elsewhere_none_are_kept(mode, devices, backend, tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: devices)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     config = tiny_config(**{"parallel.mode": mode})
-    programs = kept.run_programs(tmp_path, config, load_config_dataset(config), FACTS)
+    programs = kept.expect_programs(tmp_path, config).of(config, arrays(40), FACTS)
     step = object()
-    assert programs.keep("full", step) is step
+    assert programs.keep("init", step) is step
+    assert programs.keep_step("full", step) is step
     assert not list(tmp_path.iterdir())
+
+
+def test_other_data_than_expected_is_not_taken_for_it(tmp_path):
+    config = tiny_config()
+
+    def step(examples, height):
+        programs = kept.expect_programs(tmp_path, config)
+        programs = programs.of(config, arrays(examples), FACTS)
+        fall = programs.keep_step("full", lambda state, fed: (state - height, {}))
+        return fall(jnp.ones(2), jnp.ones(2))[0]
+
+    # What was kept for as many examples is taken, whatever was expected.
+    for examples, height, found in ((40, 1, 0), (50, 2, -1), (40, 3, 0), (50, 4, -1)):
+        np.testing.assert_array_equal(step(examples, height), [found] * 2)
 
 
 def test_what_loading_raises_reaches_the_step(tmp_path, monkeypatch):
