@@ -39,8 +39,11 @@ def expect_programs(store: Path, config: ConfigDict) -> "Programs":
     """The programs in `store` that a run of `config` took last, which begin to be
     loaded while its data is still unknown; see `Programs.of`."""
     folder = store / run_identity(config)
-    known = sorted(folder.glob("*/"), key=lambda path: path.stat().st_mtime)
-    return _programs(known[-1] if known else folder / "none", config)
+    last = folder / "none"
+    # Somebody may be emptying the folder.
+    with contextlib.suppress(OSError):
+        last = max(folder.glob("*/"), key=lambda f: f.stat().st_mtime, default=last)
+    return _programs(last, config)
 
 
 def _programs(folder: Path, config: ConfigDict) -> "Programs":
