@@ -148,6 +148,8 @@ def _train(config: ConfigDict, run: Run, workdir: str) -> dict[str, Any]:
 
 
 def _work(config: ConfigDict, run: Run) -> Work:
+    """As `count_work` says, which traces, or said when the run was started before."""
+
     def count():
         return dataclasses.asdict(count_work(config, run))
 
