@@ -1,0 +1,81 @@
+"""3x3 convolutions standardized for pixels that resemble their neighbours."""
+
+import itertools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from nfnet_jax.layers.convolution import conv2d
+from nfnet_jax.layers.ws_conv import EPS, FAN_IN, FAN_IN_NORMAL
+
+SIZE = 3
+DECAY = 0.7
+"""Of the correlation with distance in pixels. In CIFAR-10, and behind random
+convolutions of it, pixels side by side correlate by 0.4 to 0.6, exp(-0.7) = 0.50."""
+POOLED_DECAY = 0.28
+"""The same between averages of 2x2 pixels that overlap: of exp(-0.7 d) along a row,
+(1 + 2 exp(-0.7) + exp(-1.4)) / (2 + 2 exp(-0.7)) = 0.75 = exp(-0.28)."""
+
+
+class CorrelatedConv(nn.Module):
+    """3x3 convolution without a bias, see `standardize_correlated`.
+
+    Input [N, H, W, C], output [N, H, W, features]; with `pool` see `pooled_conv`. The
+    parameter `kernel` is [3, 3, C, features]. `standardized=False` leaves it as it is,
+    an ablation.
+    """
+
+    features: int
+    pool: bool = False
+    standardized: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (SIZE, SIZE, x.shape[-1], self.features)
+        kernel = self.param("kernel", FAN_IN_NORMAL, shape)
+        if self.standardized:
+            kernel = standardize_correlated(
+                kernel, POOLED_DECAY if self.pool else DECAY
+            )
+        kernel = kernel.astype(x.dtype)
+        return pooled_conv(x, kernel) if self.pool else conv2d(x, kernel)
+
+
+def standardize_correlated(kernel: jax.Array, decay: float) -> jax.Array:
+    """Ŵ = V / sqrt(Σ_c V_cᵀ R V_c), V = W − mean, filter by filter.
+
+    The root is the standard deviation of a filter's output where the input's channels
+    are independent, of variance 1, and pixels at distance d correlate by R =
+    exp(−decay · d). Scaled weight standardization is the case of R = 1: it takes pixels
+    for independent, so that a filter's output grows while the filter learns to be
+    smooth. Float32 [KH, KW, C, O].
+    """
+    height, width, *_ = kernel.shape
+    centred = (kernel - kernel.mean(FAN_IN)).astype(jnp.float32)
+    filters = centred.reshape(height * width, *kernel.shape[2:])
+    correlated = jnp.einsum("kl,lco->kco", correlation(height, width, decay), filters)
+    variance = (filters * correlated).sum((0, 1))
+    return centred * jax.lax.rsqrt(jnp.maximum(variance, EPS))
+
+
+def correlation(height: int, width: int, decay: float) -> jax.Array:
+    """exp(−decay · distance) of all pixels of a window, [H · W, H · W]."""
+    places = list(itertools.product(range(height), range(width)))
+    distances = [[math.dist(a, b) for b in places] for a in places]
+    return jnp.exp(-decay * jnp.array(distances))
+
+
+def pooled_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Averages of 2x2 pixels, stride 2, of a 3x3 `SAME` convolution.
+
+    [N, H, W, C] -> [N, H // 2, W // 2, O], the odd last row and column left out.
+    Averages and convolutions commute: averaged first, the convolution has stride 2, and
+    a quarter of the multiplications.
+    """
+    height, width = (pixels // 2 * 2 for pixels in x.shape[1:3])
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))[:, : height + 2, : width + 2]
+    x = x[:, :-1] + x[:, 1:]
+    x = (x[:, :, :-1] + x[:, :, 1:]) / 4
+    return conv2d(x, kernel, strides=(2, 2), padding="VALID")
