@@ -11,24 +11,10 @@ second of an earlier state of the code; see experiments/cifar10_speedrun.
 from nfnet_jax.config import base_config, choose
 
 BUDGETS = {
-    "0.005": {
-        "model.name": "nf_air_32",
-        "train.steps": 137,
-        "optim.momentum": 0.6,
-        "optim.learning_rate": 0.08,
-        "optim.muon.adam_share": 0.0125,
-    },
-    "0.012": {
-        "model.name": "nf_air_32",
-        "train.steps": 235,
-        "train.small_share": 0.0,
-        "optim.momentum": 0.6,
-        "optim.learning_rate": 0.08,
-        "optim.muon.adam_share": 0.0125,
-    },
-    "0.03": {"model.name": "nf_air_32", "train.epochs": 4.2},
-    "0.08": {"model.name": "nf_air_48", "train.epochs": 5.5},
-    "0.2": {"model.name": "nf_air_64", "train.epochs": 7.9},
+    "0.01": {"model.name": "nf_air_32", "train.epochs": 3.0},
+    "0.03": {"model.name": "nf_air_48", "train.epochs": 4.2},
+    "0.08": {"model.name": "nf_air_64", "train.epochs": 6.4},
+    "0.2": {"model.name": "nf_air_64", "train.epochs": 16.1},
 }
 """What differs between them."""
 

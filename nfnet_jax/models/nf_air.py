@@ -1,7 +1,7 @@
 """Small networks for 32x32 images that learn fast, without normalization.
 
 The shape is that of cifar10-airbench: a fixed whitening of 2x2 patches, three groups of
-two 3x3 convolutions with pooling, a maximum over all positions, a classifier. In the
+two 3x3 convolutions with pooling, a mean over all positions, a classifier. In the
 place of BatchNorm stand kernels standardized for correlated pixels, γ-scaled
 activations, a gain and bias that are set once, from images, at initialization, and what
 keeps the signal in its place afterwards: a shortcut around every second convolution,
@@ -50,7 +50,7 @@ def nf_air(num_classes: int, options: Options, *, width: int) -> Network:
     stages = tuple(
         ConvGroup(width * share, activation, standardized) for share in WIDTHS
     )
-    head = Head(num_classes, _maximum, options.drop_rate)
+    head = Head(num_classes, _centred_mean, options.drop_rate)
     # Its stages are not residual ones.
     return Network(Whitening(activation), stages, head)  # type: ignore[arg-type]
 
@@ -154,9 +154,9 @@ class UnitMoments(nn.Module):
         return x * gain.astype(x.dtype) + bias.astype(x.dtype)
 
 
-def _maximum(x: jax.Array, *, train: bool) -> jax.Array:
+def _centred_mean(x: jax.Array, *, train: bool) -> jax.Array:
     """Over all positions, centred so that classes do not share most of their logits."""
-    return UnitMoments(name="moments")(x.max((1, 2), keepdims=True))
+    return UnitMoments(name="moments")(x.mean((1, 2), keepdims=True))
 
 
 def _mean(x: jax.Array) -> jax.Array:
