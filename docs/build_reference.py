@@ -26,6 +26,7 @@ PUBLIC = (
     "nfnet_jax.interop.timm",
     "nfnet_jax.layers.activations",
     "nfnet_jax.layers.convolution",
+    "nfnet_jax.layers.correlated_conv",
     "nfnet_jax.layers.dropout",
     "nfnet_jax.layers.pooling",
     "nfnet_jax.layers.residual",

@@ -31,6 +31,7 @@ BUDGETS = runpy.run_path(str(CONFIG))["BUDGETS"]
 OTHERS = {
     "airbench94 (BatchNorm, Muon)": (0.29, 94.0),
     "nf_wrn_16_2 (configs/cifar10_cpu.py)": (0.30, 89.6),
+    "nf_air_64 with max pooling, no shortcuts": (0.199, 90.3),
 }
 """PFLOP and percent."""
 
@@ -85,7 +86,7 @@ def draw(results: dict[str, dict]) -> None:
         ("test_accuracy_ema", "without", "C0o--"),
     ):
         axes.plot(pflop, [100 * row[key] for row in rows], style, label=label)
-    for (name, (x, y)), marker in zip(OTHERS.items(), "^s", strict=True):
+    for (name, (x, y)), marker in zip(OTHERS.items(), "^sv", strict=True):
         axes.plot(x, y, "k" + marker, label=name)
     axes.set(
         xscale="log",
