@@ -12,8 +12,9 @@ from nfnet_jax.layers.ws_conv import EPS, FAN_IN, FAN_IN_NORMAL
 
 SIZE = 3
 DECAY = 0.7
-"""Of the correlation with distance in pixels. In CIFAR-10, and behind random
-convolutions of it, pixels side by side correlate by 0.4 to 0.6, exp(-0.7) = 0.50."""
+"""Of the correlation with distance in pixels. In the features of CIFAR-10 that the
+convolutions of an `nf_air_32` see at initialization, pixels side by side correlate by
+0.3 to 0.6; exp(-0.7) = 0.50."""
 POOLED_DECAY = 0.28
 """The same between averages of 2x2 pixels that overlap: of exp(-0.7 d) along a row,
 (1 + 2 exp(-0.7) + exp(-1.4)) / (2 + 2 exp(-0.7)) = 0.75 = exp(-0.28)."""
@@ -48,12 +49,13 @@ def standardize_correlated(kernel: jax.Array, decay: float) -> jax.Array:
 
     The root is the standard deviation of a filter's output where the input's channels
     are independent, of variance 1, and pixels at distance d correlate by R =
-    exp(−decay · d). Scaled weight standardization is the case of R = 1: it takes pixels
-    for independent, so that a filter's output grows while the filter learns to be
-    smooth. Float32 [KH, KW, C, O].
+    exp(−decay · d). Scaled weight standardization is the case where R is the identity:
+    it takes pixels for independent, so that a filter's output grows while the filter
+    learns to be smooth. Float32 [KH, KW, C, O], whatever the dtype of the kernel.
     """
     height, width, *_ = kernel.shape
-    centred = (kernel - kernel.mean(FAN_IN)).astype(jnp.float32)
+    kernel = kernel.astype(jnp.float32)
+    centred = kernel - kernel.mean(FAN_IN)
     filters = centred.reshape(height * width, *kernel.shape[2:])
     correlated = jnp.einsum("kl,lco->kco", correlation(height, width, decay), filters)
     variance = (filters * correlated).sum((0, 1))

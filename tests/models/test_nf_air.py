@@ -1,4 +1,4 @@
-"""The plain networks of the speedrun, at initialization."""
+"""The networks of the speedrun, at initialization."""
 
 import jax
 import jax.numpy as jnp
