@@ -8,8 +8,8 @@ convolution. On a CPU, where the native gradients are many times slower inside
 - a 3x3 convolution of stride 1, with groups or without, needs half of the
   multiplications (`winograd`) where it is large enough;
 - other groups are convolutions of their own, narrow ones several together;
-- one with a large kernel is a product with what its window sees (`patches`), and its
-  input gradient too;
+- one with a large kernel, or one larger than its images, is a product with what its
+  window sees (`patches`), and its input gradient too;
 - so are the gradients of a strided one;
 - another input gradient is a convolution with the flipped kernel, written out;
 - so is another kernel gradient, channels in the place of examples: the compiler finds
@@ -29,8 +29,8 @@ from nfnet_jax.layers.padding import Pairs, padding_pixels
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 MANY_WEIGHTS = 2**16
-"""Of a pixel of the kernel, from which it is large: the native convolution is slower
-then, and its transposition takes long."""
+"""Of a pixel of the kernel, from which the native convolution is slower than products,
+and its transposition takes long."""
 _traced_once = functools.partial(jax.jit, static_argnums=(0, 1, 2))
 """For each strides, padding, groups and shapes: a network has many convolutions alike,
 and tracing them is a part of every start."""
@@ -138,7 +138,7 @@ def _cpu_forward(strides, padding, groups, x, kernel):
         return jnp.concatenate(outputs, -1)
     if _is_pointwise(kernel, padding):
         return _subsample(strides, x) @ kernel[0, 0]
-    if kernel[0, 0].size >= MANY_WEIGHTS:
+    if _is_large(kernel, x.shape):
         window = patches.Window(kernel.shape[:2], strides, padding)
         return patches.convolve(x, kernel, window)
     return _native(strides, padding, 1, x, kernel)
@@ -173,7 +173,7 @@ def _input_gradient(strides, padding, groups, x_shape, kernel, grad):
         return jnp.concatenate(parts, -1)
     if _is_pointwise(kernel, padding):
         return _spread(strides, x_shape, grad @ kernel[0, 0].T)
-    if strides != (1, 1) or kernel[0, 0].size >= MANY_WEIGHTS:
+    if strides != (1, 1) or _is_large(kernel, x_shape):
         window = patches.Window(kernel.shape[:2], strides, padding)
         return patches.input_gradient(x_shape, kernel, grad, window)
     flipped = kernel[::-1, ::-1].swapaxes(2, 3)
@@ -243,6 +243,15 @@ def _turned_padding(
 
 def _is_pointwise(kernel: jax.Array, padding: Pairs) -> bool:
     return kernel.shape[:2] == (1, 1) and not any(map(any, padding))
+
+
+def _is_large(kernel: jax.Array, x_shape: tuple[int, ...]) -> bool:
+    """Whether products with patches are faster than the native convolution.
+
+    With a window larger than the image, most of what that one multiplies is padding.
+    """
+    wider = any(a > b for a, b in zip(kernel.shape[:2], x_shape[1:3], strict=True))
+    return wider or kernel[0, 0].size >= MANY_WEIGHTS
 
 
 def _subsample(strides, x):

@@ -21,6 +21,8 @@ from nfnet_jax.layers.padding import Pairs
 
 ROWS = 4
 """Output rows of a tile."""
+LEAST_HEIGHT = 3
+"""Of the output, so that most of a tile is used."""
 LEAST_PRODUCTS = 2**24
 """Output pixels times C / groups times O, below which the transforms cost what they
 save."""
@@ -99,7 +101,8 @@ def _pays(
     images = x.shape[0] if isinstance(x.shape[0], int) else 1
     pixels = images * height * width
     products = pixels * kernel.shape[2] * kernel.shape[3]
-    return height >= ROWS and pixels >= least_pixels and products >= LEAST_PRODUCTS
+    enough = pixels >= least_pixels and products >= LEAST_PRODUCTS
+    return height >= LEAST_HEIGHT and enough
 
 
 def convolve(

@@ -3,13 +3,11 @@
 import jax
 import jax.numpy as jnp
 import optax
-from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from nfnet_jax.optim.tree import Params
 
-FILTERS = MuonDimensionNumbers(reduction_axis=(-4, -3, -2), output_axis=-1)
-"""A kernel [..., KH, KW, C, O] is a matrix [KH · KW · C, O]; axes before it count
-layers, each with a matrix of its own."""
+NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),) * 5
+"""a, b, c of each step, Jordan's."""
 
 
 def muon(
@@ -18,19 +16,14 @@ def muon(
     """Muon for the convolution kernels and Adam for all other parameters.
 
     A kernel W with momentum M of its gradients becomes W − η ‖W‖ U / ‖U‖, where U ≈
-    (M Mᵀ)^(−1/2) M by five Newton-Schulz steps [Jordan 2024] and the norms are
+    M (Mᵀ M)^(−1/2) by five Newton-Schulz steps [Jordan 2024] and the norms are
     Frobenius norms. The rate η is thus the size of the change relative to the weights,
     which is what counts where weight standardization makes their scale arbitrary. Adam
     (β₁ = 0.9, β₂ = 0.99) has the rate `adam_share` · η.
     """
     kernels = optax.chain(
-        scale_by_muon(
-            beta=momentum,
-            nesterov=nesterov,
-            weight_dimension_numbers=lambda grads: jax.tree.map(
-                lambda _: FILTERS, grads
-            ),
-        ),
+        optax.trace(momentum, nesterov),
+        optax.stateless(lambda moments, params: jax.tree.map(_orthogonal, moments)),
         scale_to_weights(),
         optax.scale_by_learning_rate(schedule),
     )
@@ -43,6 +36,40 @@ def convolution_kernels(params: Params) -> Params:
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: path[-1].key == "kernel" and leaf.ndim >= 4, params
     )
+
+
+def _orthogonal(moment: jax.Array) -> jax.Array:
+    """`orthogonalize` of a kernel [..., KH, KW, C, O] as a matrix [KH · KW · C, O].
+
+    Axes before it count layers, each with a matrix of its own.
+    """
+    matrix = moment.reshape(*moment.shape[:-4], -1, moment.shape[-1])
+    return orthogonalize(matrix).reshape(moment.shape)
+
+
+def orthogonalize(matrix: jax.Array) -> jax.Array:
+    """X ← a X + b X G + c X G², G = Xᵀ X, once for each of `NEWTON_SCHULZ`.
+
+    Starts from X = M / ‖M‖. M is [..., rows, columns]. Every X is M times a polynomial
+    of the first G and every G one too, so that nothing but the first and the last
+    product knows of the rows, of which a 3x3 convolution has nine times as many as
+    columns:
+
+        Q = a + b G + c G²,  P ← P Q,  G ← Q G Q,  in the end X = M P / ‖M‖.
+    """
+    rows, columns = matrix.shape[-2:]
+    if rows < columns:
+        return orthogonalize(matrix.mT).mT
+    matrix = matrix / jnp.maximum(
+        jnp.linalg.norm(matrix, axis=(-2, -1), keepdims=True), 1e-12
+    )
+    gram = matrix.mT @ matrix
+    product = identity = jnp.eye(columns, dtype=matrix.dtype)
+    for a, b, c in NEWTON_SCHULZ:
+        step = a * identity + b * gram + c * (gram @ gram)
+        product = product @ step
+        gram = step @ gram @ step
+    return matrix @ product
 
 
 def scale_to_weights() -> optax.GradientTransformation:

@@ -36,6 +36,10 @@ CASES = [
         [1, 2],
     )
 ]
+CASES += [
+    dict(size=size, window=(3, 3), strides=(1, 1), padding="SAME", groups=groups)
+    for size, groups in itertools.product([(2, 2), (5, 1)], [1, 2])
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join(map(str, c.values())))

@@ -33,7 +33,7 @@ def assert_close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.ptp(expected))
 
 
-@pytest.mark.parametrize("height", [4, 5, 7, 8, 18])
+@pytest.mark.parametrize("height", [3, 4, 5, 7, 8, 18])
 @pytest.mark.parametrize("padding", [SAME, ((0, 0), (0, 0)), ((2, 0), (1, 2))])
 def test_values_and_kernel_gradient_match_float64(height, padding):
     x, kernel = arrays((2, height, 6, 5), 3)
@@ -97,7 +97,7 @@ def test_large_convolutions_use_it_and_match_in_both_derivatives():
         dict(padding=((1, -1), (1, 1))),
         dict(dtype=jnp.bfloat16),
         dict(window=(1, 3)),
-        dict(height=3),
+        dict(height=2),
         dict(channels=4),
         dict(groups=4),
     ],
