@@ -12,8 +12,8 @@ from nfnet_jax.config import base_config, choose
 
 BUDGETS = {
     "0.005": {"model.name": "nf_air_32", "train.epochs": 1.5},
-    "0.01": {"model.name": "nf_air_32", "train.epochs": 3.0},
-    "0.03": {"model.name": "nf_air_48", "train.epochs": 4.2},
+    "0.01": {"model.name": "nf_air_24", "train.epochs": 5.3},
+    "0.03": {"model.name": "nf_air_32", "train.epochs": 9.3},
     "0.08": {"model.name": "nf_air_64", "train.epochs": 6.4},
     "0.2": {"model.name": "nf_air_64", "train.epochs": 16.1},
 }
