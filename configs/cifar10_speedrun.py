@@ -4,7 +4,7 @@
 
 The argument is the training cost in PFLOP. Test accuracy, in brackets with averaged
 parameters and mirrored test images: 0.08: 90.2 % (90.7 %), 26 minutes of two cores of
-an AMD EPYC with AVX2; 0.03: 88.3 % (88.8 %); 0.01: 84.5 % (85.5 %). One run each; 0.2
+an AMD EPYC with AVX2; 0.03: 88.4 % (89.1 %); 0.01: 85.4 % (86.3 %). One run each; 0.2
 was not run. See experiments/cifar10_speedrun.
 """
 
