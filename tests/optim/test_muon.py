@@ -89,6 +89,11 @@ def test_orthogonalization_down_to_singular_matrices(shape, condition, tolerance
     assert error.max() <= tolerance
 
 
+def test_orthogonalization_is_as_exact_on_every_platform():
+    program = str(jax.make_jaxpr(orthogonalize)(random(90, 10)))
+    assert program.count("HIGHEST") == 2 * program.count("dot_general") > 0
+
+
 def test_the_rate_is_the_relative_change_of_a_kernel():
     before, after = PARAMS["conv"]["kernel"], updated(1)["conv"]["kernel"]
     change = np.linalg.norm(after - before) / np.linalg.norm(before)
