@@ -58,8 +58,8 @@ def orthogonalize(matrix: jax.Array) -> jax.Array:
 
         Q = a + b G + c G²,  P ← P Q,  G ← Q G Q,  in the end X = M P / ‖M‖.
 
-    In float32 on every platform: products in bfloat16 make the smallest eigenvalues of G
-    negative, and singular values of an ill-conditioned M end at 5 instead of 1.2.
+    In float32 on every platform: products in bfloat16 make the smallest eigenvalues of
+    G negative, and singular values of an ill-conditioned M end at 5 instead of 1.2.
     """
     rows, columns = matrix.shape[-2:]
     if rows < columns:
