@@ -51,10 +51,10 @@ def _orthogonal(moment: jax.Array) -> jax.Array:
 def orthogonalize(matrix: jax.Array) -> jax.Array:
     """X ← a X + b X G + c X G², G = Xᵀ X, once for each of `NEWTON_SCHULZ`.
 
-    Starts from X = M / ‖M‖. M is [rows, columns], or a stack of such. Every X is M times
-    a polynomial of the first G and every G one too, so that nothing but the first and
-    the last product knows of the rows, of which a 3x3 convolution has nine times as many
-    as columns:
+    Starts from X = M / ‖M‖. M is [rows, columns], or a stack of such. Every X is M
+    times a polynomial of the first G and every G one too, so that nothing but the first
+    and the last product knows of the rows, of which a 3x3 convolution has nine times as
+    many as columns:
 
         Q = a + b G + c G²,  P ← P Q,  G ← Q G Q,  in the end X = M P / ‖M‖.
 
