@@ -10,6 +10,12 @@ import pytest
 # code; XLA's own passes are as ever. Processes that tests start inherit it.
 QUICK = "--xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
+# A float32 that meets a bfloat16, and a vector that meets an image, are told apart from
+# what is meant.
+STRICT = {"jax_numpy_dtype_promotion": "strict", "jax_numpy_rank_promotion": "raise"}
+for name, value in STRICT.items():
+    jax.config.update(name, value)
+    os.environ[name.upper()] = value
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,5 +1,6 @@
 """Nonlinearities scaled by γ so that unit-normal inputs give unit variance [SP]."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -87,7 +88,22 @@ def activation_variance(fn: Activation, input_variance: float = 1.0) -> float:
     return float(variance)
 
 
-def scaled_activation(name: str, gamma: str = "exact") -> Activation:
+@dataclasses.dataclass(frozen=True)
+class ScaledActivation:
+    """x -> γ · g(x) for the activation `name` and the factor `gamma`.
+
+    Arrays of any shape and their dtype; `train` makes no difference.
+    """
+
+    name: str
+    gamma: float = 1.0
+
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        y = ACTIVATIONS[self.name](x)
+        return y if self.gamma == 1 else y * self.gamma
+
+
+def scaled_activation(name: str, gamma: str = "exact") -> ScaledActivation:
     """The function x -> γ · g(x) for the activation `name`; `gamma`: see `gain`.
 
     x has any shape, and so the result.
@@ -95,9 +111,7 @@ def scaled_activation(name: str, gamma: str = "exact") -> Activation:
     Raises:
       ValueError: unknown name or gamma.
     """
-    factor = gain(name, gamma)
-    fn = ACTIVATIONS[name]
-    return fn if factor == 1 else lambda x: fn(x) * factor
+    return ScaledActivation(name, gain(name, gamma))
 
 
 def gain(name: str, gamma: str = "exact") -> float:

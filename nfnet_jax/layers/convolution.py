@@ -17,6 +17,7 @@ convolution. On a CPU, where the native gradients are many times slower inside
 """
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,8 @@ from jax import lax
 from nfnet_jax.layers import patches, winograd
 from nfnet_jax.layers.groups import block_diagonal, diagonal_blocks, split_groups
 from nfnet_jax.layers.lowering import is_native_only
-from nfnet_jax.layers.padding import Pairs, padding_pixels
+from nfnet_jax.layers.padding import Padding, Pairs, padding_pixels, pair
+from nfnet_jax.layers.precision import at_least_float32, check_floating
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 MANY_WEIGHTS = 2**16
@@ -40,14 +42,14 @@ def conv2d(
     x: jax.Array,
     kernel: jax.Array,
     *,
-    strides: tuple[int, int] = (1, 1),
-    padding: str | Pairs = "SAME",
+    strides: int | Sequence[int] = (1, 1),
+    padding: Padding = "SAME",
     groups: int = 1,
 ) -> jax.Array:
     """2-D cross-correlation without bias.
 
     Args:
-      x: images [N, H, W, C].
+      x: images [N, H, W, C], of floating point.
       kernel: [KH, KW, C / groups, O], of the dtype of `x`.
       strides: steps along H and W.
       padding: "SAME", "VALID" or "symmetric" (see `padding_pixels`), or
@@ -58,22 +60,38 @@ def conv2d(
       [N, H', W', O], of the dtype of `x`.
 
     Raises:
-      ValueError: channels or groups do not fit together.
+      TypeError: images or kernel of whole numbers, or of two dtypes.
+      ValueError: channels or groups do not fit together, or see `padding_pixels`.
 
-    Differentiable in reverse mode, any number of times; not in forward mode.
+    Differentiable in reverse mode, any number of times, and in forward mode after that;
+    in forward mode alone only inside `native_operations`.
     """
+    check_floating(x.dtype)
+    if x.dtype != kernel.dtype:
+        raise TypeError(f"images of {x.dtype}, kernel of {kernel.dtype}: expected one")
     _check_channels(x.shape, kernel.shape, groups)
-    padding = padding_pixels(padding, x.shape[1:3], kernel.shape[:2], strides)
+    steps = pair(strides, "strides")
+    pads = padding_pixels(padding, x.shape[1:3], kernel.shape[:2], steps)
     if is_native_only():
-        return _native(strides, padding, groups, x, kernel)
-    return _conv2d(x, kernel, tuple(strides), padding, groups)
+        return _native(steps, pads, groups, x, kernel)
+    return _conv2d(x, kernel, steps, pads, groups)
 
 
 def _check_channels(
     x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], groups: int
 ) -> None:
+    if len(x_shape) != 4 or len(kernel_shape) != 4:
+        raise ValueError(
+            f"images {tuple(x_shape)}, kernel {tuple(kernel_shape)}: expected "
+            "[N, H, W, C] and [KH, KW, C / groups, O]"
+        )
     channels, features = x_shape[-1], kernel_shape[-1]
-    if channels % groups or features % groups or kernel_shape[2] * groups != channels:
+    if (
+        groups < 1
+        or channels % groups
+        or features % groups
+        or kernel_shape[2] * groups != channels
+    ):
         raise ValueError(
             f"{channels} input channels, kernel {tuple(kernel_shape)} and groups="
             f"{groups} do not fit: expected a kernel [KH, KW, input channels / groups, "
@@ -83,6 +101,10 @@ def _check_channels(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _conv2d(x, kernel, strides, padding, groups):
+    return _forward(x, kernel, strides, padding, groups)
+
+
+def _forward(x, kernel, strides, padding, groups):
     return lax.platform_dependent(
         x,
         kernel,
@@ -92,7 +114,8 @@ def _conv2d(x, kernel, strides, padding, groups):
 
 
 def _save_inputs(x, kernel, strides, padding, groups):
-    return _conv2d(x, kernel, strides, padding, groups), (x, kernel)
+    # Not `_conv2d`, through which a forward derivative of the gradient cannot go.
+    return _forward(x, kernel, strides, padding, groups), (x, kernel)
 
 
 def _gradients(strides, padding, groups, inputs, grad):
@@ -137,7 +160,7 @@ def _cpu_forward(strides, padding, groups, x, kernel):
         ]
         return jnp.concatenate(outputs, -1)
     if _is_pointwise(kernel, padding):
-        return _subsample(strides, x) @ kernel[0, 0]
+        return _multiply(_subsample(strides, x), kernel[0, 0])
     if _is_large(kernel, x.shape):
         window = patches.Window(kernel.shape[:2], strides, padding)
         return patches.convolve(x, kernel, window)
@@ -172,7 +195,7 @@ def _input_gradient(strides, padding, groups, x_shape, kernel, grad):
         ]
         return jnp.concatenate(parts, -1)
     if _is_pointwise(kernel, padding):
-        return _spread(strides, x_shape, grad @ kernel[0, 0].T)
+        return _spread(strides, x_shape, _multiply(grad, kernel[0, 0].T))
     if strides != (1, 1) or _is_large(kernel, x_shape):
         window = patches.Window(kernel.shape[:2], strides, padding)
         return patches.input_gradient(x_shape, kernel, grad, window)
@@ -204,7 +227,7 @@ def _kernel_gradient(strides, padding, groups, x, kernel, grad):
     if _is_pointwise(kernel, padding):
         # The derived product would be the other way round, which is slower.
         pixels = _subsample(strides, x).reshape(-1, x.shape[-1])
-        return (pixels.T @ grad.reshape(-1, grad.shape[-1]))[None, None]
+        return _multiply(pixels.T, grad.reshape(-1, grad.shape[-1]))[None, None]
     if strides != (1, 1):
         window = patches.Window(kernel.shape[:2], strides, padding)
         return patches.kernel_gradient(x, grad, window)
@@ -214,7 +237,7 @@ def _kernel_gradient(strides, padding, groups, x, kernel, grad):
         (1, 1),
         padding,
         dimension_numbers=DIMENSIONS,
-        preferred_element_type=jnp.float32,
+        preferred_element_type=at_least_float32(x.dtype),
     )
     return product.transpose(1, 2, 0, 3).astype(kernel.dtype)
 
@@ -252,6 +275,12 @@ def _is_large(kernel: jax.Array, x_shape: tuple[int, ...]) -> bool:
     """
     wider = any(a > b for a, b in zip(kernel.shape[:2], x_shape[1:3], strict=True))
     return wider or kernel[0, 0].size >= MANY_WEIGHTS
+
+
+def _multiply(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a @ b of one dtype, summed in at least float32."""
+    product = jnp.matmul(a, b, preferred_element_type=at_least_float32(a.dtype))
+    return product.astype(a.dtype)
 
 
 def _subsample(strides, x):

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from nfnet_jax.layers.convolution import conv2d
-from nfnet_jax.layers.ws_conv import EPS, FAN_IN, FAN_IN_NORMAL
+from nfnet_jax.layers.initializers import fan_in_normal
+from nfnet_jax.layers.precision import at_least_float32
+from nfnet_jax.layers.ws_conv import EPS, FAN_IN
 
 SIZE = 3
 DECAY = 0.7
@@ -35,7 +37,7 @@ class CorrelatedConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (SIZE, SIZE, x.shape[-1], self.features)
-        kernel = self.param("kernel", FAN_IN_NORMAL, shape)
+        kernel = self.param("kernel", fan_in_normal, shape)
         if self.standardized:
             kernel = standardize_correlated(
                 kernel, POOLED_DECAY if self.pool else DECAY
@@ -51,15 +53,16 @@ def standardize_correlated(kernel: jax.Array, decay: float) -> jax.Array:
     are independent, of variance 1, and pixels at distance d correlate by R =
     exp(−decay · d). Scaled weight standardization is the case where R is the identity:
     it takes pixels for independent, so that a filter's output grows while the filter
-    learns to be smooth. Float32 [KH, KW, C, O], whatever the dtype of the kernel.
+    learns to be smooth. [KH, KW, C, O], at least float32.
     """
     height, width, *_ = kernel.shape
-    kernel = kernel.astype(jnp.float32)
-    centred = kernel - kernel.mean(FAN_IN)
+    kernel = kernel.astype(at_least_float32(kernel.dtype))
+    centred = kernel - kernel.mean(FAN_IN, keepdims=True)
     filters = centred.reshape(height * width, *kernel.shape[2:])
-    correlated = jnp.einsum("kl,lco->kco", correlation(height, width, decay), filters)
+    pixels = correlation(height, width, decay).astype(kernel.dtype)
+    correlated = jnp.einsum("kl,lco->kco", pixels, filters)
     variance = (filters * correlated).sum((0, 1))
-    return centred * jax.lax.rsqrt(jnp.maximum(variance, EPS))
+    return centred * jax.lax.rsqrt(jnp.maximum(variance, EPS))[None, None, None]
 
 
 def correlation(height: int, width: int, decay: float) -> jax.Array:

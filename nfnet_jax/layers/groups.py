@@ -29,7 +29,8 @@ def block_diagonal(kernel: jax.Array, groups: int) -> jax.Array:
         return kernel
     *size, inputs, features = kernel.shape
     blocks = kernel.reshape(*size, 1, inputs, groups, features // groups)
-    blocks = blocks * jnp.eye(groups, dtype=kernel.dtype)[:, None, :, None]
+    diagonal = jnp.eye(groups, dtype=kernel.dtype)[:, None, :, None]
+    blocks = blocks * jnp.expand_dims(diagonal, range(len(size)))
     return blocks.reshape(*size, groups * inputs, features)
 
 

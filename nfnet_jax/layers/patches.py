@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nfnet_jax.layers.padding import Pairs
+from nfnet_jax.layers.precision import at_least_float32
 
 
 class Window(NamedTuple):
@@ -88,7 +89,7 @@ def convolve(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
         "nhwk,ko->nhwo",
         _patches(x, window),
         kernel.reshape(-1, kernel.shape[-1]),
-        preferred_element_type=_summed(x.dtype),
+        preferred_element_type=at_least_float32(x.dtype),
     ).astype(x.dtype)
 
 
@@ -99,7 +100,7 @@ def kernel_gradient(x: jax.Array, grad: jax.Array, window: Window) -> jax.Array:
     product = jnp.matmul(
         patches.reshape(-1, patches.shape[-1]).T,
         grad.reshape(-1, features),
-        preferred_element_type=_summed(grad.dtype),
+        preferred_element_type=at_least_float32(grad.dtype),
     )
     return product.reshape(*window.size, x.shape[-1], features).astype(grad.dtype)
 
@@ -113,7 +114,7 @@ def input_gradient(
         "nhwo,ko->nhwk",
         grad,
         kernel.reshape(-1, kernel.shape[-1]),
-        preferred_element_type=_summed(grad.dtype),
+        preferred_element_type=at_least_float32(grad.dtype),
     )
     seen = jnp.split(patches, len(window.offsets()), -1)
     return add_views(seen, window, x_shape[1:3]).astype(grad.dtype)
@@ -123,8 +124,3 @@ def _patches(x: jax.Array, window: Window) -> jax.Array:
     """What the window sees: [N, H, W, C] -> [N, H', W', KH · KW · C]."""
     # Fused with a product, they would be computed many times.
     return lax.optimization_barrier(jnp.concatenate(views(x, window), -1))
-
-
-def _summed(dtype: jnp.dtype) -> jnp.dtype:
-    """What numbers of `dtype` are summed in: at least float32."""
-    return jnp.promote_types(dtype, jnp.float32)

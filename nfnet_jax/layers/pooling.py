@@ -11,23 +11,25 @@ from jax import lax
 from nfnet_jax.layers.lowering import is_native_only
 from nfnet_jax.layers.padding import padding_pixels
 from nfnet_jax.layers.patches import Window, add_views, views
+from nfnet_jax.layers.precision import at_least_float32, check_floating
 
 
 class AveragePool(nn.Module):
     """2x2 average pooling, stride 2, `SAME`; edge windows divide by their real pixels.
 
-    [N, H, W, C] -> [N, ceil(H / 2), ceil(W / 2), C]. A module, so that the analysis
-    sees what it does to the signal.
+    [N, H, W, C] -> [N, ceil(H / 2), ceil(W / 2), C], of the same dtype. A module, so
+    that the analysis sees what it does to the signal.
     """
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return nn.avg_pool(
-            x,
+        averages = nn.avg_pool(
+            x.astype(at_least_float32(x.dtype)),
             window_shape=(2, 2),
             strides=(2, 2),
             padding="SAME",
             count_include_pad=False,
         )
+        return averages.astype(x.dtype)
 
 
 def max_pool(x: jax.Array, padding: str = "SAME") -> jax.Array:
@@ -36,6 +38,7 @@ def max_pool(x: jax.Array, padding: str = "SAME") -> jax.Array:
     [N, H, W, C] -> [N, ceil(H / 2), ceil(W / 2), C]. The gradient goes to the first of
     equal maxima, row by row.
     """
+    check_floating(x.dtype)
     pixels = padding_pixels(padding, x.shape[1:3], (3, 3), (2, 2))
     if is_native_only():
         # Padded beforehand: jax2onnx takes explicit padding of one for none.

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from nfnet_jax.layers.dropout import kept
+from nfnet_jax.layers.precision import in_float32
 
 BETAS = ("std", "var", "none")
 
@@ -54,8 +55,7 @@ class SkipGain(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        gain = self.param("skip_gain", nn.initializers.zeros, ())
-        return x * gain.astype(x.dtype)
+        return _scaled(x, self.param("skip_gain", nn.initializers.zeros, ()))
 
 
 class StochasticDepth(nn.Module):
@@ -81,4 +81,9 @@ class StochasticDepth(nn.Module):
         if examples is None:
             examples = jnp.arange(len(x))
         keep = kept(self.make_rng("dropout"), examples, 1 - jnp.asarray(rate))
-        return x * keep.reshape(-1, *[1] * (x.ndim - 1)).astype(x.dtype)
+        return _scaled(x, keep.reshape(-1, *[1] * (x.ndim - 1)))
+
+
+@in_float32
+def _scaled(x: jax.Array, scale: jax.Array) -> jax.Array:
+    return scale * x

@@ -5,6 +5,8 @@ import math
 import flax.linen as nn
 import jax
 
+from nfnet_jax.layers.precision import at_least_float32, in_float32
+
 
 class SqueezeExcite(nn.Module):
     """y = 2 · sigmoid(W₂ relu(W₁ mean(x))) · x; the 2 keeps the scale at W = 0 [SP].
@@ -16,10 +18,11 @@ class SqueezeExcite(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        squeezed = x.mean((1, 2))
-        hidden = nn.relu(nn.Dense(self.hidden, name="squeeze", dtype=x.dtype)(squeezed))
-        excited = nn.Dense(x.shape[-1], name="excite", dtype=x.dtype)(hidden)
-        return 2 * nn.sigmoid(excited)[:, None, None] * x
+        squeezed = _channel_means(x)
+        dtype = squeezed.dtype
+        hidden = nn.relu(nn.Dense(self.hidden, name="squeeze", dtype=dtype)(squeezed))
+        excited = nn.Dense(x.shape[-1], name="excite", dtype=dtype)(hidden)
+        return _scale_channels(x, excited)
 
 
 class EfficientChannelAttention(nn.Module):
@@ -33,6 +36,15 @@ class EfficientChannelAttention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         size = max(3, int((math.log2(x.shape[-1]) + 1) / 2) | 1)
-        conv = nn.Conv(1, (size,), use_bias=False, name="conv", dtype=x.dtype)
-        mixed = conv(x.mean((1, 2))[..., None])[..., 0]
-        return 2 * nn.sigmoid(mixed)[:, None, None] * x
+        squeezed = _channel_means(x)
+        conv = nn.Conv(1, (size,), use_bias=False, name="conv", dtype=squeezed.dtype)
+        return _scale_channels(x, conv(squeezed[..., None])[..., 0])
+
+
+def _channel_means(x: jax.Array) -> jax.Array:
+    return x.mean((1, 2), dtype=at_least_float32(x.dtype))
+
+
+@in_float32
+def _scale_channels(x: jax.Array, excited: jax.Array) -> jax.Array:
+    return 2 * nn.sigmoid(excited)[:, None, None] * x

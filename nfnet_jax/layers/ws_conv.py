@@ -2,19 +2,24 @@
 
 import functools
 import math
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from nfnet_jax.layers.convolution import conv2d
-from nfnet_jax.layers.padding import Pairs
+from nfnet_jax.layers.initializers import fan_in_normal
+from nfnet_jax.layers.lowering import is_native_only
+from nfnet_jax.layers.padding import Padding, pair
 from nfnet_jax.layers.pooling import AveragePool
+from nfnet_jax.layers.precision import add_bias, at_least_float32, check_floating
 
 EPS = 1e-4
 FAN_IN = (0, 1, 2)
 """Axes of a kernel over which a filter extends."""
-FAN_IN_NORMAL = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+_by_filter = functools.partial(jnp.expand_dims, axis=FAN_IN)
+"""[O] -> [1, 1, 1, O]."""
 
 
 def standardize(
@@ -30,7 +35,7 @@ def standardize(
       var_eps: 0 in the reference; timm adds 1e-5 instead of taking the floor.
 
     Returns:
-      float32 [KH, KW, C / groups, O], whatever the dtype of the kernel.
+      [KH, KW, C / groups, O], at least float32.
 
     Raises:
       ValueError: N = 1, where every standardized filter is zero.
@@ -41,7 +46,11 @@ def standardize(
             f"kernel {kernel.shape} has fan-in 1: standardized, it is exactly 0; "
             "expected at least two weights per output channel"
         )
-    return _standardize(kernel.astype(jnp.float32), gain, eps, var_eps)
+    dtype = at_least_float32(kernel.dtype)
+    arguments = kernel.astype(dtype), gain.astype(dtype), eps, var_eps
+    if is_native_only():
+        return _standardized(*arguments)[0]
+    return _standardize(*arguments)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -63,7 +72,8 @@ def _standardized(kernel, gain, eps, var_eps):
     mean = filters.mean(0)
     power = len(filters) * (filters.var(0) + var_eps)
     r = jax.lax.rsqrt(jnp.maximum(power, eps))
-    return (kernel - mean) * (gain * r), mean, r, power > eps
+    standardized = (kernel - _by_filter(mean)) * _by_filter(gain * r)
+    return standardized, mean, r, power > eps
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -78,8 +88,9 @@ def _standardize_gradients(eps, var_eps, saved, grad):
     total = grad.sum(FAN_IN)
     gain_grad = r * ((grad * kernel).sum(FAN_IN) - mean * total)
     curvature = jnp.where(above, r * gain_grad, 0.0)
-    centred = grad - total / math.prod(kernel.shape[:-1])
-    return gain * r * (centred - (kernel - mean) * curvature), gain_grad
+    centred = grad - _by_filter(total / math.prod(kernel.shape[:-1]))
+    along = (kernel - _by_filter(mean)) * _by_filter(curvature)
+    return _by_filter(gain * r) * (centred - along), gain_grad
 
 
 _standardize.defvjp(_standardize_and_save, _standardize_gradients)
@@ -94,13 +105,14 @@ class WSConv(nn.Module):
     ablations and for the baselines); it then has no gain. `use_bias=False`: no bias.
     `padding="symmetric"`: (kernel_size - 1) // 2 pixels on every side. `gamma`: a
     constant factor of the gain. `var_eps`: see `standardize`. `use_gain=False`: none is
-    learned. `pool`: 2x2 pixels are averaged before, and multiplied by `pool_gain`.
+    learned. `pool`: 2x2 pixels are averaged before, and multiplied by `pool_gain`. A
+    single number is taken for both axes.
     """
 
     features: int
-    kernel_size: tuple[int, int] = (3, 3)
-    strides: tuple[int, int] = (1, 1)
-    padding: str | Pairs = "SAME"
+    kernel_size: int | Sequence[int] = (3, 3)
+    strides: int | Sequence[int] = (1, 1)
+    padding: Padding = "SAME"
     groups: int = 1
     standardized: bool = True
     gamma: float = 1.0
@@ -109,16 +121,18 @@ class WSConv(nn.Module):
     use_bias: bool = True
     pool: bool = False
     pool_gain: float = 1.0
-    kernel_init: nn.initializers.Initializer = FAN_IN_NORMAL
+    kernel_init: nn.initializers.Initializer = fan_in_normal
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         if self.pool:
             x = self.pool_gain * AveragePool(name="averaged")(x)
+        check_floating(x.dtype)
+        size = pair(self.kernel_size, "kernel_size")
         kernel = self.param(
             "kernel",
             self.kernel_init,
-            (*self.kernel_size, x.shape[-1] // self.groups, self.features),
+            (*size, x.shape[-1] // max(1, self.groups), self.features),
         )
         if self.standardized:
             gain = self._gain()
@@ -133,7 +147,7 @@ class WSConv(nn.Module):
         if not self.use_bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return y + bias.astype(x.dtype)
+        return add_bias(y, bias)
 
     def _gain(self) -> jax.Array:
         if not self.use_gain:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 
+from nfnet_jax.layers.activations import Activation, ScaledActivation
+from nfnet_jax.layers.precision import at_least_float32
 from nfnet_jax.models.blocks import Nonlinearity
 from nfnet_jax.models.fixup import (
     FixupBlock,
@@ -62,7 +64,7 @@ def skipinit(num_classes: int, options: Options, plan: Plan) -> Network:
         plan,
         conv=options.conv(use_bias=True),
         stem_conv=options.conv(use_bias=False),
-        activation=options.nonlinearity(),
+        activation=options.scaled_activation(),
         classifier_init=nn.initializers.zeros,
     )
 
@@ -90,7 +92,7 @@ def fixup(num_classes: int, options: Options, plan: Plan) -> Network:
     stem_conv = conv(plan.layout.stem_width, size, strides)
     head = Head(
         num_classes,
-        lambda x, *, train: x,
+        ScaledActivation("identity"),
         options.drop_rate,
         scalar_bias=True,
         kernel_init=nn.initializers.zeros,
@@ -155,10 +157,10 @@ def parse(name: str) -> Variant | None:
 
 
 def _batch_norm(options: Options) -> Nonlinearity:
-    activation = options.scaled_activation()
+    return functools.partial(_normalize, options.scaled_activation())
 
-    def normalize(x: jax.Array, *, train: bool) -> jax.Array:
-        x = nn.BatchNorm(not train, momentum=0.9, dtype=x.dtype)(x)
-        return activation(x)
 
-    return normalize
+def _normalize(activation: Activation, x: jax.Array, *, train: bool) -> jax.Array:
+    wide = x.astype(at_least_float32(x.dtype))
+    y = nn.BatchNorm(not train, momentum=0.9)(wide)
+    return activation(y.astype(x.dtype))

@@ -1,5 +1,6 @@
 """Pieces that the families share: stem, residual branch, projection shortcuts."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -72,17 +73,19 @@ def channel_attention(
       ValueError: unknown kind.
     """
     if kind == "eca":
-        return lambda channels: EfficientChannelAttention(name="channel_attention")
+        return _efficient_attention
     if kind != "se":
         raise ValueError(f"attention {kind!r}: expected 'se' or 'eca'")
-    if not se_ratio:
-        return None
+    return functools.partial(_squeeze_excite, se_ratio, divisor) if se_ratio else None
 
-    def squeeze_excite(channels: int) -> nn.Module:
-        hidden = max(1, round_channels(se_ratio * channels, divisor, least=0.0))
-        return SqueezeExcite(hidden, name="squeeze_excite")
 
-    return squeeze_excite
+def _efficient_attention(channels: int) -> nn.Module:
+    return EfficientChannelAttention(name="channel_attention")
+
+
+def _squeeze_excite(ratio: float, divisor: int | None, channels: int) -> nn.Module:
+    hidden = max(1, round_channels(ratio * channels, divisor, least=0.0))
+    return SqueezeExcite(hidden, name="squeeze_excite")
 
 
 def round_channels(width: float, divisor: int | None, least: float = 0.9) -> int:

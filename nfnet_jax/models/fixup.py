@@ -4,6 +4,7 @@ Zhang, Dauphin, Ma 2019, *Fixup initialization: residual learning without
 normalization* (arXiv 1901.09321).
 """
 
+import functools
 import math
 
 import flax.linen as nn
@@ -11,7 +12,9 @@ import jax
 from jax.typing import ArrayLike
 
 from nfnet_jax.layers.activations import Activation
+from nfnet_jax.layers.initializers import normal
 from nfnet_jax.layers.pooling import max_pool
+from nfnet_jax.layers.precision import add_bias, in_float32
 from nfnet_jax.layers.residual import StochasticDepth
 from nfnet_jax.models.blocks import Conv, ConvSpec
 from nfnet_jax.models.stage import average_variance, sow_signal
@@ -53,7 +56,7 @@ class FixupBranch(nn.Module):
         m = len(self.convs)
         x = _add_bias(self, f"bias{m}a", x)
         x = self._convolve(last, nn.initializers.zeros, x)
-        x = x * self.param("scale", nn.initializers.ones, ()).astype(x.dtype)
+        x = _scaled(x, self.param("scale", nn.initializers.ones, ()))
         return _add_bias(self, f"bias{m}b", x)
 
     def _initializer(self, spec: ConvSpec) -> nn.initializers.Initializer:
@@ -103,9 +106,14 @@ class FixupBlock(nn.Module):
 
 def fixup_projection(conv: Conv, width: int, stride: int) -> nn.Module:
     """1x1 convolution that skips pixels, normal of variance 2 / width."""
-    initializer = nn.initializers.normal(math.sqrt(2 / width))
+    initializer = functools.partial(normal, std=math.sqrt(2 / width))
     return conv(width, (1, 1), (stride, stride), kernel_init=initializer)
 
 
 def _add_bias(module: nn.Module, name: str, x: jax.Array) -> jax.Array:
-    return x + module.param(name, nn.initializers.zeros, ()).astype(x.dtype)
+    return add_bias(x, module.param(name, nn.initializers.zeros, ()))
+
+
+@in_float32
+def _scaled(x: jax.Array, scale: jax.Array) -> jax.Array:
+    return scale * x

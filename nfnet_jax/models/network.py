@@ -1,5 +1,6 @@
 """The whole that every family shares: stem, residual stages, head."""
 
+import functools
 from typing import Any, NamedTuple
 
 import chex
@@ -8,6 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from nfnet_jax.layers.dropout import Dropout
+from nfnet_jax.layers.initializers import normal
+from nfnet_jax.layers.precision import add_bias, at_least_float32, check_floating
 from nfnet_jax.models.blocks import Nonlinearity
 from nfnet_jax.models.stage import Stage, sow_signal
 
@@ -27,7 +30,8 @@ class Network(nn.Module):
     With `return_stages=True` -> (either of these, (signal after each stage, ...)), the
     signals [N, H', W', C'] before any activation.
 
-    Computes in the dtype of the images, with float32 parameters. With `train=True`,
+    Computes in the dtype of the images (`layers.precision` says what is float32 all the
+    same), with float32 parameters; whole numbers raise TypeError. With `train=True`,
     models with stochastic depth or dropout need the "dropout" key, and draw for each
     example by its number in `examples` [N] (0, 1, ... by default); models with
     BatchNorm update "batch_stats" (`mutable=["batch_stats"]`). Collect "signal"
@@ -50,6 +54,7 @@ class Network(nn.Module):
         return_stages: bool = False,
     ) -> Any:
         chex.assert_rank(images, 4)
+        check_floating(images.dtype)
         if train and examples is None:
             examples = jnp.arange(len(images))
         x = self.stem(images)
@@ -87,7 +92,7 @@ class Head(nn.Module):
     drop_rate: float = 0.0
     final_conv: nn.Module | None = None
     scalar_bias: bool = False
-    kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.01)
+    kernel_init: nn.initializers.Initializer = functools.partial(normal, std=0.01)
 
     @nn.compact
     def __call__(
@@ -99,11 +104,12 @@ class Head(nn.Module):
         features: bool = False,
     ) -> jax.Array:
         x = self.final_conv(x) if self.final_conv else x
-        x = self.activation(x, train=train).mean((1, 2)).astype(jnp.float32)
+        dtype = at_least_float32(x.dtype)
+        x = self.activation(x, train=train).mean((1, 2), dtype=dtype)
         self.sow("signal", "pool", x)
         x = Dropout(self.drop_rate)(x, examples, train=train)
         if self.scalar_bias:
-            x = x + self.param("bias2", nn.initializers.zeros, ())
+            x = add_bias(x, self.param("bias2", nn.initializers.zeros, ()))
         if features:
             return x
         classifier = nn.Dense(

@@ -20,6 +20,7 @@ from nfnet_jax.errors import UserError
 from nfnet_jax.layers.activations import Activation
 from nfnet_jax.layers.convolution import conv2d
 from nfnet_jax.layers.correlated_conv import CorrelatedConv
+from nfnet_jax.layers.precision import at_least_float32, in_float32
 from nfnet_jax.models.network import Head, Network
 from nfnet_jax.models.stage import Options, sow_signal
 from nfnet_jax.models.variant import Variant, cifar_variant
@@ -109,7 +110,8 @@ def whitening_kernel(images: jax.Array) -> jax.Array:
     )
     patches = patches.reshape(-1, PATCH * PATCH * channels).astype(jnp.float32)
     values, vectors = jnp.linalg.eigh(jnp.cov(patches, rowvar=False))
-    filters = (vectors * jax.lax.rsqrt(values + VARIANCE_FLOOR))[:, ::-1]
+    scales = jax.lax.rsqrt(values + VARIANCE_FLOOR)
+    filters = (vectors * scales[None])[:, ::-1]
     filters = jnp.concatenate([filters, -filters], axis=1)
     return filters.reshape(PATCH, PATCH, channels, -1)
 
@@ -151,12 +153,19 @@ class UnitMoments(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         gain = self.param("gain", lambda key: 1 / _std(x))
         bias = self.param("bias", lambda key: -_mean(x) / _std(x))
-        return x * gain.astype(x.dtype) + bias.astype(x.dtype)
+        return _affine(x, gain, bias)
+
+
+@in_float32
+def _affine(x: jax.Array, gain: jax.Array, bias: jax.Array) -> jax.Array:
+    leading = range(x.ndim - 1)
+    return x * jnp.expand_dims(gain, leading) + jnp.expand_dims(bias, leading)
 
 
 def _centred_mean(x: jax.Array, *, train: bool) -> jax.Array:
     """Over all positions, centred so that classes do not share most of their logits."""
-    return UnitMoments(name="moments")(x.mean((1, 2), keepdims=True))
+    means = x.mean((1, 2), dtype=at_least_float32(x.dtype), keepdims=True)
+    return UnitMoments(name="moments")(means)
 
 
 def _mean(x: jax.Array) -> jax.Array:

@@ -47,7 +47,7 @@ def nf_regnet(
     multiples of `divisor`. `attention`: see `channel_attention`.
     """
     conv = options.conv()
-    activation = options.nonlinearity()
+    activation = options.scaled_activation()
     head_width = round_channels(1280 * widths[-1] // 440 * width_multiplier, divisor)
     widths = scaled_widths(widths, width_multiplier, divisor)
     scale = channel_attention(attention, se_ratio, divisor)

@@ -130,7 +130,7 @@ def _network(
         plan,
         conv=conv,
         stem_conv=conv,
-        activation=options.nonlinearity(),
+        activation=options.scaled_activation(),
         attention=attention,
         projection=projection,
     )

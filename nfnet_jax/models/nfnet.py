@@ -87,7 +87,7 @@ def nfnet(
     `attention`: see `channel_attention`.
     """
     conv = options.conv()
-    activation = options.nonlinearity()
+    activation = options.scaled_activation()
     scale = channel_attention(attention, se_ratio)
     stem_width = widths[0] // 2
     widths = scaled_widths(widths, width_multiplier)

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from nfnet_jax.layers.activations import Activation, gain, scaled_activation
+from nfnet_jax.layers.activations import ScaledActivation, gain, scaled_activation
+from nfnet_jax.layers.precision import at_least_float32, in_float32
 from nfnet_jax.layers.residual import SkipGain, StochasticDepth, beta_schedule
 from nfnet_jax.layers.ws_conv import WSConv
 from nfnet_jax.models.blocks import Conv, Nonlinearity, round_channels
@@ -89,7 +90,7 @@ class Options:
             if not 0 <= rate < 1:
                 raise ValueError(f"{name} {rate}: expected a rate in [0, 1)")
 
-    def scaled_activation(self) -> Activation:
+    def scaled_activation(self) -> ScaledActivation:
         gamma = "none" if self.gamma_in_kernel else self.gamma
         return scaled_activation(self.activation, gamma)
 
@@ -104,14 +105,6 @@ class Options:
             pool_gain=self.pool_gain,
             **settings,
         )
-
-    def nonlinearity(self) -> Nonlinearity:
-        """The scaled activation as blocks and heads call it, indifferent to `train`.
-
-        Of arrays of any shape.
-        """
-        activation = self.scaled_activation()
-        return lambda x, *, train: activation(x)
 
 
 class Block(nn.Module):
@@ -139,12 +132,12 @@ class Block(nn.Module):
         *,
         train: bool,
     ) -> jax.Array:
-        h = self.activation(x, train=train) / jnp.asarray(beta, x.dtype)
+        h = _divide(self.activation(x, train=train), jnp.asarray(beta))
         projected = x if self.raw_shortcut else h
         shortcut = self.shortcut(projected) if self.shortcut else x
         y = self.branch(h, train=train)
         self.sow("signal", "res_avg_var", average_variance(y))
-        x = shortcut + self._scale(y, drop_rate, examples, train) * y
+        x = _add_scaled(shortcut, y, self._scale(y, drop_rate, examples, train))
         sow_signal(self, x)
         return x
 
@@ -159,7 +152,7 @@ class Block(nn.Module):
 
         Factors that meet before they meet the branch cost no passes over it.
         """
-        scale = jnp.full((1, 1, 1, 1), self.alpha, y.dtype)
+        scale = jnp.full((1, 1, 1, 1), self.alpha)
         # An exported program, which is not for training, has any number of images.
         if train and examples is None:
             examples = jnp.arange(len(y))
@@ -228,7 +221,7 @@ class Stage(nn.Module):
             variable_axes={"params": 0, "signal": 0, "batch_stats": 0},
             split_rngs={"params": True, "dropout": True},
         )
-        return scan(self.blocks, x, (_float32(betas), _float32(rates)))[0]
+        return scan(self.blocks, x, (jnp.asarray(betas), jnp.asarray(rates)))[0]
 
 
 def parameters_of(stage: Mapping[str, Any], block: int) -> Any:
@@ -314,15 +307,21 @@ def _check_layout(layout: Layout) -> None:
 
 def sow_signal(module: nn.Module, x: jax.Array) -> None:
     """Records the channel averages of squared mean and variance of x [N, H, W, C]."""
-    squared_means = jnp.square(x.astype(jnp.float32).mean((0, 1, 2)))
-    module.sow("signal", "avg_sq_mean", squared_means.mean())
+    means = x.mean((0, 1, 2), dtype=at_least_float32(x.dtype))
+    module.sow("signal", "avg_sq_mean", jnp.square(means).mean())
     module.sow("signal", "avg_var", average_variance(x))
 
 
 def average_variance(x: jax.Array) -> jax.Array:
     """Variance of each channel over [N, H, W], averaged over the channels."""
-    return x.astype(jnp.float32).var((0, 1, 2)).mean()
+    return x.var((0, 1, 2), dtype=at_least_float32(x.dtype)).mean()
 
 
-def _float32(values: Sequence[float]) -> jax.Array:
-    return jnp.asarray(values, jnp.float32)
+@in_float32
+def _divide(x: jax.Array, beta: jax.Array) -> jax.Array:
+    return x / beta
+
+
+@in_float32
+def _add_scaled(shortcut: jax.Array, y: jax.Array, scale: jax.Array) -> jax.Array:
+    return shortcut + scale * y

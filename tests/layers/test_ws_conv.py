@@ -120,7 +120,9 @@ def test_layer_is_a_convolution_with_the_standardized_kernel(groups, strides):
         feature_group_count=groups,
     )
     np.testing.assert_allclose(
-        layer.apply({"params": params}, x), expected + params["bias"], atol=2e-4
+        layer.apply({"params": params}, x),
+        np.asarray(expected) + params["bias"],
+        atol=2e-4,
     )
 
 
@@ -136,3 +138,45 @@ def test_without_standardization_the_kernel_is_used_as_it_is():
     y, variables = layer.init_with_output(jax.random.key(0), x)
     assert variables["params"].keys() == {"kernel", "bias"}
     np.testing.assert_allclose(y, x @ variables["params"]["kernel"][0, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "short, whole",
+    [
+        (dict(kernel_size=3), dict(kernel_size=(3, 3))),
+        (dict(strides=2), dict(strides=(2, 2))),
+        (dict(padding=1), dict(padding=((1, 1), (1, 1)))),
+        (dict(padding=(1, 2)), dict(padding=((1, 1), (2, 2)))),
+        (dict(kernel_size=np.int64(1)), dict(kernel_size=(1, 1))),
+    ],
+)
+def test_one_number_is_for_both_axes(short, whole):
+    x = np.random.RandomState(4).standard_normal((1, 6, 6, 2)).astype(np.float32)
+    results = [
+        WSConv(3, **options).init_with_output(jax.random.key(0), x)[0]
+        for options in (short, whole)
+    ]
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(kernel_size=(3, 3, 3)), "kernel_size .3, 3, 3.*two"),
+        (dict(kernel_size="3"), "kernel_size '3'.*whole number"),
+        (dict(strides=0), "strides 0.*at least 1"),
+        (dict(strides=1.5), "strides 1.5.*whole number"),
+        (dict(padding="same"), "padding 'same'.*SAME, VALID, symmetric"),
+        (dict(padding=((1, 1),)), "padding .*top, bottom"),
+        (dict(groups=2), "groups=2 do not fit"),
+        (dict(groups=0), "groups=0 do not fit"),
+    ],
+)
+def test_windows_that_are_none_are_named(options, words):
+    with pytest.raises(ValueError, match=words):
+        WSConv(8, **options).init(jax.random.key(0), jnp.ones((1, 8, 8, 3)))
+
+
+def test_a_single_image_is_refused():
+    with pytest.raises(ValueError, match="expected .N, H, W, C"):
+        WSConv(8).init(jax.random.key(0), jnp.ones((8, 8, 3)))

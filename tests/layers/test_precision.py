@@ -1,0 +1,169 @@
+"""Sums over pixels in bfloat16, whole numbers, and the dtypes of gradients."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+from jax.test_util import check_grads
+
+from nfnet_jax.layers.convolution import conv2d
+from nfnet_jax.layers.correlated_conv import CorrelatedConv
+from nfnet_jax.layers.lowering import native_operations
+from nfnet_jax.layers.pooling import AveragePool, max_pool
+from nfnet_jax.layers.precision import add_bias, in_float32
+from nfnet_jax.layers.residual import SkipGain, StochasticDepth
+from nfnet_jax.layers.squeeze_excite import EfficientChannelAttention, SqueezeExcite
+from nfnet_jax.layers.ws_conv import WSConv, standardize
+from nfnet_jax.models.nf_air import UnitMoments
+
+LAYERS = {
+    "WSConv": WSConv(8, (1, 1)),
+    "plain": WSConv(8, (1, 1), standardized=False),
+    "pooled": WSConv(8, (1, 1), pool=True),
+    "grouped": WSConv(8, groups=2),
+    "CorrelatedConv": CorrelatedConv(8),
+    "SkipGain": SkipGain(),
+    "UnitMoments": UnitMoments(),
+    "SqueezeExcite": SqueezeExcite(4),
+    "ECA": EfficientChannelAttention(),
+}
+
+KEY, DROP = jax.random.key(0), StochasticDepth()
+
+
+def positive(shape, dtype=jnp.bfloat16):
+    """Numbers in [0, 1) that bfloat16 holds; sums of them and of products only grow."""
+    return jnp.asarray(np.random.default_rng(0).random(shape), jnp.bfloat16).astype(
+        dtype
+    )
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradients_of_what_is_broadcast_over_pixels_are_whole_sums(name):
+    layer = LAYERS[name]
+    shape = (64, 24, 24, 8)
+    params = layer.init(jax.random.key(0), positive((1, *shape[1:]), jnp.float32))
+    params = jax.tree.map(lambda p: p + 0.5, params)
+
+    def gradients(dtype):
+        def total(params, x):
+            y = layer.apply(params, x)
+            assert y.dtype == dtype
+            return jnp.vdot(positive(y.shape, jnp.float32), y.astype(jnp.float32))
+
+        return jax.jit(jax.grad(total))(params, positive(shape, dtype))
+
+    found, expected = gradients(jnp.bfloat16), gradients(jnp.float32)
+    for path, gradient in traverse_util.flatten_dict(found).items():
+        exact = np.asarray(traverse_util.flatten_dict(expected)[path], float)
+        assert gradient.dtype == jnp.float32
+        error = np.linalg.norm(np.asarray(gradient, float) - exact)
+        assert error <= 0.02 * np.linalg.norm(exact), path
+
+
+def test_a_bias_counts_as_many_pixels_as_there_are():
+    x = positive((64, 48, 48, 8))
+    weights = positive(x.shape)
+
+    def total(bias):
+        y = add_bias(x, bias).astype(jnp.float32)
+        return (y * weights.astype(jnp.float32)).sum()
+
+    exact = np.asarray(weights, np.float64).sum((0, 1, 2))
+    assert exact.min() > 70_000
+    np.testing.assert_allclose(jax.grad(total)(jnp.zeros(8)), exact, rtol=1e-3)
+
+
+def test_what_is_kept_for_the_gradient_stays_narrow():
+    multiply = in_float32(lambda x, scale: x * scale)
+    x, scale = positive((2, 4, 4, 3)), jnp.ones((1, 1, 1, 3))
+    _, saved = jax.vjp(multiply, x, scale)
+    kept = {str(leaf.dtype) for leaf in jax.tree.leaves(saved) if leaf.size == x.size}
+    assert kept == {"bfloat16"}
+
+
+def test_rates_and_drops_keep_the_dtype():
+    x = positive((4, 3))
+    y = DROP.apply({}, x, 0.5, train=True, rngs={"dropout": KEY})
+    assert y.dtype == x.dtype
+    assert set(np.unique(np.asarray(y == x).all(1))) == {False, True}
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_averages_of_pixels_are_rounded_once(dtype):
+    x = positive((2, 5, 6, 3), dtype)
+    windows = np.pad(np.asarray(x, float), ((0, 0), (0, 1), (0, 0), (0, 0)))
+    windows = windows.reshape(2, 3, 2, 3, 2, 3)
+    counts = np.array([4.0, 4.0, 2.0])[:, None, None]
+    exact = (windows.sum((2, 4)) / counts).astype(dtype)
+    y = AveragePool()(x)
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(np.asarray(y, float), np.asarray(exact, float))
+
+
+WHOLE = [jnp.uint8, jnp.int32, jnp.bool_]
+
+
+@pytest.mark.parametrize("dtype", WHOLE)
+@pytest.mark.parametrize("name", LAYERS)
+def test_no_layer_cuts_itself_down_to_whole_numbers(name, dtype):
+    layer, x = LAYERS[name], jnp.ones((2, 8, 8, 8))
+    params = layer.init(jax.random.key(0), x)
+    with pytest.raises(TypeError, match=f"{jnp.dtype(dtype).name}.*floating point"):
+        layer.apply(params, x.astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", WHOLE)
+def test_no_function_does_so_either(dtype):
+    x = jnp.ones((2, 8, 8, 8), dtype)
+    for function in (
+        AveragePool(),
+        max_pool,
+        lambda x: conv2d(x, jnp.ones((1, 1, 8, 4), dtype)),
+        lambda x: conv2d(x.astype(float), jnp.ones((1, 1, 8, 4), dtype)),
+        lambda x: standardize(x[0], jnp.ones(8)),
+        lambda x: DROP.apply({}, x, 0.5, train=True, rngs={"dropout": KEY}),
+    ):
+        with pytest.raises(TypeError, match="floating point|expected one"):
+            function(x)
+
+
+@pytest.mark.parametrize("param_dtype", ["bfloat16", "float16", "float64"])
+@pytest.mark.parametrize("image_dtype", ["bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradients_have_the_dtype_of_what_they_are_of(name, image_dtype, param_dtype):
+    layer = LAYERS[name]
+    with jax.enable_x64(True):
+        x = jnp.ones((1, 4, 4, 8), image_dtype)
+        params = layer.init(KEY, x.astype(jnp.float32))
+        params = jax.tree.map(lambda p: p.astype(param_dtype), params)
+        # Flax's own layers promote.
+        with jax.numpy_dtype_promotion("standard"):
+            y, back = jax.vjp(layer.apply, params, x)
+            gradients, x_gradient = back(jnp.ones_like(y))
+    assert y.dtype == x_gradient.dtype == image_dtype
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {
+        jnp.dtype(param_dtype)
+    }
+
+
+class Both(nn.Module):
+    """A layer of each kind whose gradients are written by hand."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = max_pool(WSConv(4, groups=2)(x))
+        return nn.tanh(CorrelatedConv(4, pool=True)(x))
+
+
+def test_forward_mode_inside_native_operations():
+    x = jnp.asarray(np.random.default_rng(1).standard_normal((1, 8, 8, 4)), jnp.float32)
+    params = Both().init(KEY, x)
+
+    def loss(params):
+        return jnp.square(Both().apply(params, x)).sum()
+
+    with native_operations():
+        check_grads(loss, (params,), order=2, modes=("fwd", "rev"), rtol=0.05)

@@ -1,0 +1,85 @@
+"""Second derivatives and other dtypes through whole networks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_networks import OPTIONS, logits_in_training, small_network
+
+
+def images(dtype=jnp.float32, count=2):
+    pixels = np.random.default_rng(0).standard_normal((count, 32, 32, 3))
+    return jnp.asarray(pixels, jnp.bfloat16).astype(dtype)
+
+
+def make_loss(model, variables, x):
+    def loss(params):
+        logits = logits_in_training(model, variables | {"params": params}, x)
+        return -jax.nn.log_softmax(logits)[:, 0].mean()
+
+    return loss
+
+
+def products(a, b):
+    return sum(map(jnp.vdot, jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_gradients_forward_derivative_is_its_reverse_one(name):
+    model, variables = small_network(name)
+    params = variables["params"]
+    rng = np.random.default_rng(1)
+    direction = jax.tree.map(lambda p: np.float32(rng.standard_normal(p.shape)), params)
+    gradient = jax.grad(make_loss(model, variables, images()))
+
+    @jax.jit
+    def both(params):
+        forward = jax.jvp(gradient, (params,), (direction,))[1]
+        return forward, jax.grad(lambda p: products(gradient(p), direction))(params)
+
+    forward, reverse = map(jax.tree.leaves, both(params))
+    largest = max(float(jnp.abs(leaf).max()) for leaf in reverse)
+    assert largest > 1e-3
+    for one, other in zip(forward, reverse, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4 * largest)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_float64_is_double_precision_throughout(name):
+    model, variables = small_network(name)
+    with jax.enable_x64(True):
+        narrow = jax.jit(jax.grad(make_loss(model, variables, images())))
+        doubled = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables)
+        wide_loss = make_loss(model, doubled, images(jnp.float64))
+        wide = jax.jit(jax.grad(wide_loss))
+        # A float32 value somewhere would be off by far more than a difference quotient.
+        rng = np.random.default_rng(2)
+        direction = jax.tree.map(
+            lambda leaf: rng.standard_normal(leaf.shape), doubled["params"]
+        )
+        found = wide(doubled["params"])
+        step = jax.tree.map(lambda d: 1e-6 * d, direction)
+        ahead = wide_loss(jax.tree.map(jnp.add, doubled["params"], step))
+        behind = wide_loss(jax.tree.map(jnp.subtract, doubled["params"], step))
+        slope = (ahead - behind) / 2e-6
+        expected = narrow(variables["params"])
+    np.testing.assert_allclose(products(found, direction), slope, rtol=1e-5)
+    largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(found))
+    for one, other in zip(
+        jax.tree.leaves(expected), jax.tree.leaves(found), strict=True
+    ):
+        assert other.dtype == np.float64
+        np.testing.assert_allclose(one, other, atol=1e-4 * largest)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_parameters_of_bfloat16_get_gradients_of_bfloat16(name):
+    model, variables = small_network(name)
+    halved = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), variables["params"])
+    loss = make_loss(model, variables, images(jnp.bfloat16))
+    # Flax's own layers promote.
+    with jax.numpy_dtype_promotion("standard"):
+        gradients = jax.eval_shape(jax.grad(loss), halved)
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {
+        jnp.dtype(jnp.bfloat16)
+    }
