@@ -56,8 +56,9 @@ def collect(published: Mapping[Any, np.ndarray], table: dict[Path, Entry]) -> di
     if not arrays.keys() & head:
         entries = {name: entries[name] for name in entries.keys() - head}
     unknown = sorted(arrays.keys() - entries.keys())
-    hint = nearest(unknown[0], sorted(entries)) if unknown else ""
-    _refuse("unknown", unknown, hint)
+    if unknown:
+        example = f"; expected names such as {min(entries)!r}"
+        _refuse("unknown", unknown, nearest(unknown[0], sorted(entries)) or example)
     _refuse("missing", entries.keys() - arrays.keys())
     _refuse(
         "misshapen",
