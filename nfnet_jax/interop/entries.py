@@ -33,7 +33,9 @@ class Entry(NamedTuple):
     shape: tuple[int, ...]
 
     def publish(self, array: np.ndarray) -> np.ndarray:
-        return np.asarray(array).transpose(self.axes).reshape(self.shape)
+        laid_out = np.asarray(array).transpose(self.axes).reshape(self.shape)
+        # safetensors writes the memory of an array, whatever its strides are.
+        return np.asarray(laid_out, order="C")
 
     def read(self, array: np.ndarray) -> np.ndarray:
         transposed = tuple(self.own_shape[axis] for axis in self.axes)

@@ -96,8 +96,11 @@ def _from_haiku(name: str, tree: Any, overrides: Mapping) -> tuple[Network, dict
 
 
 def _from_timm(name: str, arrays: Any, overrides: Mapping) -> tuple[Network, dict]:
-    ends = (f".{entry}".endswith(".head.fc.bias") for entry in arrays)
-    heads = [array for array, hit in zip(arrays.values(), ends, strict=True) if hit]
+    heads = [
+        array
+        for entry, array in arrays.items()
+        if re.search(r"(^|[./:])head\.fc\.bias$", entry)
+    ]
     model = create_model(_timm_name(name), _classes(heads), **overrides)
     return model, timm.convert(arrays, model)
 
