@@ -46,12 +46,13 @@ def layered(params: Params, stacked: str = STACKED) -> Params:
         return matches(params, stacked, "stacked")
     flat, treedef = jax.tree_util.tree_flatten_with_path(params)
     found = [re.match(rf".*?{STACKED}", path_name(path)) for path, _ in flat]
-    lengths: dict[str, set[tuple[int, ...]]] = {}
-    for match, (_, leaf) in zip(found, flat, strict=True):
-        if match:
-            lengths.setdefault(match[0], set()).add(leaf.shape[:1])
-    stacks = {name for name, own in lengths.items() if len(own) == 1 and own != {()}}
-    return jax.tree.unflatten(treedef, [bool(m) and m[0] in stacks for m in found])
+    stacks = [match[0] if match else "" for match in found]
+    lengths: dict[str, set[tuple[int, ...]]] = {"": set()}
+    for stack, (_, leaf) in zip(stacks, flat, strict=True):
+        lengths.setdefault(stack, set()).add(leaf.shape[:1] if stack else ())
+    return jax.tree.unflatten(
+        treedef, [len(lengths[s]) == 1 and () not in lengths[s] for s in stacks]
+    )
 
 
 def map_layers(function: Callable, *trees: Params) -> Params:
