@@ -36,7 +36,6 @@ def get_config(budget: str = "0.08"):
     config.optim.ema_decay = 0.9
     config.optim.weight_decay = 0.0
     config.optim.agc.clipping = 0.0
-    config.optim.agc.exclude = ("classifier",)
     config.optim.freeze = ("stem/kernel",)
     config.optim.schedule.name = "linear"
     config.optim.schedule.warmup_epochs = 0.0

@@ -6,7 +6,7 @@ PATH holds a directory of images per class, or such directories in `train` and `
 The ImageNet weights are downloaded once; only the classifier is new. To train nothing
 else, which is faster:
 
-    --config.optim.freeze="('stem', 'stages_')"
+    --config.optim.freeze=stem,stages_ --config.optim.agc.clipping=0
 
 To start from a run of one's own instead:
 
@@ -33,8 +33,6 @@ def get_config(folder: str = "images"):
     config.optim.learning_rate = 0.02
     config.optim.body_rate = 0.1
     config.optim.weight_decay = 1e-5
-    # Weights in timm's naming have no skip gains.
-    config.optim.agc.exclude = ("classifier",)
     config.optim.agc.clipping = 0.02
     config.optim.ema_decay = 0.99
     config.train.epochs = 8.0

@@ -24,6 +24,7 @@ from nfnet_jax.config import (
     check_key,
     wrong_value,
 )
+from nfnet_jax.config.lists import read_list
 from nfnet_jax.config_file import load_config
 from nfnet_jax.errors import Interrupted, UserError, nearest
 from nfnet_jax.help import help_text, own_flags
@@ -157,6 +158,7 @@ def parse_config_flags(
     """
     file, argv = _take_config(argv)
     _check_overrides(argv)
+    argv = _with_tuples(argv)
     config = base_config() if file is None else load_config(file)
     values = flags.FlagValues()
     with _one_line_errors(values):
@@ -224,6 +226,25 @@ def _check_overrides(argv: list[str]) -> None:
             raise UserError(f"{argument}: --config is given twice, expected one file")
         if name.removeprefix("no").startswith("config."):
             check_key(name.removeprefix("no").removeprefix("config."))
+
+
+def _with_tuples(argv: list[str]) -> list[str]:
+    """Lists in any notation of `read_list` become the tuples of the flag library."""
+    argv = list(argv)
+    for i, argument in enumerate(argv):
+        name, equals, text = argument.partition("=")
+        path = re.sub(r"^--?config\.", "", name)
+        apart = not equals and i + 1 < len(argv)
+        if path == name or path not in KEYS or not (equals or apart):
+            continue
+        if isinstance(KEYS[path].default, tuple):
+            text = argv[i + 1] if apart else text
+            try:
+                found = repr(read_list(text))
+            except ValueError as error:
+                raise wrong_value(path, text) from error
+            argv[i : i + 1 + apart] = [name, found] if apart else [f"{name}={found}"]
+    return argv
 
 
 def _define(values: flags.FlagValues, meanings: dict[str, str]) -> None:

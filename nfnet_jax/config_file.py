@@ -71,5 +71,7 @@ def _reason(error: BaseException) -> str:
         text,
     ):
         found, expected = (wrong[i].rpartition(".")[2] for i in (3, 4))
+        if expected == "tuple":
+            expected = "tuple such as ('a', 'b') or ('a',)"
         return f"{wrong[1]} is {wrong[2]} ({found}), expected {expected}"
     return f"{type(error).__name__}: {text or 'no message'}"

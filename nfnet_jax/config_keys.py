@@ -30,6 +30,7 @@ class Key:
     meaning: str
     expected: str = "any value"
     valid: Callable[[Any], bool] = lambda value: True
+    choices: tuple[str, ...] = ()
 
     @property
     def unset(self) -> bool:
@@ -58,7 +59,8 @@ def _switch(default, meaning: str) -> Key:
 
 
 def _choice(default: str, meaning: str, *choices: str) -> Key:
-    return Key(default, meaning, f"one of {', '.join(choices)}", choices.__contains__)
+    expected = f"one of {', '.join(choices)}"
+    return Key(default, meaning, expected, choices.__contains__, choices)
 
 
 def _text(default, meaning: str) -> Key:
@@ -75,7 +77,7 @@ def _patterns(default: tuple[str, ...], meaning: str) -> Key:
     def valid(value):
         return all(isinstance(pattern, str) and pattern for pattern in value)
 
-    expected = "a tuple of regular expressions such as ('bias$', 'gain$')"
+    expected = "a list of regular expressions such as ['bias$', 'gain$']"
     return Key(default, meaning, expected, valid)
 
 
@@ -224,7 +226,7 @@ KEYS: dict[str, Key] = {
     "optim.schedule.boundaries": Key(
         (0.5, 0.75),
         "of the step schedule, as shares of the run",
-        "a tuple of increasing numbers in (0, 1) such as (0.5, 0.75)",
+        "a list of increasing numbers in (0, 1) such as [0.5, 0.75]",
         _increasing_shares,
     ),
     "optim.schedule.factor": _number(
@@ -294,6 +296,7 @@ KEYS: dict[str, Key] = {
         "whose best checkpoint is kept too, of evaluations; unset: none",
         f"one of {', '.join(BEST_METRICS)}",
         BEST_METRICS.__contains__,
+        tuple(BEST_METRICS),
     ),
     "log.every_steps": _number(50, "between lines of metrics", 1),
     "log.tensorboard": _switch(True, "write TensorBoard events"),

@@ -35,7 +35,8 @@ def help_text(
         parts.append("\n".join(["flags:", *entries]))
     if config is not None:
         parts.append(
-            "config keys with their values here, each set by --config.KEY=VALUE:\n"
+            "config keys with their values here, each set by --config.KEY=VALUE;\n"
+            "lists as a,b or ['a', 'b'], an item that is nothing but [...] in quotes:\n"
             + key_table(config)
         )
     return "\n\n".join(filter(None, parts))

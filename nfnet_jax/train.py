@@ -98,8 +98,9 @@ def _load_published(config, weights: str):
     from nfnet_jax.models.registry import find
     from nfnet_jax.training.pretrained import Pretrained
 
+    # A classifier that is not there is new anyway.
     model, params = load_pretrained(
-        config.model.name, weights, **model_overrides(config)
+        config.model.name, weights, headless=True, **model_overrides(config)
     )
     name, _, options = model.spec
     network, variant = {"name": name, **dict(options)}, find(name)

@@ -4,6 +4,7 @@ import ast
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
 import nfnet_jax
@@ -17,8 +18,10 @@ from nfnet_jax.config import (
     nearest_key,
     to_json,
 )
+from nfnet_jax.config.lists import read_list
 from nfnet_jax.errors import UserError, nearest
 from nfnet_jax.training.setup import check_buildable
+from nfnet_jax.training.workdir import check_workdir, create_workdir
 
 PACKAGE = pathlib.Path(nfnet_jax.__file__).parent
 CONFIGS = sorted((PACKAGE.parent / "configs").glob("*.py"))
@@ -101,6 +104,110 @@ def test_config_files_are_valid(path):
     check_config(config)
     check_buildable(config)
     assert config.name.startswith(path.stem)
+
+
+LISTS = {
+    ("a", "b"): (
+        "['a', 'b']", '("a","b")', "a,b", "[a,b]", "( a , b )", '["a", "b"]', "a,b,",
+        "[a, 'b',]", r"r'a',b",
+    ),
+    ("a",): ("a", "[a]", "(a,)", "(a)", "'a'", '["a"]', " a "),
+    (): ("[]", "()", "[ ]"),
+    # Regular expressions keep their own brackets, commas and backslashes.
+    ("stages_[0,1]/", "b{1,2}"): (
+        "stages_[0,1]/,b{1,2}", "[stages_[0,1]/, b{1,2}]", "['stages_[0,1]/','b{1,2}']",
+    ),
+    ("[ab]c", "[cd]e"): ("[ab]c,[cd]e", "([ab]c,[cd]e)"),
+    ("(a|b)$",): ("(a|b)$", "[(a|b)$]"),
+    ("(?i:a,b)",): ("(?i:a,b)",),
+    ("[^]a]x", r"c\d"): (r"[^]a]x,c\d", r"['[^]a]x', 'c\\d']", r"['[^]a]x', 'c\d']"),
+    ("[ab]",): ("'[ab]'", "['[ab]']"),
+    (0.5, 0.75): ("0.5,0.75", "[.5, 75e-2]", "(0.5, 0.75)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("expected", "text"), [(e, text) for e, texts in LISTS.items() for text in texts]
+)
+def test_a_list_in_any_notation(expected, text):
+    assert read_list(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ",", "(,)", "a,,b", "[a", "a]", "('a',", "'a", "'a' 'b'", "'a'b", "[a,b],"]
+    + ["[[a,b]]", "[a],[b]", "['a',,'b']", "a(b", "a)b"],
+)
+def test_what_is_no_list_is_refused_and_not_guessed(text):
+    with pytest.raises(ValueError, match=" is no "):
+        read_list(text)
+
+
+def test_what_python_and_json_print_is_read_back():
+    letters = r"ab/_.$^*+?()[]{}|\\,'\" "
+    random = np.random.RandomState(0)
+    for _ in range(500):
+        lengths = random.randint(1, 9, random.randint(4))
+        items = ["".join(random.choice([*letters], length)) for length in lengths]
+        for text in (repr(items), repr(tuple(items)), json.dumps(items)):
+            assert read_list(text) == tuple(items)
+
+
+def parsed(*arguments):
+    return cli.parse_config_flags(["train.py", *arguments], file_needed=False)[0]
+
+
+PATTERNS = ("optim.weight_decay_exclude", "optim.agc.exclude", "optim.freeze")
+
+
+@pytest.mark.parametrize("key", PATTERNS)
+@pytest.mark.parametrize("expected", [("a", "b"), ("a",), ()], ids=str)
+def test_every_notation_makes_the_same_config(key, expected, tmp_path):
+    config = base_config()
+    config.update_from_flattened_dict({key: expected})
+    create_workdir(str(tmp_path), config)
+    file = tmp_path / "config.py"
+    file.write_text(
+        "from nfnet_jax.config import base_config\n\n\n"
+        "def get_config():\n    config = base_config()\n"
+        f"    config.{key} = {list(expected)!r}\n    return config\n"
+    )
+    found = [parsed(f"--config.{key}={text}") for text in LISTS[expected]]
+    found += [parsed(f"--config.{key}", text) for text in LISTS[expected]]
+    found += [parsed(f"--config={file}"), from_json(to_json(config))]
+    for other in found:
+        assert leaves(other) == leaves(config)
+        check_workdir(str(tmp_path), other)
+
+
+def test_a_list_of_numbers_and_what_is_none():
+    key = "--config.optim.schedule.boundaries"
+    for text in LISTS[0.5, 0.75]:
+        assert parsed(f"{key}={text}").optim.schedule.boundaries == (0.5, 0.75)
+    for text in ("0.75,0.5", "['a']", "[0.5", "0.5;0.75", ""):
+        with pytest.raises(UserError, match="expected a list of increasing numbers"):
+            parsed(f"{key}={text}")
+
+
+def test_a_text_in_the_place_of_a_list_is_not_its_characters(tmp_path):
+    file = tmp_path / "config.py"
+    file.write_text(
+        "from nfnet_jax.config import base_config\n\n\n"
+        "def get_config():\n    config = base_config()\n"
+        "    config.optim.freeze = 'stem'\n    return config\n"
+    )
+    with pytest.raises(UserError, match=r"freeze is stem \(str\), expected tuple such"):
+        parsed(f"--config={file}")
+    with pytest.raises(UserError, match="optim.freeze is 'stem', expected a list"):
+        from_json({"optim": {"freeze": "stem"}})
+
+
+@pytest.mark.parametrize(
+    "path, choice", [(path, c) for path, key in KEYS.items() for c in key.choices]
+)
+def test_the_choice_that_is_written_otherwise_is_named(path, choice):
+    with pytest.raises(UserError, match=rf"did you mean '{choice}'\?"):
+        parsed(f"--config.{path}={choice.upper()}")
 
 
 def test_there_are_config_files():

@@ -2,10 +2,15 @@
 
 import pathlib
 import re
+import runpy
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
+import optax
 import pytest
+from pages import blocks
 
 import nfnet_jax
 
@@ -34,6 +39,50 @@ def test_every_example_is_tested():
 def test_a_network_of_ones_own_learns():
     first, *_, last = losses(output("own_network.py"))
     assert first == pytest.approx(2.3026, abs=1e-3) and last < 0.3
+
+
+def skip_gains(params) -> list[float]:
+    flat = jax.tree_util.tree_leaves_with_path(params)
+    return [float(leaf) for path, leaf in flat if path[-1].key == "skip_gain"]
+
+
+def test_branches_open(capsys):
+    """In the example, and with every optimizer that the pages show."""
+    example = runpy.run_path(str(EXAMPLES / "own_network.py"))
+    opened = {"own_network.py": example["params"]}
+    for block in blocks("python"):
+        if "adaptive_gradient_clipping(" in block.text:
+            shown = dict(example)
+            exec(compile(block.text, block.page, "exec"), shown)
+            opened[block.page] = trained(example, shown["optimizer"])
+    assert len(opened) > 1
+    for place, params in opened.items():
+        gains = skip_gains(params)
+        assert len(gains) == 2 and min(map(abs, gains)) > 0.05, (place, gains)
+
+
+def trained(example, optimizer):
+    """Parameters of its network after 60 steps on its data."""
+    model, images, labels = (example[name] for name in ("model", "images", "labels"))
+    params = model.init(jax.random.key(0), images[:1])["params"]
+
+    @jax.jit
+    def step(params, state, key):
+        rows = jax.random.randint(key, (128,), 0, len(images))
+
+        def loss(params):
+            logits = model.apply({"params": params}, images[rows])
+            return optax.softmax_cross_entropy_with_integer_labels(
+                logits, labels[rows]
+            ).mean()
+
+        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+        return jax.tree.map(jnp.add, params, updates), state
+
+    state = optimizer.init(params)
+    for i in range(60):
+        params, state = step(params, state, jax.random.key(i))
+    return params
 
 
 def test_features_can_be_classified():

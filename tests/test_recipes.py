@@ -1,6 +1,7 @@
 """The published recipes, typed in from the papers' tables, beside configs/."""
 
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,8 @@ import nfnet_jax
 from nfnet_jax import cli
 from nfnet_jax.config import leaves
 from nfnet_jax.errors import UserError
-from nfnet_jax.models.registry import find, model_options
-from nfnet_jax.optim.build import describe_groups, group_masks
+from nfnet_jax.models.registry import create_model, find, list_models, model_options
+from nfnet_jax.optim.build import build_optimizer, describe_groups, group_masks
 from nfnet_jax.optim.tree import path_name
 from nfnet_jax.training.plan import make_plan, peak_rate
 from nfnet_jax.training.setup import build_model
@@ -173,6 +174,41 @@ def test_every_file_builds_its_network_and_its_patterns_match(file):
     shape = jnp.zeros((1, size, size, 3))
     params = jax.eval_shape(model.init, jax.random.key(0), shape)["params"]
     assert describe_groups(config.optim, params)
+
+
+def smallest_members() -> list[str]:
+    """Of the names that differ in numbers only, the one with the least."""
+    members: dict[str, str] = {}
+    for name in list_models():
+        numbers = [int(n) for n in re.findall(r"\d+", name)]
+        kind = re.sub(r"\d+", "", name)
+        other = [int(n) for n in re.findall(r"\d+", members.get(kind, "99999"))]
+        members[kind] = name if numbers < other else members[kind]
+    return sorted(members.values())
+
+
+@pytest.mark.parametrize("name", smallest_members())
+def test_every_file_fits_the_networks_of_every_family(name):
+    """The defaults do: gains or biases that a network lacks are nobody's mistake."""
+    model = create_model(name, 10)
+    shape = jnp.zeros((1, 64, 64, 3))
+    params = jax.eval_shape(model.init, jax.random.key(0), shape)["params"]
+    paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    for file in FILES:
+        config = read(file, f"model.name={name}")
+        missing = [p for p in config.optim.freeze if not re.search(p, " ".join(paths))]
+        if missing:
+            # The whitening that is not to be trained is of one family.
+            assert file == "cifar10_speedrun.py" and "stem/kernel" not in paths
+            with pytest.raises(UserError, match="optim.freeze: 'stem/kernel' matches"):
+                build_optimizer(config.optim, params, lambda step: 0.1)
+            continue
+        build_optimizer(config.optim, params, lambda step: 0.1)
+        # Whatever is loaded or built, what starts at 0 is free to leave it.
+        if file != "imagenet_nfnet.py":
+            mask = jax.tree.leaves(group_masks(config.optim, params)["agc"])
+            clipped = [p for p, hit in zip(paths, mask, strict=True) if hit]
+            assert clipped and not any("skip_gain" in path for path in clipped)
 
 
 def test_agc_covers_what_the_published_code_clips():

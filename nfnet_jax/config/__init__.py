@@ -96,7 +96,7 @@ def nearest_key(path: str) -> str:
 
 def wrong_value(path: str, value: Any) -> UserError:
     """The error of a value that the key `path` cannot take."""
-    hint = ""
+    hint = nearest(str(value), KEYS[path].choices)
     if isinstance(value, str) and KEYS[path].expected.startswith("a whole number"):
         hint = _as_whole_number(value)
     return UserError(f"{path} is {value!r}, expected {KEYS[path].expected}{hint}")

@@ -66,15 +66,27 @@ def read_weights(path: str | os.PathLike) -> Weights:
         raise UserError(f"{path}: damaged or truncated {kind} ({reason})") from error
 
 
+def beside(path: Path) -> str:
+    """A hint at a file of weights that is called like `path`, but for its ending."""
+    found = sorted(
+        other
+        for ending in (".safetensors", ".npz")
+        for other in path.parent.glob(f"{path.name}{ending}")
+    )
+    return f"; did you mean {str(found[0])!r}?" if found else ""
+
+
 def _open(path: Path) -> BinaryIO:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        beside = os.listdir(path.parent) if path.parent.is_dir() else []
-        raise UserError(f"no such file{nearest(path.name, beside)}") from None
+        others = os.listdir(path.parent) if path.parent.is_dir() else []
+        hint = beside(path) or nearest(path.name, others)
+        raise UserError(f"no such file{hint}") from None
+    if stat.S_ISDIR(mode):
+        raise UserError(f"a directory, {_EXPECTED}{beside(path / '*')}")
     if not stat.S_ISREG(mode):
-        found = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
-        raise UserError(f"{found}, {_EXPECTED}")
+        raise UserError(f"not a regular file, {_EXPECTED}")
     return path.open("rb")
 
 

@@ -54,8 +54,8 @@ def convert(tree: HaikuTree, model: Network) -> dict:
     """Flax parameters of `model` (stacked as its scans need) from a Haiku tree.
 
     Raises:
-      UserError: entries that are unknown, missing or of another shape, by name; or
-        `model` is of a family that the published code does not have.
+      UserError: entries that are unknown, missing, of another shape or not finite, by
+        name; or `model` is of a family that the published code does not have.
     """
     published = traverse_util.flatten_dict({k: dict(v) for k, v in tree.items()})
     return collect(published, _table(model))

@@ -35,6 +35,8 @@ _TYPES = {
 def load(file: BinaryIO) -> dict[str, dict[str, np.ndarray]]:
     """{module: {name: array}} from a pickle; floats become float32.
 
+    Of {"params": {module: {name: array}}} the modules are called "params/MODULE".
+
     Raises:
       UserError: the pickle asks for more than arrays, or holds something else.
       Exception: of many types, where the pickle is damaged.
@@ -42,16 +44,27 @@ def load(file: BinaryIO) -> dict[str, dict[str, np.ndarray]]:
     tree = _follow(file)
     if type(tree) is not dict:
         raise UserError(f"a pickle of something else, {_EXPECTED}")
+    _check_level(tree)
+    if any(type(arrays) is dict for own in tree.values() for arrays in own.values()):
+        tree = {
+            f"{outer}/{module}": arrays
+            for outer, own in tree.items()
+            for module, arrays in own.items()
+        }
+        _check_level(tree)
+    return {
+        module: {name: _finished(name, array) for name, array in arrays.items()}
+        for module, arrays in tree.items()
+    }
+
+
+def _check_level(tree: dict) -> None:
     for module, arrays in tree.items():
         if type(arrays) is not dict:
             raise UserError(f"{module[:80]!r} is not a dictionary, {_EXPECTED}")
     # Modules may share one dictionary: few instructions can name very many arrays.
     if sum(map(len, tree.values())) > _MOST_INSTRUCTIONS:
         raise UserError("refused, a pickle of more arrays than any network has")
-    return {
-        module: {name: _finished(name, array) for name, array in arrays.items()}
-        for module, arrays in tree.items()
-    }
 
 
 def _finished(name: str, value: object) -> np.ndarray:

@@ -1,27 +1,36 @@
 """Networks with the weights that somebody published."""
 
-from collections.abc import Mapping
+import difflib
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nfnet_jax.cache import cache_directory
 from nfnet_jax.download import fetch, lock
 from nfnet_jax.errors import UserError
 from nfnet_jax.interop import haiku, timm
-from nfnet_jax.interop.files import Weights, read_weights
+from nfnet_jax.interop.entries import layer_shapes
+from nfnet_jax.interop.files import Weights, beside, read_weights
 from nfnet_jax.interop.published import find_published
 from nfnet_jax.models.network import Network
 from nfnet_jax.models.registry import create_model, find, list_models
+
+_BLOCK = re.compile(r"stages\.\d+\.\d+|(?<=/)(nf_|res_|nf_res_)block(_\d+)?(?=/|$)")
+"""Names a residual block in what an entry of either naming is called."""
 
 
 def load_pretrained(
     model_name: str,
     weights: str | Path,
     num_classes: int | None = None,
+    *,
+    headless: bool = False,
     **overrides: Any,
 ) -> tuple[Network, dict]:
     """A network and its parameters from published weights.
@@ -36,35 +45,87 @@ def load_pretrained(
       weights: a file that `read_weights` takes, or the name of published weights
         (`interop.published`), which are downloaded once.
       num_classes: logits; None: as many as the weights have. Where they have another
-        number, the classifier is new.
+        number, or no classifier, the classifier is new.
+      headless: True: weights without a classifier give parameters without one.
       **overrides: further options of `create_model`, such as `se_ratio`.
 
     Returns:
       (model, params): `model.apply({"params": params}, images)` are logits.
 
     Raises:
-      UserError: no such weights, or weights of another network.
+      UserError: no such weights, weights of another network, or without a classifier
+        where neither `num_classes` nor `headless` tells what to do.
       ValueError: unknown model or option.
     """
     find(_timm_name(model_name))
     path = locate(weights)
     arrays: Any = read_weights(path)
+    convert = _from_haiku if _is_tree(arrays) else _from_timm
     try:
-        published = _classes(arrays)
-        if _is_tree(arrays):
-            model = create_model(
-                model_name, published, **_haiku_options(model_name, overrides)
-            )
-            params = haiku.convert(arrays, model)
-        else:
-            model = create_model(_timm_name(model_name), published, **overrides)
-            params = timm.convert(arrays, model)
+        model, params = convert(model_name, arrays, overrides)
     except UserError as error:
-        raise UserError(f"{path}: not weights of {model_name!r}: {error}") from error
+        hint = _another_model(convert, model_name, arrays, overrides)
+        raise UserError(
+            f"{path}: not weights of {model_name!r}: {error}{hint}"
+        ) from error
     params = jax.tree.map(jnp.asarray, params)
+    if "classifier" in params.get("head", {}):
+        published = model.spec.num_classes
+    elif num_classes or headless:
+        published = None
+    else:
+        raise UserError(
+            f"{path}: weights without a classifier, expected num_classes, of a new one,"
+            " or to start a training from them (model.weights)"
+        )
     if num_classes in (None, published):
         return model, params
     return _with_new_head(model, params, num_classes)
+
+
+def _from_haiku(name: str, tree: Any, overrides: Mapping) -> tuple[Network, dict]:
+    heads = [
+        own["b"]
+        for module, own in tree.items()
+        if module.endswith("/~/linear") and "/squeeze_excite/" not in module
+        if "b" in own
+    ]
+    options = _haiku_options(name, overrides)
+    model = create_model(name, _classes(heads), **options)
+    return model, haiku.convert(tree, model)
+
+
+def _from_timm(name: str, arrays: Any, overrides: Mapping) -> tuple[Network, dict]:
+    heads = [
+        array
+        for entry, array in arrays.items()
+        if re.search(r"(^|[./:])head\.fc\.bias$", entry)
+    ]
+    model = create_model(_timm_name(name), _classes(heads), **overrides)
+    return model, timm.convert(arrays, model)
+
+
+def _classes(biases: list[np.ndarray]) -> int:
+    """Logits of a network with this bias of its classifier; 1 where it has none."""
+    return max(1, biases[0].size) if biases else 1
+
+
+def _another_model(
+    convert: Callable, name: str, arrays: Weights, overrides: Mapping
+) -> str:
+    """A hint at the model that the weights are of, if there is one."""
+    blocks = {found[0] for entry in arrays for found in _BLOCK.finditer(entry)}
+    for other in difflib.get_close_matches(name, list_models(), 99, 0):
+        try:
+            # Cheaper to compare than parameters.
+            stages = create_model(other, 1).stages
+            if sum(len(getattr(stage, "betas", ())) for stage in stages) != len(blocks):
+                continue
+            model, _ = convert(other, arrays, overrides)
+        except (UserError, ValueError):
+            continue
+        return f"; did you mean the model {model.spec.name!r}?"
+    return ""
 
 
 def locate(weights: str | Path) -> Path:
@@ -76,7 +137,7 @@ def locate(weights: str | Path) -> Path:
     path = Path(weights).expanduser()
     if path.exists() or path.suffix or len(path.parts) > 1:
         return path
-    published = find_published(str(weights))
+    published = find_published(str(weights), beside(path))
     directory = cache_directory() / "weights"
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -91,24 +152,6 @@ def locate(weights: str | Path) -> Path:
 
 def _is_tree(arrays: Weights) -> bool:
     return any(isinstance(value, Mapping) for value in arrays.values())
-
-
-def _classes(arrays: Any) -> int:
-    """Number of logits of the network that the arrays belong to."""
-    if _is_tree(arrays):
-        heads = [
-            own["b"]
-            for module, own in arrays.items()
-            if module.endswith("/linear") and module.count("/~/") == 1 and "b" in own
-        ]
-    else:
-        heads = [arrays[name] for name in ("head.fc.bias",) if name in arrays]
-    if len(heads) != 1 or heads[0].ndim != 1 or not heads[0].size:
-        raise UserError(
-            "neither the Haiku code's naming (NETWORK/~/linear:b) nor timm's "
-            "(head.fc.bias)"
-        )
-    return len(heads[0])
 
 
 def _haiku_options(name: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,7 +173,7 @@ def _with_new_head(
 ) -> tuple[Network, dict]:
     spec = model.spec
     model = create_model(spec.name, num_classes, **dict(spec.overrides))
-    features = params["head"]["classifier"]["kernel"].shape[0]
+    features, _ = layer_shapes(model)["head", "classifier", "kernel"]
     classifier = nn.Dense(num_classes, kernel_init=model.head.kernel_init)
     new = classifier.init(jax.random.key(0), jnp.zeros((1, features)))["params"]
-    return model, {**params, "head": {**params["head"], "classifier": new}}
+    return model, {**params, "head": {**params.get("head", {}), "classifier": new}}

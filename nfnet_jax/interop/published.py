@@ -47,15 +47,15 @@ No publisher states checksums, so none is checked here.
 """
 
 
-def find_published(name: str) -> Published:
+def find_published(name: str, hint: str = "") -> Published:
     """The weights called `name`.
 
     Raises:
-      UserError: unknown name.
+      UserError: unknown name; `hint` ends the message instead of the nearest one.
     """
     if name not in PUBLISHED:
         raise UserError(
             f"weights {name!r}: neither a file nor published, expected one of "
-            f"{', '.join(PUBLISHED)}{nearest(name, PUBLISHED)}"
+            f"{', '.join(PUBLISHED)}{hint or nearest(name, PUBLISHED)}"
         )
     return PUBLISHED[name]

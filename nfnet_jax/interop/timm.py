@@ -42,8 +42,8 @@ def convert(state_dict: StateDict, model: Network) -> dict:
     """Flax parameters of `model` (stacked as its scans need) from a timm state dict.
 
     Raises:
-      UserError: entries that are unknown, missing or of another shape, by name; or
-        `model` is of a family that timm does not have.
+      UserError: entries that are unknown, missing, of another shape or not finite, by
+        name; or `model` is of a family that timm does not have.
     """
     return collect(state_dict, _table(model))
 

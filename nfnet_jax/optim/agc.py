@@ -1,64 +1,114 @@
 """Adaptive gradient clipping [HP, section 4]."""
 
+import functools
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import optax
 
-from nfnet_jax.optim.tree import STACKED, Params, map_layers
+from nfnet_jax.errors import UserError
+from nfnet_jax.optim.tree import (
+    STACKED,
+    Params,
+    layered,
+    map_layers,
+    matches,
+    require_params,
+)
+
+Axis = int | tuple[int, ...] | None
 
 
-def unit_norm(x: jax.Array) -> jax.Array:
+def unit_norm(x: jax.Array, axis: Axis = None) -> jax.Array:
     """Euclidean norm of every unit of one parameter, float32, with kept axes.
 
-    A unit is an output channel of a kernel [..., in, out], or a whole vector or scalar.
+    A unit is an output channel of a kernel [..., in, out], or a whole vector or scalar;
+    with `axis` what lies along these axes.
     """
     x = x.astype(jnp.float32)
-    axes = tuple(range(x.ndim - 1)) if x.ndim > 1 else None
-    return jnp.sqrt(jnp.sum(jnp.square(x), axes, keepdims=True))
+    if axis is None and x.ndim > 1:
+        axis = tuple(range(x.ndim - 1))
+    return jnp.sqrt(jnp.sum(jnp.square(x), axis, keepdims=True))
 
 
-def largest_norm(param: jax.Array, clipping: float, eps: float) -> jax.Array:
+def largest_norm(
+    param: jax.Array, clipping: float, eps: float, axis: Axis = None
+) -> jax.Array:
     """λ · max(‖W_i‖, ε), what AGC lets the gradient of each unit i be.
 
     Float32, of the shape that `unit_norm` of `param` has.
     """
-    return clipping * jnp.maximum(unit_norm(param), eps)
+    return clipping * jnp.maximum(unit_norm(param, axis), eps)
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="axis")
 def clip_units(
-    grad: jax.Array, param: jax.Array, clipping: float, eps: float
+    grad: jax.Array, param: jax.Array, clipping: float, eps: float, axis: Axis = None
 ) -> jax.Array:
     """G_i ← G_i · min(1, λ · max(‖W_i‖, ε) / max(‖G_i‖, 1e-6)) for each unit i.
 
     `grad` and `param` are of one shape, see `unit_norm`; so is the result, in the dtype
     of `grad`.
     """
-    largest, norm = largest_norm(param, clipping, eps), unit_norm(grad)
+    largest, norm = largest_norm(param, clipping, eps, axis), unit_norm(grad, axis)
     scale = jnp.where(norm > largest, largest / jnp.maximum(norm, 1e-6), 1.0)
     return (grad * scale).astype(grad.dtype)
 
 
 def adaptive_gradient_clipping(
-    clipping: float, eps: float = 1e-3, *, stacked: str = STACKED
+    clipping: float,
+    eps: float = 1e-3,
+    axis: Axis = None,
+    *,
+    exclude: str | Sequence[str] = (),
+    stacked: str = STACKED,
 ) -> optax.GradientTransformation:
     """Clips each unit's gradient to `clipping` (λ) times the norm of its weights.
 
     G_i ← G_i · min(1, λ · max(‖W_i‖, `eps`) / ‖G_i‖) for the units i: output channels
-    of kernels [..., in, out], whole vectors and scalars. Leaves in whose path, such as
-    "a/b/kernel", the regular expression `stacked` is found are stacks of layers
-    [L, ...], as `nn.scan` makes them, and are clipped layer by layer; the default finds
-    those of the networks of `create_model`. Combine with `optax.masked` to exempt
-    parameters; [HP] exempts the classifier.
+    of kernels [..., in, out], whole vectors and scalars, or what lies along `axis`, as
+    in `optax.adaptive_grad_clip`.
+
+    Leaves in whose path, such as "a/b/kernel", one of the regular expressions `exclude`
+    is found are exempt. Exempt the classifier [HP] and skip gains, which start at 0:
+    clipped, they hardly leave it. Leaves in whose path `stacked` is found are stacks of
+    layers [L, ...], as `nn.scan` makes them, and are clipped layer by layer; the
+    default finds those of the networks of `create_model`.
+
+    Raises, given parameters:
+      UserError: an expression is malformed or found in no path, or all are exempt.
+      ValueError: there are none.
     """
 
-    def update(updates, state, params):
+    def exempt(params):
+        found = matches(params, exclude, "exclude")
+        if exclude and all(jax.tree.leaves(found)):
+            raise UserError(
+                f"exclude: {exclude!r} exempts all parameters from adaptive gradient "
+                "clipping, expected some to be clipped"
+            )
+        return found
+
+    def init(params):
+        exempt(params)
+        return optax.EmptyState()
+
+    def update(updates, state, params=None):
+        require_params(params)
+
         def clip(grad, param):
-            return clip_units(grad, param, clipping, eps)
+            return clip_units(grad, param, clipping, eps, axis)
 
-        return map_layers(clip, updates, params, stacked=stacked), state
+        def clip_leaf(out, many, grad, param):
+            if out:
+                return grad
+            return (jax.vmap(clip) if many else clip)(grad, param)
 
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+        masks = exempt(params), layered(params, stacked)
+        return jax.tree.map(clip_leaf, *masks, updates, params), state
+
+    return optax.GradientTransformation(init, update)
 
 
 def clip_fraction(

@@ -1,7 +1,8 @@
 """The optimizer of a config: AGC, then SGD, AdamW or LAMB with weight decay."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import optax
@@ -59,6 +60,13 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 }
 """By `optim.name`; of `config.optim`, the learning rate, and where weights decay."""
 
+USUAL = {
+    "weight_decay": ("bias$", "gain$"),
+    "agc": ("classifier", "skip_gain"),
+}
+"""What the config exempts from each treatment unless told otherwise. A network may have
+no such parameters; any other pattern has to match some."""
+
 SIGN_LIKE = ("adamw", "lamb", "muon")
 """Optimizers that divide a gradient by its own size, which undoes a clip of it."""
 
@@ -76,7 +84,8 @@ def build_optimizer(
     get updates of 0 and no state.
 
     Raises:
-      UserError: a pattern matches no parameter, or all parameters are frozen.
+      UserError: a pattern matches no parameter, all parameters are frozen, or a
+        treatment that is turned on covers none.
     """
     masks = group_masks(config, params)
     steps = []
@@ -115,24 +124,72 @@ def frozen_mask(config: ConfigDict, params: Params) -> Params:
     return frozen
 
 
+class Treatment(NamedTuple):
+    """What covers all parameters but the frozen ones and those that patterns exempt.
+
+    It is off where `strength`, the value of the key `strength_key`, is 0.
+    """
+
+    strength_key: str
+    strength: float
+    exclude_key: str
+    exclude: Sequence[str]
+
+
+def _treatments(config: ConfigDict) -> dict[str, Treatment]:
+    return {
+        "weight_decay": Treatment(
+            "optim.weight_decay",
+            config.weight_decay,
+            "optim.weight_decay_exclude",
+            config.weight_decay_exclude,
+        ),
+        "agc": Treatment(
+            "optim.agc.clipping",
+            config.agc.clipping,
+            "optim.agc.exclude",
+            config.agc.exclude,
+        ),
+    }
+
+
 def group_masks(config: ConfigDict, params: Params) -> dict[str, Params]:
     """Which leaves each treatment covers.
 
     `weight_decay` and `agc`: all but their exclusions and the frozen ones; `freeze`:
     the frozen ones; `body_rate`: those outside of the classifier that are not frozen.
+
+    Raises:
+      UserError: as `build_optimizer`.
     """
     frozen = frozen_mask(config, params)
     exempt = {
-        "weight_decay": matches(
-            params, config.weight_decay_exclude, "optim.weight_decay_exclude"
-        ),
-        "agc": matches(params, config.agc.exclude, "optim.agc.exclude"),
-        "body_rate": in_classifier(params),
+        group: matches(params, own.exclude, own.exclude_key, USUAL[group])
+        for group, own in _treatments(config).items()
     }
-    return {"freeze": frozen} | {
+    exempt["body_rate"] = in_classifier(params)
+    masks = {
         group: jax.tree.map(lambda *out: not any(out), hits, frozen)
         for group, hits in exempt.items()
     }
+    for group, own in _treatments(config).items():
+        if own.strength and not any(jax.tree.leaves(masks[group])):
+            raise _covers_nothing(own, config.freeze)
+    return {"freeze": frozen} | masks
+
+
+def _covers_nothing(own: Treatment, freeze: Sequence[str]) -> UserError:
+    found = {own.exclude_key: own.exclude, "optim.freeze": freeze}
+    named = [f"{key}={tuple(value)!r}" for key, value in found.items() if value]
+    return UserError(
+        f"{own.strength_key} is {own.strength:g}, but {' and '.join(named)} "
+        f"{'leave' if named[1:] else 'leaves'} out every parameter, expected some to "
+        f"be covered; {own.strength_key}=0 turns it off"
+    )
+
+
+def _is_found(params: Params, pattern: str) -> bool:
+    return any(jax.tree.leaves(matches(params, pattern, "", (pattern,))))
 
 
 def describe_groups(config: ConfigDict, params: Params) -> str:
@@ -150,14 +207,15 @@ def describe_groups(config: ConfigDict, params: Params) -> str:
         ]
         return f"{len(covered)} arrays, {count(covered):,} of {total} parameters"
 
+    def present(patterns: Sequence[str]) -> str:
+        found = [p for p in patterns if _is_found(params, p)]
+        return ", ".join(found) or "none"
+
     frozen = " and what is frozen" if config.freeze else ""
     lines = [
-        f"{group} {strength:g}: {line(group, strength)}; exempt: "
-        f"{', '.join(excluded) or 'none'}{frozen}"
-        for group, strength, excluded in (
-            ("weight_decay", config.weight_decay, config.weight_decay_exclude),
-            ("agc", config.agc.clipping, config.agc.exclude),
-        )
+        f"{group} {own.strength:g}: {line(group, own.strength)}; exempt: "
+        f"{present(own.exclude)}{frozen}"
+        for group, own in _treatments(config).items()
     ]
     if config.freeze:
         lines.append(f"frozen: {line('freeze', 1)}; by {', '.join(config.freeze)}")

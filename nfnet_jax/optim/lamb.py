@@ -2,7 +2,7 @@
 
 import optax
 
-from nfnet_jax.optim.tree import Params, map_layers
+from nfnet_jax.optim.tree import Params, map_layers, require_params
 
 
 def scale_by_layer_trust_ratio() -> optax.GradientTransformation:
@@ -12,7 +12,9 @@ def scale_by_layer_trust_ratio() -> optax.GradientTransformation:
     """
     leaf = optax.scale_by_trust_ratio()
 
-    def update(updates, state, params):
+    def update(updates, state, params=None):
+        require_params(params)
+
         def scale(update, param):
             return leaf.update(update, state, param)[0]
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nfnet_jax.optim.tree import Params
+from nfnet_jax.optim.tree import Params, layered, path_name, require_params
 
 NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),) * 5
 """a, b, c of each step, Jordan's."""
@@ -32,9 +32,13 @@ def muon(
 
 
 def convolution_kernels(params: Params) -> Params:
-    """True at the leaves `kernel` [..., KH, KW, C, O]."""
+    """True at the leaves `kernel` [KH, KW, C, O] and at stacks [..., KH, KW, C, O]."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: path[-1].key == "kernel" and leaf.ndim >= 4, params
+        lambda path, leaf, many: (
+            path_name(path[-1:]) == "kernel" and leaf.ndim - many >= 4
+        ),
+        params,
+        layered(params),
     )
 
 
@@ -79,7 +83,9 @@ def orthogonalize(matrix: jax.Array) -> jax.Array:
 def scale_to_weights() -> optax.GradientTransformation:
     """U ← U · ‖W‖ / ‖U‖ for every kernel W [..., KH, KW, C, O]."""
 
-    def update(updates, state, params):
+    def update(updates, state, params=None):
+        require_params(params)
+
         def scale(update, weights):
             ratio = _norm(weights) / jnp.maximum(_norm(update), 1e-12)
             return update * ratio

@@ -1,12 +1,11 @@
 """Gradient norms relative to weight norms, layer by layer: where a run diverges."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 
-from nfnet_jax.optim.tree import Params, is_stacked, map_layers, path_name
+from nfnet_jax.optim.tree import Params, layered, map_layers, path_name
 
 LEAST_NORM = 1e-3
 """Assumed of kernels that start at 0."""
@@ -20,11 +19,11 @@ def gradient_ratios(grads: Params, params: Params) -> jax.Array:
 def kernel_norms(tree: Params) -> jax.Array:
     """Norms of all kernels, or of their gradients, [layers], as in `layer_names`."""
     norms = jax.tree.leaves(map_layers(jnp.linalg.norm, tree))
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    leaves = _named_leaves(tree)
     kernels = [
         jnp.ravel(norm)
-        for norm, (path, leaf) in zip(norms, leaves, strict=True)
-        if _is_kernel(path, leaf)
+        for norm, (_, leaf, many) in zip(norms, leaves, strict=True)
+        if leaf.ndim - many > 1
     ]
     return jnp.concatenate(kernels)
 
@@ -35,13 +34,16 @@ def layer_names(params: Params) -> list[str]:
     Layer i of a stack, the one in block i + 2 of its stage, has `[i]` after its path.
     """
     names = []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if _is_kernel(path, leaf):
-            name = path_name(path)
+    for name, leaf, many in _named_leaves(params):
+        if leaf.ndim - many > 1:
             stack = range(leaf.shape[0])
-            names += [f"{name}[{i}]" for i in stack] if is_stacked(path) else [name]
+            names += [f"{name}[{i}]" for i in stack] if many else [name]
     return names
 
 
-def _is_kernel(path: Sequence[Any], leaf: jax.Array) -> bool:
-    return leaf.ndim - is_stacked(path) > 1
+def _named_leaves(tree: Params) -> Iterator[tuple[str, jax.Array, bool]]:
+    """The path of every leaf, the leaf, and whether it is a stack of layers."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    stacks = jax.tree.leaves(layered(tree))
+    for (path, leaf), many in zip(leaves, stacks, strict=True):
+        yield path_name(path), leaf, many

@@ -20,17 +20,17 @@ def sam_value_and_grad(
 ) -> Callable[..., Any]:
     """As `jax.value_and_grad(loss, has_aux=has_aux)`, at W + ρ g / ‖g‖ instead of at W.
 
-    `loss(params, *arguments)` is any differentiable scalar, with auxiliary output if
-    `has_aux`; g is its gradient at W for the same arguments. The gradients go into any
-    optimizer. The value is that after the ascent. Takes twice the computation.
+    `loss(params, *arguments, **options)` is any differentiable scalar, with auxiliary
+    output if `has_aux`; g is its gradient at W for the same arguments. The gradients go
+    into any optimizer. The value is that after the ascent. Takes twice the computation.
     """
     ascent = jax.grad(loss, has_aux=has_aux)
     descent = jax.value_and_grad(loss, has_aux=has_aux)
 
-    def value_and_grad(params: Params, *arguments: Any) -> Any:
-        grads = ascent(params, *arguments)
+    def value_and_grad(params: Params, /, *arguments: Any, **options: Any) -> Any:
+        grads = ascent(params, *arguments, **options)
         grads = grads[0] if has_aux else grads
-        return descent(ascend(params, grads, rho), *arguments)
+        return descent(ascend(params, grads, rho), *arguments, **options)
 
     return value_and_grad
 

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from nfnet_jax.errors import UserError
 from nfnet_jax.optim.agc import adaptive_gradient_clipping
 
 
@@ -24,8 +25,8 @@ def random_tree(seed, scale=1.0):
     )
 
 
-def clip(grads, params, clipping, eps=1e-3):
-    agc = adaptive_gradient_clipping(clipping, eps)
+def clip(grads, params, clipping, eps=1e-3, **options):
+    agc = adaptive_gradient_clipping(clipping, eps, **options)
     return agc.update(grads, agc.init(params), params)[0]
 
 
@@ -118,3 +119,64 @@ def test_blocks_of_other_programs_are_no_stacks():
         clip(grads, params, 0.05)["blocks"],
         clip(grads["blocks"], params["blocks"], 0.05),
     )
+
+
+@pytest.mark.parametrize("name", ["plain", "stages_0"])
+def test_stacks_of_create_model_are_not_seen_in_other_programs(name):
+    """`stages_0/blocks` of somebody else's network, with a kernel and a bias."""
+    params, grads = ({name: {"blocks": random_tree(s, 3.0)}} for s in (0, 1))
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        clip(grads, params, 0.05)[name]["blocks"],
+        clip(grads[name]["blocks"], params[name]["blocks"], 0.05),
+    )
+
+
+@pytest.mark.parametrize(
+    ("exclude", "exempt"),
+    [
+        ((), ()),
+        (("dense", "skip_gain"), ("dense/kernel", "dense/bias", "skip/skip_gain")),
+        (["^stem/.*n"], ("stem/kernel", "stem/gain")),
+        ("bias", ("stem/bias", "dense/bias")),
+        ("dense", ("dense/kernel", "dense/bias")),
+    ],
+)
+def test_excluded_parameters_are_left_alone_and_the_others_clipped(exclude, exempt):
+    params, grads = random_tree(0), random_tree(1, 2.0)
+    found = jax.tree_util.tree_leaves_with_path(
+        clip(grads, params, 0.01, exclude=exclude)
+    )
+    clipped = jax.tree.leaves(clip(grads, params, 0.01))
+    rows = zip(found, jax.tree.leaves(grads), clipped, strict=True)
+    for (path, leaf), grad, small in rows:
+        name = "/".join(key.key for key in path)
+        np.testing.assert_array_equal(leaf, grad if name in exempt else small)
+        assert np.any(np.asarray(grad) != np.asarray(small))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"exclude": ["dense", "skipgain"]}, "exclude: 'skipgain'.*'skip_gain'"),
+        ({"exclude": "dense,skip_gain"}, "exclude: 'dense,skip_gain' matches no"),
+        ({"exclude": "["}, "exclude: '\\[' is not a regular expression"),
+        ({"exclude": "[dense,skip]"}, "exclude: '\\[dense,skip\\]' exempts all"),
+        ({"stacked": "blocks/"}, "stacked: 'blocks/' matches no parameter"),
+    ],
+)
+def test_patterns_of_nothing_and_of_everything_are_refused(options, words):
+    with pytest.raises(UserError, match=words) as error:
+        clip(random_tree(1), random_tree(0), 0.01, **options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1, (0, 1), (1, 2)])
+def test_axis_is_that_of_optax(axis):
+    params, grads = ({"a": t["stem"]["kernel"]} for t in map(random_tree, (0, 1)))
+    theirs = optax.adaptive_grad_clip(0.02, 1e-3, axis)
+    expected, _ = theirs.update(grads, theirs.init(params), params)
+    agc = adaptive_gradient_clipping(0.02, 1e-3, axis)
+    found, _ = agc.update(grads, agc.init(params), params)
+    np.testing.assert_allclose(found["a"], expected["a"], rtol=1e-5)
+    assert np.abs(found["a"] - clip(grads, params, 0.02)["a"]).max() > 1e-4

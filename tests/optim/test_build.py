@@ -3,12 +3,22 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from nfnet_jax.config import base_config
+from nfnet_jax.config import KEYS, base_config
 from nfnet_jax.errors import UserError
-from nfnet_jax.optim.build import OPTIMIZERS, build_optimizer, describe_groups
+from nfnet_jax.optim.agc import adaptive_gradient_clipping
+from nfnet_jax.optim.build import (
+    OPTIMIZERS,
+    USUAL,
+    build_optimizer,
+    describe_groups,
+    group_masks,
+)
 from nfnet_jax.optim.ema import update_ema
+from nfnet_jax.optim.lamb import scale_by_layer_trust_ratio
+from nfnet_jax.optim.muon import scale_to_weights
 from nfnet_jax.optim.schedules import warmup_then
 
 PARAMS = {
@@ -73,6 +83,103 @@ def test_a_pattern_that_matches_nothing_is_an_error(key, words):
         build_optimizer(config.optim, PARAMS, lambda step: 0.1)
 
 
+def test_defaults_may_match_nothing_and_no_other_pattern_may():
+    """Not every network has gains or biases."""
+    params = {"conv": {"kernel": np.ones((3, 2), "f")}}
+    config = base_config()
+    assert USUAL["weight_decay"] == KEYS["optim.weight_decay_exclude"].default
+    assert USUAL["agc"] == KEYS["optim.agc.exclude"].default
+    masks = group_masks(config.optim, params)
+    assert masks["weight_decay"] == masks["agc"] == {"conv": {"kernel": True}}
+    assert "agc 0.1: 1 arrays, 6 of 6 parameters; exempt: none" in describe_groups(
+        config.optim, params
+    )
+    for key in ("optim.weight_decay_exclude", "optim.agc.exclude", "optim.freeze"):
+        for pattern in ("scale$", "conv/bias$", "skip_gain$", "stem"):
+            config = base_config()
+            config.update_from_flattened_dict({key: (*KEYS[key].default, pattern)})
+            with pytest.raises(UserError, match=rf"{key}: '.*' matches no parameter"):
+                group_masks(config.optim, params)
+
+
+OFF = {"optim.weight_decay": 0.0, "optim.agc.clipping": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "words"),
+    [
+        (
+            {"optim.agc.exclude": ("[classifier,skip_gain]",)},
+            "optim.agc.clipping",
+            ["optim.agc.clipping is 0.1", "('[classifier,skip_gain]',)", "=0 turns"],
+        ),
+        (
+            {"optim.freeze": ("stem",)},
+            "optim.agc.clipping",
+            ["optim.agc.exclude=('classifier', 'skip_gain')", "freeze=('stem',)"],
+        ),
+        (
+            {"optim.weight_decay_exclude": ("[biasgn]$", "kernel")},
+            "optim.weight_decay",
+            ["optim.weight_decay is 0.0005", "('[biasgn]$', 'kernel')"],
+        ),
+        (
+            {"optim.freeze": ("kernel",)},
+            "optim.weight_decay",
+            ["optim.weight_decay is 0.0005", "('kernel',)"],
+        ),
+    ],
+)
+def test_a_treatment_that_covers_nothing_is_an_error_unless_it_is_off(
+    changes, key, words
+):
+    config = base_config()
+    config.update_from_flattened_dict(OFF | changes)
+    build_optimizer(config.optim, PARAMS, lambda step: 0.1)
+    config.update_from_flattened_dict({key: KEYS[key].default})
+    with pytest.raises(UserError) as error:
+        build_optimizer(config.optim, PARAMS, lambda step: 0.1)
+    for word in words:
+        assert word in str(error.value) and "\n" not in str(error.value)
+
+
+def test_only_what_is_called_classifier_is_the_classifier():
+    names = ("classifier", "pre_classifier", "classifiers", "body")
+    params = {name: {"kernel": np.ones((2, 2), "f")} for name in names}
+    config = base_config()
+    config.optim.body_rate = 0.1
+    body = group_masks(config.optim, params)["body_rate"]
+    assert body == {name: {"kernel": name != "classifier"} for name in names}
+
+
+def built(name):
+    config = base_config()
+    config.optim.name = name
+    config.update_from_flattened_dict(OFF)
+    return build_optimizer(config.optim, PARAMS, lambda step: 0.1)
+
+
+@pytest.mark.parametrize(
+    "transformation",
+    [
+        adaptive_gradient_clipping(0.1),
+        scale_by_layer_trust_ratio(),
+        scale_to_weights(),
+        *map(built, OPTIMIZERS),
+    ],
+    ids=["agc", "trust ratio", "muon's norm", *OPTIMIZERS],
+)
+def test_without_parameters_the_message_is_optaxs_own(transformation):
+    def message(transformation):
+        with pytest.raises(ValueError) as error:
+            transformation.update(GRADS, transformation.init(PARAMS))
+        return str(error.value)
+
+    assert message(transformation) == message(
+        optax.chain(optax.adaptive_grad_clip(0.1))
+    )
+
+
 def test_clipping_before_a_sign_like_optimizer_is_warned_of():
     config = base_config()
     assert "warning" not in describe_groups(config.optim, PARAMS)
@@ -89,6 +196,7 @@ def test_frozen_parameters_get_no_update_and_no_state(name):
     config.optim.name = name
     config.optim.freeze = ("stem",)
     config.optim.weight_decay = 0.5
+    config.optim.agc.clipping = 0.0
     optimizer = build_optimizer(config.optim, PARAMS, lambda step: 0.1)
     state = optimizer.init(PARAMS)
     assert not any(leaf.shape == (3, 2) for leaf in jax.tree.leaves(state))

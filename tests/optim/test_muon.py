@@ -7,7 +7,7 @@ import pytest
 
 from nfnet_jax.config import base_config
 from nfnet_jax.optim.build import build_optimizer
-from nfnet_jax.optim.muon import muon, orthogonalize
+from nfnet_jax.optim.muon import convolution_kernels, muon, orthogonalize
 
 RATE, MOMENTUM = 0.3, 0.6
 
@@ -126,3 +126,15 @@ def test_config_chooses_muon_and_freezes_kernels():
     for weights, update in zip(stack, updates["blocks"]["conv"]["kernel"], strict=True):
         change = np.linalg.norm(update) / np.linalg.norm(weights)
         np.testing.assert_allclose(change, RATE, rtol=1e-5)
+
+
+def test_stacked_convolutions_along_channels_are_no_matrices():
+    """A stack [L, K, 1, 1] has as many axes as one kernel [KH, KW, C, O]."""
+    stack = {"stages_0": {"blocks": {"conv": {"kernel": random(5, 3, 1, 1)}}}}
+    single = {"conv": {"kernel": random(3, 1, 1)}}
+    assert not any(jax.tree.leaves(convolution_kernels(stack | single)))
+    assert convolution_kernels(PARAMS) == {
+        "conv": {"kernel": True, "bias": False},
+        "blocks": {"conv": {"kernel": True}},
+        "classifier": {"kernel": False},
+    }

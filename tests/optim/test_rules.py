@@ -238,6 +238,17 @@ def test_gradients_of_any_loss_after_the_ascent():
         np.testing.assert_allclose(grads["w"], 2 * factor * above, rtol=1e-6)
 
 
+def test_sam_passes_keyword_arguments_on():
+    """Among them one that is called as its own parameter is."""
+
+    def loss(w, scale, *, params, train):
+        return params * scale * jnp.sum(w**2) if train else jnp.nan
+
+    found = sam_value_and_grad(loss, 0.5)(jnp.ones(1), 2.0, params=3.0, train=True)
+    assert float(found[0]) == pytest.approx(6 * 1.5**2)
+    assert float(found[1][0]) == pytest.approx(12 * 1.5)
+
+
 @pytest.mark.parametrize("clipping", [1e-4, 0.3, 1e9])
 def test_share_of_clipped_units(clipping):
     config = configured(**{"optim.agc.clipping": clipping})

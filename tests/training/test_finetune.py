@@ -325,7 +325,7 @@ def test_published_weights_bring_their_network_and_a_run_resumes_without(
     with pytest.raises(SystemExit) as exit_:
         command(monkeypatch, *arguments, "--config.eval.every_epochs=1.5")
     assert exit_.value.code == 130
-    assert asked == [(NAME, "somewhere", {})]
+    assert asked == [(NAME, "somewhere", {"headless": True})]
     monkeypatch.setattr(loop, "make_tester", make_tester)
     monkeypatch.setattr(published, "load_pretrained", None)
     command(monkeypatch, *arguments, "--config.eval.every_epochs=1.5")
