@@ -6,6 +6,7 @@ split, chosen by a hash of each file's path below PATH, so that it is the same o
 machine and new images do not reshuffle the others.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -337,18 +338,8 @@ class FolderSource:
     def describe(self, index: int) -> str:
         return os.fspath(self.root / self.paths[index])
 
-    def file(self, index: int) -> tuple[int, int] | None:
-        """The same for all names of a file; None where there is none."""
-        status = _stat(self.root / self.paths[index])
-        return (status.st_dev, status.st_ino) if status else None
-
     def identity(self) -> Mapping[str, Any]:
-        found = [(p, _stat(self.root / p)) for p in self.paths]
-        files = [
-            # Other than the time of the last write, this one cannot be set back.
-            [os.fspath(p), *((s.st_size, s.st_ctime_ns) if s else (-1, -1))]
-            for p, s in found
-        ]
+        files = [[os.fspath(p), *_size_and_time(self.root / p)] for p in self.paths]
         return {
             "folder": os.fspath(self.root.absolute()),
             "files": files,
@@ -370,26 +361,33 @@ def _make_source(
     return FolderSource(root, paths, np.asarray(labels, np.int32))
 
 
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        facts = path.stat()
+    # A link to nowhere, for one: its turn to be named comes with decoding.
+    except OSError:
+        return -1, -1
+    return facts.st_size, facts.st_mtime_ns
+
+
 def _say_what_is_shared(path: str, train: FolderSource, test: FolderSource) -> None:
     """Says how many files are tested that are trained on under another name."""
     if len(train) + len(test) > _MOST_COMPARED:
         return
-    names, files = set(train.paths), set(map(train.file, range(len(train))))
-    shared = [
-        i
-        for i, name in enumerate(test.paths)
-        if name not in names and (file := test.file(i)) and file in files
-    ]
-    if shared:
+    names, files = set(train.paths), _files(train, train.paths)
+    others = [name for name in test.paths if name not in names]
+    if shared := [name for file, name in _files(test, others).items() if file in files]:
         say_once(
             f"folder:{path}: {len(shared):,} of {len(test):,} test images, such as"
-            f" {test.paths[shared[0]]}, are trained on under another name"
+            f" {shared[0]}, are trained on under another name"
         )
 
 
-def _stat(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    # A link to nowhere, for one: its turn to be named comes with decoding.
-    except OSError:
-        return None
+def _files(source: FolderSource, paths: Sequence[Path]) -> dict[tuple[int, int], Path]:
+    """One of the names of every file, by device and inode."""
+    found = {}
+    for path in paths:
+        with contextlib.suppress(OSError):
+            status = (source.root / path).stat()
+            found[status.st_dev, status.st_ino] = path
+    return found

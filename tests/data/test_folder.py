@@ -312,17 +312,6 @@ def test_the_second_load_decodes_nothing_until_a_file_changes(flat, monkeypatch)
     assert len(opened) > 100
 
 
-def test_a_file_that_was_replaced_is_decoded_again(flat):
-    path = flat / "class 0" / "0.bmp"
-    pixels = []
-    for seed in (1, 2):
-        draw(path, seed=seed)
-        os.utime(path, (0, 0))
-        dataset = load(flat, train_split="train+test")
-        pixels.append(dataset.train.images)
-    assert (pixels[0] != pixels[1]).any()
-
-
 @pytest.mark.parametrize("loader", ["memory", "stream"])
 def test_turned_images_are_upright_in_every_loader(tmp_path, loader):
     pixels = np.random.RandomState(0).randint(0, 256, (9, 14, 3), dtype=np.uint8)

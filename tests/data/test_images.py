@@ -210,7 +210,7 @@ def test_damaged_exif_leaves_the_pixels(form, exif):
 
 def text_chunks(kind: str, size: int) -> dict:
     if kind == "iCCP":
-        return {"icc_profile": np.random.RandomState(0).bytes(size)}
+        return {"icc_profile": bytes(size)}
     chunks = PngImagePlugin.PngInfo()
     add = chunks.add_itxt if kind == "iTXt" else chunks.add_text
     add("comment", "x" * size, zip=kind != "tEXt")
@@ -223,7 +223,7 @@ def test_what_a_png_says_beside_its_pixels_may_be_long(kind):
     content = encode(image, "PNG", **text_chunks(kind, 3_000_000))
     np.testing.assert_array_equal(decode_image(content, 1)[..., 0], np.asarray(image))
     # 70 MB of the same letter are 70 kB in a file.
-    if kind in ("zTXt", "iTXt"):
+    if kind != "tEXt":
         content = encode(image, "PNG", **text_chunks(kind, 70_000_000))
         assert len(content) < 1_000_000
         with pytest.raises(BadImage, match="too large"):
