@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import gc
+import io
 import itertools
 import os
 import re
@@ -26,7 +27,7 @@ from nfnet_jax.config import (
 )
 from nfnet_jax.config.lists import read_list
 from nfnet_jax.config_file import load_config
-from nfnet_jax.errors import Interrupted, UserError, nearest
+from nfnet_jax.errors import Interrupted, UserError, nearest, one_line
 from nfnet_jax.help import help_text, own_flags
 from nfnet_jax.host_memory import keep_host_memory
 
@@ -40,10 +41,13 @@ def run(main: Callable[[list[str]], None]) -> None:
     # Importing and tracing make many objects that stay. At Python's 700, looking
     # through them takes 8 % of the time that tracing does.
     gc.set_threshold(_OBJECTS_PER_COLLECTION)
+    # Names of files and classes may hold what the terminal's encoding lacks.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main(sys.argv)
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
+        complain(str(error))
         sys.exit(2)
     except Interrupted as stop:
         sys.stderr.write(f"{stop}\n")
@@ -58,8 +62,13 @@ def run(main: Callable[[list[str]], None]) -> None:
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
-        sys.stderr.write(f"error: cannot write: {error.strerror}\n")
+        complain(f"cannot write: {error.strerror}")
         sys.exit(2)
+
+
+def complain(message: str) -> None:
+    """Tells on stderr what is wrong, in one line."""
+    sys.stderr.write(f"error: {one_line(message)}\n")
 
 
 def prepare_jax() -> None:

@@ -19,6 +19,11 @@ class Interrupted(Exception):
         self.signal = signal
 
 
+def one_line(text: str) -> str:
+    r"""The text, its line ends as \n and \r: a file's name may hold them."""
+    return text.translate({ord("\n"): "\\n", ord("\r"): "\\r"})
+
+
 def nearest(word: str, choices: Iterable[str], *, paths: bool = False) -> str:
     """`"; did you mean 'x'?"` for the closest of `choices`, or an empty string.
 

@@ -3,14 +3,16 @@
     python -m nfnet_jax.predict --workdir runs/cifar10 photo.jpg more_photos/
     python -m nfnet_jax.predict --model nfnet_f0 --weights nfnet_f0 photo.jpg
 
-Prints the most probable classes of every image.
+Prints the most probable classes of every image. One that cannot be read is named on
+stderr and leaves the others theirs; the exit code is then 2.
 """
 
 import json
 import re
+import sys
 
 from nfnet_jax import cli
-from nfnet_jax.errors import UserError
+from nfnet_jax.errors import UserError, one_line
 
 
 def main(argv: list[str]) -> None:
@@ -29,18 +31,29 @@ def main(argv: list[str]) -> None:
     top = _check(flags, paths)
     from nfnet_jax.data.class_names import read_class_names
     from nfnet_jax.data.images import list_images
-    from nfnet_jax.training.prediction import predict, with_class_names
+    from nfnet_jax.training.prediction import Prediction, predict, with_class_names
 
     cli.prepare_jax()
     # Before the network, which may have to be downloaded.
-    images = list_images(paths)
+    images, wrong = list_images(paths)
+    for line in wrong:
+        cli.complain(line)
+    if not images:
+        sys.exit(2)
     names = read_class_names(flags.labels) if flags.labels else None
     predictor = _load(flags)
     if names:
         predictor = with_class_names(predictor, names, flags.labels)
     write = _json if flags.json else _block
-    for prediction in predict(predictor, images):
-        print(write(prediction.path, prediction.best(top)), flush=True)
+    answered = not wrong
+    for answer in predict(predictor, images):
+        if isinstance(answer, Prediction):
+            print(write(answer.path, answer.best(top)), flush=True)
+        else:
+            answered = False
+            cli.complain(answer.reason)
+    if not answered:
+        sys.exit(2)
 
 
 def _check(flags, paths: list[str]) -> int:
@@ -70,9 +83,8 @@ def _load(flags):
 
 def _block(path: str, best) -> str:
     """The file, and a line for each class."""
-    # Names of files may hold bytes that are no text.
-    title = path.encode(errors="surrogateescape").decode(errors="replace")
-    return "\n".join([title, *(f"{c.probability:9.2%}  {c.name}" for c in best), ""])
+    lines = (f"{c.probability:9.2%}  {c.name}" for c in best)
+    return "\n".join([one_line(path), *lines, ""])
 
 
 def _json(path: str, best) -> str:

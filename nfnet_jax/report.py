@@ -63,7 +63,7 @@ def _write(page: str, path: str) -> None:
     """The whole file or none."""
     part = f"{path}.part"
     try:
-        with open(part, "w", encoding="utf-8") as file:
+        with open(part, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(page)
         os.replace(part, path)
     except OSError as error:

@@ -317,7 +317,7 @@ PREDICT = [
     (["--workdir=", P], ["--workdir is empty"]),
     # Images.
     (["--workdir=runs/seed1", "foto.png"], ["'foto.png'", "'photo.png'?"]),
-    (["--workdir=runs/seed1", P, "x/y.png"], ["'x/y.png'", "no directory 'x'"]),
+    (["--workdir=runs/seed1", "x/y.png"], ["'x/y.png'", "no directory 'x'"]),
     (["--workdir=runs/seed1", "texts"], ["texts holds no images", ".jpg"]),
     (["--workdir=runs/seed1", "--", "--json"], ["'--json' does not exist"]),
     # Runs.

@@ -1,7 +1,9 @@
 """Predictions on image files, held to logits computed without any of this."""
 
 import functools
+import io
 import json
+import os
 import shutil
 import sys
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ from PIL import Image
 from nfnet_jax import cache, cli, create_model, predict
 from nfnet_jax.config import base_config
 from nfnet_jax.data.dataset import load_dataset
-from nfnet_jax.data.preprocess import bicubic
+from nfnet_jax.data.preprocess import Preprocessing, bicubic
 from nfnet_jax.interop import haiku, pretrained
 from nfnet_jax.training import prediction
 from nfnet_jax.training.checkpoint import Checkpoints
@@ -250,15 +252,161 @@ def test_what_is_wrong_with_a_run_is_one_line(
     assert all(word in line for word in words), line
 
 
-def test_weights_that_diverged_are_told(bfloat16_run, tmp_path):
-    Image.new("L", (8, 8)).save(tmp_path / "x.png")
-    predictor = prediction.run_predictor(bfloat16_run)
-    broken = jax.tree.map(lambda leaf: leaf * np.nan, predictor.variables)
-    broken = prediction.Predictor(
-        predictor.model, broken, predictor.preprocess, predictor.class_names
+class Brightness:
+    """A network that tells classes by how bright an image is; NaN above `limit`."""
+
+    limit = np.inf
+
+    def apply(self, variables, images, train):
+        brightness = images.mean((1, 2, 3))[:, None]
+        logits = np.arange(10) * brightness
+        return jax.numpy.where(brightness > self.limit, np.nan, logits)
+
+
+@pytest.fixture
+def run_predict(monkeypatch, capsys):
+    """run_predict(*arguments) -> exit code, standard output, lines on stderr."""
+    names = tuple("0123456789")
+    preprocess = Preprocessing(8, "training", (0.5,), (0.25,))
+    predictor = prediction.Predictor(Brightness(), {}, preprocess, names)
+    monkeypatch.setattr(predict, "_load", lambda flags: predictor)
+    monkeypatch.setattr(cache, "enable_compilation_cache", lambda: None)
+
+    def run_predict(*arguments) -> tuple[int | None, str, list[str]]:
+        argv = ["predict.py", "--workdir=run", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", argv)
+        code = None
+        try:
+            cli.run(predict.main)
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        return code, out, err.splitlines()
+
+    return run_predict
+
+
+@pytest.fixture
+def spoil(tmp_path):
+    """spoil(kind, path): makes a file that cannot be read as an image."""
+
+    def spoil(kind: str, path) -> None:
+        if path.exists():
+            path.unlink()
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "link":
+            path.symlink_to("nowhere")
+        else:
+            contents = {"cut": b"\x89PNG\r\n\x1a\n\0\0", "text": b"text", "empty": b""}
+            path.write_bytes(contents[kind])
+
+    return spoil
+
+
+BAD = ("cut", "text", "empty", "pipe", "link")
+
+
+@pytest.mark.parametrize("places", [(0,), (9,), (3, 4, 5, 6, 7, 8), (0, 2, 4, 6, 8)])
+@pytest.mark.parametrize("json_lines", [False, True])
+def test_every_readable_image_is_answered(
+    run_predict, spoil, tmp_path, monkeypatch, places, json_lines
+):
+    monkeypatch.setattr(prediction, "BATCH_SIZE", 4)
+    flags = ["--json"] if json_lines else []
+    paths = [tmp_path / f"{i}.png" for i in range(10)]
+    for i, path in enumerate(paths):
+        pixels = np.random.RandomState(i).randint(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    code, out, err = run_predict(*flags, *paths)
+    assert (code, err) == (None, [])
+    separator = "\n" if json_lines else "\n\n"
+    answers = out.rstrip("\n").split(separator)
+    for i, place in enumerate(places):
+        spoil(BAD[i % len(BAD)], paths[place])
+    code, out, err = run_predict(*flags, *paths)
+    assert code == 2
+    expected = [answer for i, answer in enumerate(answers) if i not in places]
+    assert out.rstrip("\n").split(separator) == expected
+    # The link leads nowhere before anything is read.
+    assert sorted(err) == sorted(
+        line for place in places for line in err if f"{paths[place]}" in line
     )
-    with pytest.raises(prediction.UserError, match="x.png: .* not finite"):
-        list(prediction.predict(broken, [str(tmp_path / "x.png")]))
+    assert len(err) == len(places)
+    assert all(line.startswith("error: ") for line in err)
+
+
+@pytest.mark.parametrize("kinds", [BAD[:1], BAD])
+def test_without_an_image_there_is_no_answer(run_predict, spoil, tmp_path, kinds):
+    paths = [tmp_path / f"{kind}.png" for kind in kinds]
+    for kind, path in zip(kinds, paths, strict=True):
+        spoil(kind, path)
+    code, out, err = run_predict(*paths)
+    assert (code, out, len(err)) == (2, "", len(paths))
+    # In a directory, a pipe is passed over.
+    code, out, err = run_predict(tmp_path)
+    assert (code, out) == (2, "") and len(err) >= len(set(kinds) - {"pipe"})
+
+
+def test_a_file_that_vanishes_is_named(run_predict, tmp_path, monkeypatch):
+    for i in range(3):
+        Image.new("L", (8, 8)).save(tmp_path / f"{i}.png")
+    load = predict._load
+
+    def vanish(flags):
+        os.remove(tmp_path / "1.png")
+        return load(flags)
+
+    monkeypatch.setattr(predict, "_load", vanish)
+    code, out, err = run_predict(tmp_path, "--json")
+    assert code == 2
+    answered = [
+        os.path.basename(json.loads(line)["image"]) for line in out.split("\n")[:-1]
+    ]
+    assert answered == ["0.png", "2.png"]
+    assert err == [f"error: {tmp_path}/1.png cannot be read: No such file or directory"]
+
+
+def test_outputs_that_are_not_finite_are_named(run_predict, tmp_path, monkeypatch):
+    for name, grey in (("a", 10), ("b", 250), ("c", 20)):
+        Image.new("L", (8, 8), grey).save(tmp_path / f"{name}.png")
+    monkeypatch.setattr(Brightness, "limit", 0.0)
+    code, out, (line,) = run_predict(tmp_path)
+    assert code == 2 and list(blocks(out)) == [f"{tmp_path}/{n}.png" for n in "ac"]
+    assert f"{tmp_path}/b.png: the network's outputs are not finite" in line
+
+
+NAMES = (
+    b"caf\xc3\xa9.png",
+    b"caf\xe9.png",
+    "\u732b \U0001f408.png".encode(),
+    b"a\nb.png",
+)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_names_that_the_terminal_lacks(run_predict, tmp_path, monkeypatch, encoding):
+    Image.new("L", (8, 8)).save(tmp_path / "x.png")
+    (tmp_path / "names").mkdir()
+    for name in NAMES:
+        shutil.copy(tmp_path / "x.png", os.fsencode(tmp_path / "names") + b"/" + name)
+    (tmp_path / "labels.txt").write_text("\n".join("\u732b" * 10), encoding="utf-8")
+    labels = f"--labels={tmp_path}/labels.txt"
+    for flags in ([], ["--json"]):
+        with monkeypatch.context() as patch:
+            stdout = io.TextIOWrapper(io.BytesIO(), encoding)
+            patch.setattr(sys, "stdout", stdout)
+            code, _, err = run_predict(labels, *flags, tmp_path / "names")
+        assert (code, err) == (None, [])
+        lines = stdout.buffer.getvalue().decode(encoding).splitlines()
+        if flags:
+            found = [json.loads(line) for line in lines]
+            names = [os.fsencode(os.path.basename(f["image"])) for f in found]
+            assert sorted(names) == sorted(NAMES)
+            assert all(f["classes"][0]["name"] == "\u732b" for f in found)
+        else:
+            assert len(lines) == len(NAMES) * 7
+            assert sum("names/" in line for line in lines) == len(NAMES)
 
 
 def test_published_weights(tmp_path, monkeypatch, main):

@@ -1,15 +1,19 @@
 """Folders of images: a directory per class, split by directories or by hashes.
 
-PATH/train/CLASS/... with PATH/test, PATH/validation or PATH/val beside it, or
-PATH/CLASS/... alone: then 20 % of every class is the test split, chosen by a hash of
-each file's path below PATH, so that it is the same on every machine and new images do
-not reshuffle the others.
+PATH/train/CLASS/... with PATH/test or PATH/val beside it, under any of the names of
+`_MEANINGS` in any case, or PATH/CLASS/... alone: then 20 % of every class is the test
+split, chosen by a hash of each file's path below PATH, so that it is the same on every
+machine and new images do not reshuffle the others.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import os
+import re
+import stat
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,23 +21,39 @@ from typing import Any
 import numpy as np
 
 from nfnet_jax.data.dataset import Dataset
-from nfnet_jax.data.images import EXTENSIONS, images_below
+from nfnet_jax.data.images import read_file
+from nfnet_jax.data.listing import (
+    EXTENSIONS,
+    Listing,
+    describe,
+    found_instead,
+    images_below,
+    is_directory,
+    say_once,
+    visible_entries,
+)
 from nfnet_jax.data.source import BadImage, Encoded, EncodedSplit
 from nfnet_jax.data.splits import select
 from nfnet_jax.errors import UserError, nearest
 
 TEST_FRACTION = 0.2
-# "test" is what data.eval_split says unless it is set.
-_STAND_INS = {
-    "test": ("test", "validation", "val"),
-    "validation": ("validation", "val"),
-    "val": ("val", "validation"),
+_MEANINGS = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
 }
-_SPLIT_NAMES = ("train", *_STAND_INS)
+# "test" is what data.eval_split says unless it is set.
+_STAND_INS = {"test": ("test", "validation")}
+# Looking at so many files takes a second where the disk is near.
+_MOST_COMPARED = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
-class _Listing:
+class _Split:
     """The files of one split, by class; paths are below the set's folder."""
 
     name: str
@@ -58,10 +78,10 @@ def open_folder(
     """Lists the images below the folder `path`; both splits stay encoded.
 
     Any mode and size: they become RGB, uint8 [N, image_size, image_size, 3]. Classes
-    are the names of the directories, in alphabetical order; hidden files are passed
-    over. Within a split, images are in the order of a hash of their path, so that a
-    slice of it is a sample of all classes. Where a folder has no `test`, the split
-    'test' is its `validation` or `val`.
+    are the names of the directories in Unicode's composed form, in alphabetical order;
+    what is passed over is counted on stderr. Within a split, images are in the order of
+    a hash of their path, so that a slice of it is a sample of all classes. Where a
+    folder has no `test`, the split 'test' is its `validation`.
 
     Raises:
       UserError: no such folder or split, no `image_size`, no classes, a class of one
@@ -72,24 +92,30 @@ def open_folder(
             f"data.image_size is unset, folder:{path} needs it (such as 224): images"
             " of a folder are resized to one size"
         )
-    root = Path(path).expanduser()
+    root = Path(os.path.expanduser(path))
     _check_folder(path, root)
-    splits = _list_splits(root)
+    found = Listing()
+    splits = _list_splits(root, found)
+    found.passed_over["image in no class directory"] += len(found.images)
+    if passed_over := +found.passed_over:
+        say_once(f"folder:{path}: passed over {describe(passed_over)}")
     sizes = {name: len(listing) for name, listing in splits.items()}
     selections = [
-        select(_with_stand_ins(spec, splits), sizes, key, f"folder:{path}")
+        select(_as_on_disk(spec, splits), sizes, key, f"folder:{path}")
         for key, spec in (("train_split", train_split), ("eval_split", eval_split))
     ]
     used = dict.fromkeys(name for parts in selections for name, _ in parts)
     class_names = _common_classes(root, [splits[name] for name in used])
+    sources = [_make_source(root, splits, parts, class_names) for parts in selections]
+    _say_what_is_shared(path, *sources)
     train, test = (
         EncodedSplit(
             f"{root.absolute().name} {spec}",
-            _make_source(root, splits, parts, class_names),
+            source,
             (image_size, image_size, 3),
             resize=True,
         )
-        for spec, parts in zip((train_split, eval_split), selections, strict=True)
+        for spec, source in zip((train_split, eval_split), sources, strict=True)
     )
     return Dataset(f"folder:{path}", train, test, class_names)
 
@@ -98,8 +124,15 @@ def open_folder(
 
 
 def _check_folder(path: str, root: Path) -> None:
-    if root.is_dir():
-        return
+    try:
+        if stat.S_ISDIR(root.stat().st_mode):
+            return
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise UserError(
+            f"data.name is 'folder:{path}', which cannot be read: {error.strerror}"
+        ) from error
     # The first component that is absent is the one to correct.
     missing = root
     while missing.parent != missing and not missing.parent.is_dir():
@@ -108,7 +141,7 @@ def _check_folder(path: str, root: Path) -> None:
         raise UserError(
             f"data.name is 'folder:{path}': {missing} is a file, expected a directory"
         )
-    beside = {entry.name: entry for entry in _directories(missing.parent)}
+    beside = [entry.name for entry in _directories(missing.parent, Listing())]
     hint = nearest(missing.name, beside)
     raise UserError(
         f"data.name is 'folder:{path}': no directory {missing.name!r} in"
@@ -116,55 +149,125 @@ def _check_folder(path: str, root: Path) -> None:
     )
 
 
-def _list_splits(root: Path) -> dict[str, _Listing]:
-    """All splits of a folder, whichever of the two forms it has."""
+def _list_splits(root: Path, found: Listing) -> dict[str, _Split]:
+    """All splits of a folder, whichever of the two forms it has, by directory.
+
+    `found` takes what is passed over, and images that are in no class directory.
+    """
+    directories = _directories(root, found)
     # A directory of images called "train" is a class.
-    named = [
-        name
-        for name in _SPLIT_NAMES
-        if (root / name).is_dir() and _directories(root / name)
-    ]
-    if not named:
-        return _split_by_hash(root, _list_classes(root, root))
-    if "train" not in named or not named[1:]:
-        lacking = "val, validation or test" if "train" in named else "train"
+    splits = [d for d in directories if _meaning(d.name) and _directories(d, Listing())]
+    if not splits:
+        _check_look(root, directories)
+        return _split_by_hash(root, _list_classes(root, directories, root, found))
+    meanings = [_meaning(d.name) for d in splits]
+    for one, other in itertools.combinations(splits, 2):
+        if _meaning(one.name) == _meaning(other.name):
+            raise UserError(
+                f"{root} has {one.name!r} and {other.name!r}, which both mean the"
+                f" {_meaning(one.name)} split, expected one of them"
+            )
+    if "train" not in meanings or not splits[1:]:
+        lacking = "val, validation or test" if "train" in meanings else "train"
         raise UserError(
-            f"{root} has {', '.join(named)} but no {lacking} with class directories:"
-            " expected both, or class directories alone"
+            f"{root} has {', '.join(d.name for d in splits)} but no {lacking} with"
+            " class directories: expected both, or class directories alone"
         )
-    return {name: _Listing(name, _list_classes(root, root / name)) for name in named}
+    for other in directories:
+        if other not in splits:
+            found.passed_over[f"directory {other.name!r}"] += 1
+    return {
+        d.name: _Split(
+            d.name, _list_classes(Path(d), _directories(d, found), root, found)
+        )
+        for d in splits
+    }
 
 
-def _list_classes(root: Path, folder: Path) -> dict[str, list[Path]]:
-    directories = _directories(folder)
+def _meaning(name: str) -> str | None:
+    """The split that a directory, or a word of data.train_split, stands for."""
+    return _MEANINGS.get(name.lower())
+
+
+def _check_look(root: Path, directories: Sequence[os.DirEntry[str]]) -> None:
+    """Refuses training_set/CLASS/... beside test_set/CLASS/..., two classes otherwise.
+
+    Raises:
+      UserError: the directories look like splits, and none is called like one.
+    """
+    looks = {
+        d.name: meaning
+        for d in directories
+        for word in re.findall("[a-z]+", d.name.lower())
+        if (meaning := _meaning(word)) and _directories(d, Listing())
+    }
+    if {"train"} < set(looks.values()):
+        raise UserError(
+            f"{root} has {', '.join(looks)}, which look like splits: expected them to"
+            " be called train and test or val, or a directory of images for every class"
+        )
+    if directories and all(_meaning(d.name) for d in directories):
+        names = ", ".join(d.name for d in directories)
+        say_once(f"{root}: {names} hold no class directories and are taken for classes")
+
+
+def _list_classes(
+    folder: Path, directories: Sequence[os.DirEntry[str]], root: Path, found: Listing
+) -> dict[str, list[Path]]:
+    """The files of each of the directories in `folder`, below `root`, by class."""
     if len(directories) < 2:
-        found = f"only {directories[0].name!r}" if directories else "none"
+        only = f"only {directories[0].name!r}" if directories else "none"
         raise UserError(
             f"{folder} should hold a directory of images for every class, at least two;"
-            f" found {found}"
+            f" found {only}"
         )
-    classes = {
-        entry.name: [Path(path).relative_to(root) for path in images_below(entry)]
-        for entry in directories
-    }
-    for name, images in classes.items():
-        if not images:
+    classes: dict[str, list[Path]] = {}
+    names: dict[str, str] = {}
+    for directory in directories:
+        name = _class_name(directory.name)
+        if name in classes:
             raise UserError(
-                f"class directory {folder / name} holds no images (files ending in"
-                f" {', '.join(EXTENSIONS)})"
+                f"{folder} has {names[name]!a} and {directory.name!a}, two spellings of"
+                f" the same name {name!r}, expected one directory for a class"
             )
-    return classes
+        names[name] = directory.name
+        below = images_below(directory)
+        if below.unreadable:
+            raise UserError(below.unreadable[0])
+        if not below.images:
+            raise UserError(
+                f"class directory {directory.path} holds no images (files ending in"
+                f" {', '.join(EXTENSIONS)}){found_instead(below.passed_over)}"
+            )
+        found.passed_over += below.passed_over
+        classes[name] = [Path(path).relative_to(root) for path in below.images]
+    return dict(sorted(classes.items()))
 
 
-def _directories(folder: Path) -> list[Path]:
+def _class_name(directory: str) -> str:
+    """A name of a directory as text that is equal where people see no difference."""
+    # Bytes that are no text would stop whatever prints or stores the name.
+    text = directory.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return unicodedata.normalize("NFC", text)
+
+
+def _directories(folder: str | os.PathLike, found: Listing) -> list[os.DirEntry[str]]:
+    """The directories in one; `found` takes everything else."""
     try:
-        entries = sorted(folder.iterdir())
-        return [e for e in entries if e.is_dir() and not e.name.startswith(".")]
+        entries = visible_entries(folder, found)
     except OSError as error:
-        raise UserError(f"cannot read {folder}: {error.strerror}") from error
+        where = os.fspath(folder)
+        raise UserError(f"cannot read {where}: {error.strerror}") from error
+    directories = []
+    for entry in entries:
+        if is_directory(entry):
+            directories.append(entry)
+        else:
+            found.add(entry)
+    return directories
 
 
-def _split_by_hash(root: Path, classes: dict[str, list[Path]]) -> dict[str, _Listing]:
+def _split_by_hash(root: Path, classes: dict[str, list[Path]]) -> dict[str, _Split]:
     train, test = {}, {}
     for name, images in classes.items():
         if len(images) < 2:
@@ -175,24 +278,29 @@ def _split_by_hash(root: Path, classes: dict[str, list[Path]]) -> dict[str, _Lis
         ordered = sorted(images, key=_hash)
         held_out = max(1, round(TEST_FRACTION * len(images)))
         test[name], train[name] = sorted(ordered[:held_out]), sorted(ordered[held_out:])
-    return {"train": _Listing("train", train), "test": _Listing("test", test)}
+    return {"train": _Split("train", train), "test": _Split("test", test)}
 
 
 def _hash(path: Path) -> bytes:
-    return hashlib.sha256(path.as_posix().encode(errors="surrogateescape")).digest()
+    # Some machines decompose the names of files.
+    name = unicodedata.normalize("NFC", path.as_posix())
+    return hashlib.sha256(name.encode(errors="surrogateescape")).digest()
 
 
-def _with_stand_ins(spec: str, splits: Mapping[str, _Listing]) -> str:
-    """The split names of `spec` replaced by those that stand in for them."""
+def _as_on_disk(spec: str, splits: Mapping[str, _Split]) -> str:
+    """The split names of `spec`, in any spelling, replaced by those of directories."""
+    by_meaning = {_meaning(name): name for name in splits}
     parts = []
     for part in spec.split("+"):
         name, bracket, rest = part.strip().partition("[")
-        present = [n for n in _STAND_INS.get(name, ()) if n in splits]
+        meaning = _meaning(name.strip())
+        wanted = _STAND_INS.get(meaning or "", (meaning,))
+        present = [by_meaning[m] for m in wanted if m in by_meaning]
         parts.append((present[0] if present else name) + bracket + rest)
     return "+".join(parts)
 
 
-def _common_classes(root: Path, listings: Sequence[_Listing]) -> tuple[str, ...]:
+def _common_classes(root: Path, listings: Sequence[_Split]) -> tuple[str, ...]:
     for one, other in itertools.permutations(listings, 2):
         if lone := sorted(one.classes.keys() - other.classes.keys()):
             others = f" and {len(lone) - 1} more" if lone[1:] else ""
@@ -223,9 +331,9 @@ class FolderSource:
 
     def _content(self, index: int) -> Encoded:
         try:
-            return (self.root / self.paths[index]).read_bytes()
-        except OSError as error:
-            return BadImage(f"cannot be read: {error.strerror}")
+            return read_file(self.root / self.paths[index])
+        except BadImage as error:
+            return error
 
     def describe(self, index: int) -> str:
         return os.fspath(self.root / self.paths[index])
@@ -241,7 +349,7 @@ class FolderSource:
 
 def _make_source(
     root: Path,
-    splits: Mapping[str, _Listing],
+    splits: Mapping[str, _Split],
     parts: Sequence[tuple[str, np.ndarray]],
     class_names: tuple[str, ...],
 ) -> FolderSource:
@@ -260,3 +368,26 @@ def _size_and_time(path: Path) -> tuple[int, int]:
     except OSError:
         return -1, -1
     return facts.st_size, facts.st_mtime_ns
+
+
+def _say_what_is_shared(path: str, train: FolderSource, test: FolderSource) -> None:
+    """Says how many files are tested that are trained on under another name."""
+    if len(train) + len(test) > _MOST_COMPARED:
+        return
+    names, files = set(train.paths), _files(train, train.paths)
+    others = [name for name in test.paths if name not in names]
+    if shared := [name for file, name in _files(test, others).items() if file in files]:
+        say_once(
+            f"folder:{path}: {len(shared):,} of {len(test):,} test images, such as"
+            f" {shared[0]}, are trained on under another name"
+        )
+
+
+def _files(source: FolderSource, paths: Sequence[Path]) -> dict[tuple[int, int], Path]:
+    """One of the names of every file, by device and inode."""
+    found = {}
+    for path in paths:
+        with contextlib.suppress(OSError):
+            status = (source.root / path).stat()
+            found[status.st_dev, status.st_ino] = path
+    return found

@@ -1,28 +1,34 @@
 """Image files: any size, any mode, whatever is wrong with them in one line."""
 
+import contextlib
 import io
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
+from nfnet_jax.data.listing import (
+    describe,
+    found_instead,
+    images_below,
+    say_once,
+)
 from nfnet_jax.data.source import BadImage
 from nfnet_jax.errors import UserError, nearest
-
-EXTENSIONS = (
-    ".avif .bmp .gif .jfif .jp2 .jpeg .jpg .pbm .pgm .png .pnm .ppm .tga .tif .tiff "
-    ".webp"
-).split()
-"""Of the files that are taken for images, in lower case; others are passed over."""
 
 # Pillow knows more, but some of those run other programs (EPS calls Ghostscript).
 _FORMATS = "AVIF BMP GIF JPEG JPEG2000 MPO PNG PPM TGA TIFF WEBP".split()
 _SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _ORIENTATION = 0x0112
+# Markers of a JPEG: Exif and XMP are APP1 segments, SOS begins the pixels.
+_APP1, _SOS = 0xE1, 0xDA
+# A colour profile of 2 MB is no bomb, as Pillow has it; one above 64 MiB stays refused.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 
 def open_image(path: str | os.PathLike) -> np.ndarray:
@@ -34,15 +40,32 @@ def open_image(path: str | os.PathLike) -> np.ndarray:
     Raises:
       UserError: no such file, or not a whole image of a known format.
     """
-    path = os.fspath(path)
-    _check_readable(path)
     try:
-        with open(path, "rb") as file:
-            return decode_image(file.read())
+        return decode_image(read_file(path))
     except BadImage as error:
-        raise UserError(f"{path} {error}") from error
+        raise UserError(f"{os.fspath(path)} {error}") from error
+
+
+def read_file(path: str | os.PathLike) -> bytes:
+    """The content of an image file, which is not decoded.
+
+    Raises:
+      BadImage: it cannot be read, or is a directory, a pipe or a device.
+    """
+    try:
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise BadImage("is not a file, expected an image")
+            return file.read()
+    except IsADirectoryError as error:
+        raise BadImage("is a directory, expected an image") from error
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise BadImage(f"cannot be read: {error.strerror}") from error
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Opens a pipe too without waiting for somebody to write into it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def decode_image(encoded: bytes, channels: int = 3) -> np.ndarray:
@@ -63,8 +86,7 @@ def decode_image(encoded: bytes, channels: int = 3) -> np.ndarray:
         Image.init()
         formats = [name for name in _FORMATS if name in Image.OPEN]
         with Image.open(io.BytesIO(encoded), formats=formats) as image:
-            upright = ImageOps.exif_transpose(image)
-            pixels = np.asarray(_as_mode(upright, MODES[channels]))
+            pixels = np.asarray(_as_mode(_upright(image), MODES[channels]))
     except Image.UnidentifiedImageError as error:
         raise BadImage(
             f"is not an image, expected one of {', '.join(_FORMATS)}"
@@ -83,13 +105,54 @@ def decode_image(encoded: bytes, channels: int = 3) -> np.ndarray:
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
+def list_images(
+    paths: Iterable[str | os.PathLike],
+) -> tuple[list[str], list[str]]:
+    """Files as they are given, in the place of a directory the images below it.
+
+    Returns:
+      Their paths, and a line for each path that leads to none or not to all.
+    """
+    found: list[str] = []
+    wrong: list[str] = []
+    passed_over: Counter[str] = Counter()
+    for path in (os.fspath(path) for path in paths):
+        if os.path.isdir(path):
+            below = images_below(path)
+            found += below.images
+            wrong += below.unreadable
+            passed_over += below.passed_over
+            if not below.images and not below.unreadable:
+                wrong.append(
+                    f"{path} holds no images, expected files such as .jpg or .png in"
+                    f" it{found_instead(below.passed_over)}"
+                )
+        elif os.path.exists(path):
+            found.append(path)
+        else:
+            wrong.append(_absent(path))
+    if passed_over:
+        say_once(f"passed over {describe(passed_over)}")
+    return found, wrong
+
+
+def _absent(path: str) -> str:
+    folder, name = os.path.split(path)
+    folder = folder or "."
+    beside: list[str] = []
+    with contextlib.suppress(OSError):
+        beside = os.listdir(folder)
+    where = "" if os.path.isdir(folder) else f" (there is no directory {folder!r})"
+    return f"{path!r} does not exist{where}, expected an image{nearest(name, beside)}"
+
+
 def _decode_plain_jpeg(encoded: bytes) -> np.ndarray | None:
     """Pillow's pixels of most JPEGs in two thirds of its time; None for the others."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded)
         if colours == "CMYK" or height * width > Image.MAX_IMAGE_PIXELS:
             return None
-        if b"Exif\0" in encoded[:4096]:
+        if _may_be_turned(encoded):
             with Image.open(io.BytesIO(encoded), formats=["JPEG"]) as image:
                 if image.getexif().get(_ORIENTATION, 1) != 1:
                     return None
@@ -99,77 +162,29 @@ def _decode_plain_jpeg(encoded: bytes) -> np.ndarray | None:
         return None
 
 
-def list_images(paths: Iterable[str | os.PathLike]) -> list[str]:
-    """Files as they are given, in the place of a directory its `images_below`.
-
-    Raises:
-      UserError: no such file or directory, or a directory without images.
-    """
-    found: list[str] = []
-    for path in (os.fspath(path) for path in paths):
-        if os.path.isdir(path):
-            below = images_below(path)
-            if not below:
-                raise UserError(
-                    f"{path} holds no images, expected files such as .jpg or .png in it"
-                )
-            found += below
-        else:
-            _check_present(path)
-            found.append(path)
-    return found
+def _may_be_turned(jpeg: bytes) -> bool:
+    """Whether there is an APP1 segment before the pixels, or what is no segment."""
+    at = 2
+    while jpeg[at : at + 1] == b"\xff" and at + 4 <= len(jpeg):
+        marker = jpeg[at + 1]
+        if marker == _SOS:
+            return False
+        # The others have no length.
+        if marker == _APP1 or not (0xC0 <= marker < 0xD0 or 0xDA < marker < 0xFF):
+            return True
+        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4])
+    return True
 
 
-def images_below(directory: str | os.PathLike) -> list[str]:
-    """Paths of the files at any depth that have one of `EXTENSIONS`, sorted.
-
-    Hidden files and directories are passed over.
-
-    Raises:
-      UserError: a directory that cannot be read.
-    """
-
-    def unreadable(error: OSError):
-        raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
-
-    found = []
-    for folder, directories, names in os.walk(os.fspath(directory), onerror=unreadable):
-        directories[:] = [name for name in directories if not name.startswith(".")]
-        found += [
-            os.path.join(folder, name)
-            for name in names
-            if not name.startswith(".")
-            and os.path.splitext(name)[1].lower() in EXTENSIONS
-        ]
-    return sorted(found)
-
-
-def _check_present(path: str) -> None:
-    if os.path.exists(path):
-        return
-    folder, name = os.path.split(path)
-    folder = folder or "."
-    beside = os.listdir(folder) if os.path.isdir(folder) else []
-    where = "" if os.path.isdir(folder) else f" (there is no directory {folder!r})"
-    raise UserError(
-        f"{path!r} does not exist{where}, expected an image{nearest(name, beside)}"
-    )
-
-
-def _check_readable(path: str) -> None:
-    _check_present(path)
+def _upright(image: Image.Image) -> Image.Image:
+    # A PNG may have its Exif behind the pixels.
+    image.load()
     try:
-        status = os.stat(path)
-        # A pipe would be waited for, a directory told as a missing right.
-        if not stat.S_ISREG(status.st_mode):
-            what = "a directory" if stat.S_ISDIR(status.st_mode) else "not a file"
-            raise UserError(f"{path} is {what}, expected an image")
-        if not status.st_size:
-            raise UserError(f"{path} is empty, expected an image")
-        with open(path, "rb"):
-            pass
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        image.getexif()
+    # Damaged Exif says nothing of how to turn whole pixels.
+    except Exception:
+        return image
+    return ImageOps.exif_transpose(image)
 
 
 def _as_mode(image: Image.Image, mode: str) -> Image.Image:

@@ -82,9 +82,9 @@ def measure_run(config: ConfigDict, workdir: str, most_mistakes: int) -> Measure
     """
     try:
         run = set_up(config, facts=find_data_facts(workdir))
+        images = _first_test_images(run)
     except UserError as error:
         return Measured(notes=(f"Nothing is measured: {error}.",))
-    images = _first_test_images(run)
     start = _signal_at_start(config, run, images)
     measured = Measured(
         image_shape=run.facts.image_shape,
@@ -95,6 +95,7 @@ def measure_run(config: ConfigDict, workdir: str, most_mistakes: int) -> Measure
     )
     try:
         trained = _on_all_devices(load_run(workdir))
+        tested = _test(run, trained, most_mistakes)
     except UserError as error:
         note = f"No trained network is measured: {error}."
         return dataclasses.replace(measured, notes=(note,))
@@ -103,7 +104,7 @@ def measure_run(config: ConfigDict, workdir: str, most_mistakes: int) -> Measure
         class_names=trained.facts.class_names,
         end=_signal(trained.model, trained.variables, images, train=False),
         step=trained.step,
-        tested=_test(run, trained, most_mistakes),
+        tested=tested,
     )
 
 

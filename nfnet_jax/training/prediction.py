@@ -54,6 +54,13 @@ class Prediction(NamedTuple):
         return [Guess(i, names[i], values[i]) for i in order.tolist()]
 
 
+class Unanswered(NamedTuple):
+    """An image file without a prediction; `reason` is a line that names it."""
+
+    path: str
+    reason: str
+
+
 def published_predictor(model: Network, params: dict) -> Predictor:
     """For published weights: images are prepared as their publisher did."""
     spec, variant = model.spec, find(model.spec.name)
@@ -113,13 +120,13 @@ def with_class_names(
     return dataclasses.replace(predictor, class_names=names)
 
 
-def predict(predictor: Predictor, paths: Sequence[str]) -> Iterator[Prediction]:
-    """One prediction for each image file, in their order, as they become ready.
+def predict(
+    predictor: Predictor, paths: Sequence[str]
+) -> Iterator[Prediction | Unanswered]:
+    """An answer for each image file, in their order, as they become ready.
 
-    All batches have the same size, so that the network is compiled once.
-
-    Raises:
-      UserError: a file that is no image, or probabilities that are no numbers.
+    One that cannot be read, or whose probabilities are no numbers, leaves the others
+    theirs. All batches have the same size, so that the network is compiled once.
     """
     batch_size = min(BATCH_SIZE, len(paths))
 
@@ -131,16 +138,37 @@ def predict(predictor: Predictor, paths: Sequence[str]) -> Iterator[Prediction]:
 
     for start in range(0, len(paths), batch_size):
         batch = paths[start : start + batch_size]
-        images = np.stack([predictor.preprocess(open_image(path)) for path in batch])
-        padding = [(0, batch_size - len(batch)), (0, 0), (0, 0), (0, 0)]
-        rows = probabilities(predictor.variables, np.pad(images, padding))
-        for path, row in zip(batch, np.asarray(rows), strict=False):
-            if not np.isfinite(row).all():
-                raise UserError(
-                    f"{path}: the network's outputs are not finite, expected weights "
-                    "of a training that did not diverge"
-                )
-            yield Prediction(path, row, predictor.class_names)
+        shown = [_show(predictor, path) for path in batch]
+        images = [image for image in shown if isinstance(image, np.ndarray)]
+        rows = iter(())
+        if images:
+            padding = [(0, batch_size - len(images)), (0, 0), (0, 0), (0, 0)]
+            padded = np.pad(np.stack(images), padding)
+            rows = iter(np.asarray(probabilities(predictor.variables, padded)))
+        for path, image in zip(batch, shown, strict=True):
+            if isinstance(image, Unanswered):
+                yield image
+            else:
+                yield _answer(path, next(rows), predictor.class_names)
+
+
+def _show(predictor: Predictor, path: str) -> np.ndarray | Unanswered:
+    try:
+        return predictor.preprocess(open_image(path))
+    except UserError as error:
+        return Unanswered(path, str(error))
+
+
+def _answer(
+    path: str, probabilities: np.ndarray, class_names: tuple[str, ...]
+) -> Prediction | Unanswered:
+    if np.isfinite(probabilities).all():
+        return Prediction(path, probabilities, class_names)
+    return Unanswered(
+        path,
+        f"{path}: the network's outputs are not finite, expected weights of a training"
+        " that did not diverge",
+    )
 
 
 def _or_numbers(names: Sequence[str], count: int) -> tuple[str, ...]:

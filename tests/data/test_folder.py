@@ -1,16 +1,20 @@
 """Folders of images: both forms, any mode and size, and what is refused."""
 
 import hashlib
+import io
+import os
+import shutil
+import unicodedata
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from nfnet_jax.data import decoding
 from nfnet_jax.data.dataset import check_name, load_dataset
 from nfnet_jax.data.images import open_image
 from nfnet_jax.data.preprocess import crop_resize, resize_crop_32
-from nfnet_jax.data.source import EncodedSplit
+from nfnet_jax.data.source import BadImage, EncodedSplit
 from nfnet_jax.errors import UserError
 
 MODES = ("RGB", "L", "RGBA", "P", "CMYK", "LA", "1", "I;16", "RGB", "L")
@@ -112,11 +116,175 @@ def test_directories_that_are_splits(split):
     assert len(load(split, train_split="val", eval_split="train").test) == 9
 
 
-def test_a_class_may_be_called_train(tmp_path):
-    for name in ("train", "plane"):
+SPELLINGS = {
+    "train": ("train", "Train", "TRAIN", "training", "Training"),
+    "test": ("test", "TEST", "testing", "Testing"),
+    "val": ("val", "Val", "valid", "Validation", "VALIDATION"),
+}
+
+
+@pytest.mark.parametrize("part", ["test", "val"])
+@pytest.mark.parametrize("train", SPELLINGS["train"])
+def test_splits_are_known_in_every_spelling(split, train, part):
+    expected = load(split)
+    (split / "train").rename(split / train)
+    for other in SPELLINGS[part]:
+        next(path for path in split.iterdir() if path.name != train).rename(
+            split / other
+        )
+        for ask in (part, part.title(), other):
+            found = load(split, eval_split=ask)
+            assert found.class_names == expected.class_names
+            assert len(found.train) == len(expected.train)
+            assert len(found.test) == len(expected.test)
+        halves = load(split, train_split="Training[:50%]", eval_split="train[50%:]")
+        assert len(halves.train) + len(halves.test) == len(expected.train)
+
+
+@pytest.mark.parametrize("part", SPELLINGS)
+def test_two_directories_of_one_split_are_refused(split, part):
+    (split / "val").rename(split / part.replace("train", "val"))
+    present = SPELLINGS[part][0]
+    for other in SPELLINGS[part][1:]:
+        shutil.copytree(split / present, split / other)
+        line = refusal(split)
+        assert f"'{present}'" in line and f"'{other}'" in line
+        assert "both mean" in line
+        shutil.rmtree(split / other)
+    load(split)
+
+
+@pytest.mark.parametrize("names", [("train", "plane"), ("Train", "Test"), ("val", "b")])
+def test_classes_may_be_called_as_splits_are(tmp_path, names, caplog):
+    for name in names:
         for i in range(2):
             draw(tmp_path / name / f"{i}.png", seed=i)
-    assert load(tmp_path).class_names == ("plane", "train")
+    assert load(tmp_path).class_names == tuple(sorted(names))
+    said = [line for line in caplog.messages if "are taken for classes" in line]
+    assert len(said) == (names == ("Train", "Test"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("training_set", "test_set"), ("seg_train", "seg_test"), ("train2017", "val2017")],
+)
+def test_what_looks_like_splits_is_no_class(tmp_path, names):
+    for name in names:
+        draw_classes(tmp_path / name, 2, CLASSES[:2])
+    line = refusal(tmp_path)
+    assert all(name in line for name in names) and "look like splits" in line
+    # Directories of images may have such names.
+    for name in names:
+        shutil.rmtree(tmp_path / name)
+        for i in range(2):
+            draw(tmp_path / name / f"{i}.png", seed=i)
+    assert len(load(tmp_path).class_names) == 2
+
+
+def test_what_is_passed_over_is_said_once(split, caplog):
+    draw(split / "train" / "class 0" / "a.png")
+    for name in ("train/class 0/a.heic", "train/class 1/.DS_Store", "labels.csv"):
+        (split / name).touch()
+    draw(split / "loose.png")
+    draw(split / "train" / "looser.png")
+    draw(split / "test" / "unlabelled.png")
+    os.mkfifo(split / "val" / "class 0" / "pipe.png")
+    assert len(load(split).train) == 10
+    load(split)
+    (line,) = caplog.messages
+    start, _, counts = line.partition(": passed over ")
+    assert start == f"folder:{split}"
+    assert set(counts.split(", ")) == {
+        "1 .heic",
+        "1 .csv",
+        "1 hidden",
+        "2 image in no class directory",
+        "1 directory 'test'",
+        "1 pipe or device",
+    }
+
+
+def test_linked_directories_are_classes_and_parts_of_them(flat, tmp_path, caplog):
+    draw_classes(tmp_path / "store", 3, ("new", "more"))
+    (flat / "linked").symlink_to(tmp_path / "store" / "new")
+    (flat / "class 0" / "more").symlink_to(tmp_path / "store" / "more")
+    (flat / "class 0" / "up").symlink_to("..")
+    dataset = load(flat)
+    assert dataset.class_names == (*CLASSES, "linked")
+    labels = np.concatenate([dataset.train.labels, dataset.test.labels])
+    assert np.bincount(labels).tolist() == [8] + 9 * [5] + [3]
+    assert caplog.messages == [
+        f"folder:{flat}: passed over 1 link to a directory listed already"
+    ]
+    (flat / "whole").symlink_to(".")
+    assert "whole holds no images" in refusal(flat)
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_images_of_both_splits_are_said(split, link, caplog):
+    shared = split / "val" / "class 1" / "shared.png"
+    link(split / "train" / "class 1" / "0.png", shared)
+    load(split)
+    assert caplog.messages == [
+        f"folder:{split}: 1 of 7 test images, such as val/class 1/shared.png, are "
+        "trained on under another name"
+    ]
+    # Who asks for the same images knows.
+    caplog.clear()
+    load(split, eval_split="train")
+    assert caplog.messages == []
+
+
+COMPOSED, DECOMPOSED = (unicodedata.normalize(f, "caf\u00e9") for f in ("NFC", "NFD"))
+
+
+def test_composed_and_decomposed_names_are_the_same_class(tmp_path):
+    draw(tmp_path / "train" / COMPOSED / "0.png", seed=1)
+    draw(tmp_path / "val" / DECOMPOSED / "0.png", seed=2)
+    for part in ("train", "val"):
+        draw(tmp_path / part / "cafz" / "0.png", seed=3)
+    dataset = load(tmp_path)
+    assert dataset.class_names == ("cafz", COMPOSED)
+    for found, seed in ((dataset.train, 1), (dataset.test, 2)):
+        draw(tmp_path / "x" / "x.png", seed=seed)
+        expected = load_pixels(tmp_path / "x" / "x.png")
+        (image,) = found.images[found.labels == 1]
+        np.testing.assert_array_equal(image, expected)
+
+
+def load_pixels(path):
+    split = EncodedSplit("", None, (8, 8, 3), resize=True)
+    return decoding.fit(split, open_image(path))
+
+
+def test_one_class_in_two_spellings_is_refused(flat):
+    draw(flat / COMPOSED / "0.png")
+    draw(flat / DECOMPOSED / "0.png")
+    line = refusal(flat)
+    assert r"'cafe\u0301' and 'caf\xe9', two spellings of the same name" in line
+
+
+def test_the_held_out_fifth_is_the_same_in_both_spellings(tmp_path):
+    names = [f"{COMPOSED}/{COMPOSED}{i}.png" for i in range(20)]
+    for form in ("NFC", "NFD"):
+        for i, name in enumerate(names):
+            draw(tmp_path / form / unicodedata.normalize(form, name), seed=i)
+            draw(tmp_path / form / "other" / f"{i}.png", seed=100 + i)
+    one, other = load(tmp_path / "NFC"), load(tmp_path / "NFD")
+    np.testing.assert_array_equal(one.test.images, other.test.images)
+    np.testing.assert_array_equal(one.train.images, other.train.images)
+
+
+def test_names_that_are_no_text_are_classes(tmp_path):
+    for name in (b"caf\xe9", b"tea"):
+        folder = os.fsencode(tmp_path) + b"/set/" + name
+        os.makedirs(folder)
+        for i in range(2):
+            draw(tmp_path / "x.png", seed=i)
+            shutil.copy(tmp_path / "x.png", folder + b"/\xff%d.png" % i)
+    dataset = load(tmp_path / "set")
+    assert dataset.class_names == (r"caf\xe9", "tea")
+    assert len(dataset.train) == 2
 
 
 def test_deeper_images_are_found_and_others_passed_over(split):
@@ -144,6 +312,47 @@ def test_the_second_load_decodes_nothing_until_a_file_changes(flat, monkeypatch)
     assert len(opened) > 100
 
 
+@pytest.mark.parametrize("loader", ["memory", "stream"])
+def test_turned_images_are_upright_in_every_loader(tmp_path, loader):
+    pixels = np.random.RandomState(0).randint(0, 256, (9, 14, 3), dtype=np.uint8)
+    image, exif = Image.fromarray(pixels), Image.Exif()
+    for orientation in range(1, 9):
+        exif[0x0112] = orientation
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", exif=exif)
+        content = buffer.getvalue()
+        content = (
+            content[:2] + b"\xff\xfe" + (6002).to_bytes(2) + bytes(6000) + (content[2:])
+        )
+        for name in ("a", "b"):
+            path = tmp_path / "set" / name / f"{orientation}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    dataset = load(tmp_path / "set", train_split="train+test", loader=loader)
+    found = dataset.train
+    if loader == "stream":
+        encoded = [image for image, _ in found.source.read(range(16))]
+        images = [decoding.fit(found, decoding.decode(found, e)) for e in encoded]
+    else:
+        images = list(found.images)
+    expected = []
+    for path in (tmp_path / "set").glob("*/*.jpg"):
+        with Image.open(path) as image:
+            ImageOps.exif_transpose(image).save(tmp_path / "upright.png")
+        expected.append(load_pixels(tmp_path / "upright.png"))
+    assert sorted(map(bytes, images)) == sorted(map(bytes, expected))
+
+
+def test_a_file_that_became_a_pipe_is_named(flat):
+    source = load(flat, loader="stream").train.source
+    path = source.describe(0)
+    os.remove(path)
+    os.mkfifo(path)
+    (content, _), (whole, _) = source.read([0, 1])
+    assert isinstance(content, BadImage) and "is not a file" in str(content)
+    assert isinstance(whole, bytes)
+
+
 def refusal(root, **options) -> str:
     with pytest.raises(UserError) as error:
         load(root, **options)
@@ -156,6 +365,28 @@ def test_a_missing_folder_names_its_neighbour(flat):
     assert "no directory 'sett'" in line and "'set'?" in line
     line = refusal(flat.parent / "ste" / "train")
     assert "no directory 'ste'" in line and "'set'?" in line
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [("x" * 300, "File name too long"), ("~nobody-here/x", "no directory '~nobody")],
+)
+def test_a_folder_that_cannot_be_had(path, words):
+    assert words in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["", "class 3", "class 3/deep"])
+def test_a_directory_that_cannot_be_read_is_named(flat, name, monkeypatch):
+    (flat / "class 3" / "deep").mkdir()
+    scan = os.scandir
+
+    def refuse(path):
+        if os.path.realpath(path) == os.path.realpath(flat / name):
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert refusal(flat) == f"cannot read {flat / name}: Permission denied"
 
 
 def test_a_file_is_no_folder(flat):
@@ -176,6 +407,8 @@ def test_classes_are_needed(tmp_path):
 def test_a_class_without_images_is_named(flat):
     (flat / "nothing").mkdir()
     assert "nothing holds no images" in refusal(flat)
+    (flat / "nothing" / "x.heic").touch()
+    assert refusal(flat).endswith("found 1 .heic")
 
 
 def test_one_image_cannot_be_split(flat):

@@ -1,14 +1,18 @@
 """Image files of every mode, and what is wrong with others."""
 
+import io
 import os
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps, PngImagePlugin
 
-from nfnet_jax.data.images import list_images, open_image
+from nfnet_jax.data.images import decode_image, list_images, open_image
+from nfnet_jax.data.source import BadImage
 from nfnet_jax.errors import UserError
 
+GREY = Image.new("L", (8, 8))
 RED, CLEAR_RED, HALF_BLACK = (255, 0, 0, 255), (255, 0, 0, 0), (0, 0, 0, 128)
 
 
@@ -90,14 +94,21 @@ def test_cmyk(save):
     assert np.abs(found - [255, 0, 0]).max() <= 3
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_rotation_is_applied(save, orientation):
-    pixels = np.arange(2 * 3, dtype=np.uint8).reshape(2, 3) * 40
+def encode(image, form, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def turned(orientation) -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    found = open_image(save(Image.fromarray(pixels), exif=exif))[..., 0]
-    # The EXIF standard: which sides of the stored pixels are the top and the left.
-    upright = {
+    return exif
+
+
+def upright(pixels, orientation):
+    """The EXIF standard: which sides of the stored pixels are the top and the left."""
+    return {
         1: pixels,
         2: pixels[:, ::-1],
         3: pixels[::-1, ::-1],
@@ -106,8 +117,117 @@ def test_exif_rotation_is_applied(save, orientation):
         6: pixels[::-1].T,
         7: pixels[::-1, ::-1].T,
         8: pixels[:, ::-1].T,
-    }
-    np.testing.assert_array_equal(found, upright[orientation])
+    }[orientation]
+
+
+FORMATS = [
+    ("PNG", {}),
+    ("JPEG", {"quality": 100}),
+    ("JPEG", {"quality": 100, "progressive": True}),
+    ("MPO", {"quality": 100, "save_all": True, "append_images": [GREY]}),
+    ("WEBP", {"lossless": True}),
+    ("AVIF", {"quality": 100}),
+    ("TIFF", {}),
+    ("TIFF", {"compression": "tiff_lzw"}),
+]
+
+
+@pytest.mark.parametrize(("form", "options"), FORMATS)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_of_every_format_is_applied(form, options, orientation):
+    pixels = np.arange(2 * 3, dtype=np.uint8).reshape(2, 3) * 40
+    stored = Image.fromarray(np.kron(pixels, np.ones((16, 16), np.uint8)))
+    content = encode(stored.convert("RGB"), form, exif=turned(orientation), **options)
+    for channels in (1, 3, 4):
+        found = decode_image(content, channels)[8::16, 8::16, 0].astype(int)
+        expected = upright(pixels, orientation)
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).max() <= 8
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2) + content
+
+
+THUMBNAIL = encode(Image.new("RGB", (8, 8)), "JPEG")
+BEFORE_EXIF = {
+    "nothing": b"",
+    "JFIF": segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0"),
+    "Photoshop": segment(0xED, b"Photoshop 3.0\0" + bytes(5986)),
+    "a JPEG": segment(0xED, b"Photoshop 3.0\0" + THUMBNAIL),
+    "much else": 5 * segment(0xE3, bytes(65_000)),
+    "a comment": segment(0xFE, b"\xff\xda\xff\xda"),
+    "fill bytes": b"\xff\xff\xff",
+    "junk": segment(0xFE, b"") + b"junk",
+    "XMP": segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>"),
+}
+
+
+@pytest.mark.parametrize("between", BEFORE_EXIF)
+@pytest.mark.parametrize("orientation", [1, 2, 5, 6])
+def test_exif_counts_wherever_it_lies(between, orientation):
+    """As Pillow alone reads the file."""
+    pixels = np.random.RandomState(0).randint(0, 256, (12, 20, 3), dtype=np.uint8)
+    content = encode(Image.fromarray(pixels), "JPEG")
+    exif = segment(0xE1, turned(orientation).tobytes())
+    content = content[:2] + BEFORE_EXIF[between] + exif + content[2:]
+    with Image.open(io.BytesIO(content)) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    assert expected.shape[:2] == ((20, 12) if orientation > 4 else (12, 20))
+    np.testing.assert_array_equal(decode_image(content), expected)
+
+
+def test_exif_behind_the_pixels_of_a_png():
+    pixels = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    content = encode(Image.fromarray(pixels), "PNG")
+    exif = b"eXIf" + turned(6).tobytes().removeprefix(b"Exif\0\0")
+    chunk = (len(exif) - 4).to_bytes(4) + exif + zlib.crc32(exif).to_bytes(4)
+    content = content[:-12] + chunk + content[-12:]
+    np.testing.assert_array_equal(decode_image(content, 1)[..., 0], upright(pixels, 6))
+
+
+def test_xmp_may_tell_the_orientation(save):
+    pixels = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    xmp = b'<rdf:Description tiff:Orientation="6"/>'
+    for form in ("WEBP", "JPEG"):
+        options = {"lossless": True} if form == "WEBP" else {}
+        content = encode(Image.fromarray(pixels).convert("RGB"), form, **options)
+        with Image.open(io.BytesIO(content)) as image:
+            stored = np.asarray(image.convert("L"))
+        image = Image.fromarray(pixels).convert("RGB")
+        found = decode_image(encode(image, form, xmp=xmp, **options), 1)[..., 0]
+        np.testing.assert_array_equal(found, upright(stored, 6))
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "JPEG"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0no Exif at all"])
+def test_damaged_exif_leaves_the_pixels(form, exif):
+    image = Image.fromarray(np.arange(200, dtype=np.uint8).reshape(10, 20))
+    expected = decode_image(encode(image, form))
+    found = decode_image(encode(image, form, exif=exif))
+    np.testing.assert_array_equal(found, expected)
+
+
+def text_chunks(kind: str, size: int) -> dict:
+    if kind == "iCCP":
+        return {"icc_profile": bytes(size)}
+    chunks = PngImagePlugin.PngInfo()
+    add = chunks.add_itxt if kind == "iTXt" else chunks.add_text
+    add("comment", "x" * size, zip=kind != "tEXt")
+    return {"pnginfo": chunks}
+
+
+@pytest.mark.parametrize("kind", ["iCCP", "tEXt", "zTXt", "iTXt"])
+def test_what_a_png_says_beside_its_pixels_may_be_long(kind):
+    image = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3))
+    content = encode(image, "PNG", **text_chunks(kind, 3_000_000))
+    np.testing.assert_array_equal(decode_image(content, 1)[..., 0], np.asarray(image))
+    # 70 MB of the same letter are 70 kB in a file.
+    if kind != "tEXt":
+        content = encode(image, "PNG", **text_chunks(kind, 70_000_000))
+        assert len(content) < 1_000_000
+        with pytest.raises(BadImage, match="too large"):
+            decode_image(content)
 
 
 def test_of_an_animation_the_first_frame_is_read(save):
@@ -167,17 +287,18 @@ def test_bombs(photograph, monkeypatch):
 
 def test_paths_that_are_not_files(photograph):
     line = refusal(open_image, photograph / "foto.png")
-    assert "foto.png' does not exist" in line and "did you mean 'photo.png'?" in line
+    assert line == f"{photograph}/foto.png cannot be read: No such file or directory"
     assert "is a directory" in refusal(open_image, photograph)
     os.mkfifo(photograph / "pipe.png")
     assert "pipe.png is not a file" in refusal(open_image, photograph / "pipe.png")
+    assert "is not a file" in refusal(open_image, "/dev/zero")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_without_the_right_to_read_it(photograph):
     (photograph / "photo.png").chmod(0)
     line = refusal(open_image, photograph / "photo.png")
-    assert line == f"cannot read {photograph / 'photo.png'}: Permission denied"
+    assert line == f"{photograph / 'photo.png'} cannot be read: Permission denied"
 
 
 def test_directories_are_listed_sorted_and_whole(tmp_path):
@@ -186,21 +307,35 @@ def test_directories_are_listed_sorted_and_whole(tmp_path):
     for name in hidden + shown:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = list_images([tmp_path])
+    found, wrong = list_images([tmp_path])
     names = [os.path.relpath(path, tmp_path) for path in found]
     assert names == ["a.jpeg", "a/b/x.webp", "a/c.JPG", "b.png"]
     # Files are taken as they are given, whatever they are called.
     chosen = [str(tmp_path / name) for name in ("b.png", "a/notes.txt")]
-    assert list_images([*chosen, tmp_path]) == [*chosen, *found]
+    assert list_images([*chosen, tmp_path]) == ([*chosen, *found], [])
+    assert wrong == []
 
 
-def test_what_cannot_be_listed(tmp_path):
-    (tmp_path / "cats").mkdir()
-    (tmp_path / "cats" / "notes.txt").touch()
-    assert "cats holds no images" in refusal(list_images, [tmp_path / "cats"])
-    assert "did you mean 'cats'?" in refusal(list_images, [tmp_path / "cat"])
-    line = refusal(list_images, [tmp_path / "dogs" / "a.png"])
-    assert f"there is no directory '{tmp_path}/dogs'" in line
+def test_what_cannot_be_listed_is_named_and_leaves_the_others(photograph, caplog):
+    (photograph / "cats").mkdir()
+    (photograph / "cats" / "notes.txt").touch()
+    (photograph / "cats" / "a.heic").touch()
+    absent = [photograph / "foto.png", photograph / "cat", photograph / "dogs" / "a"]
+    found, wrong = list_images([*absent, photograph / "cats", photograph / "photo.png"])
+    assert found == [f"{photograph}/photo.png"]
+    for line, words in zip(
+        wrong,
+        (
+            "'photo.png'?",
+            "'cats'?",
+            f"there is no directory '{photograph}/dogs'",
+            "cats holds no images, expected files such as .jpg or .png in it; found"
+            " 1 .heic, 1 .txt",
+        ),
+        strict=True,
+    ):
+        assert words in line and "\n" not in line
+    assert caplog.messages == ["passed over 1 .heic, 1 .txt"]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])

@@ -193,6 +193,20 @@ def test_keys_that_differ_are_compared(trained, write, tmp_path):
     assert "Loss" in texts(html.iter("figcaption"))
 
 
+def test_test_images_that_cannot_be_read_leave_the_rest(trained, tmp_path):
+    for name in ("train/a/0", "train/b/0", "val/a/0", "val/b/0"):
+        path = tmp_path / "set" / f"{name}.png"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(path)
+        if name.startswith("val"):
+            path.write_bytes(b"")
+    config = read_config(trained)
+    config.data.update(name=f"folder:{tmp_path}/set", image_size=8, loader="stream")
+    config.data.update(batch_size=2, workers=0)
+    (note,) = measure_run(config, str(tmp_path), 1).notes
+    assert note.startswith("Nothing is measured: ") and "cannot be decoded" in note
+
+
 def test_nothing_is_taken_for_markup_or_loaded(trained, write, tmp_path):
     workdir = tmp_path / "<script>alert(1)"
     shutil.copytree(trained, workdir)
