@@ -6,6 +6,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from nfnet_jax.layers.lowering import is_native_only
@@ -22,14 +23,15 @@ class AveragePool(nn.Module):
     """
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        averages = nn.avg_pool(
-            x.astype(at_least_float32(x.dtype)),
-            window_shape=(2, 2),
-            strides=(2, 2),
-            padding="SAME",
-            count_include_pad=False,
-        )
-        return averages.astype(x.dtype)
+        dtype = at_least_float32(x.dtype)
+        pixels = jnp.ones((1, *x.shape[1:3], 1), dtype)
+        return (_sums(x.astype(dtype)) / _sums(pixels)).astype(x.dtype)
+
+
+def _sums(x: jax.Array) -> jax.Array:
+    """Sums of 2x2 pixels, stride 2, `SAME`."""
+    window, zero = (1, 2, 2, 1), np.zeros((), x.dtype)
+    return lax.reduce_window(x, zero, lax.add, window, window, "SAME")
 
 
 def max_pool(x: jax.Array, padding: str = "SAME") -> jax.Array:
