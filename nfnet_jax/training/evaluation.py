@@ -14,6 +14,7 @@ from nfnet_jax.training.facts import find_data_facts
 from nfnet_jax.training.setup import Run, set_up
 from nfnet_jax.training.state import TrainState
 from nfnet_jax.training.step import make_eval_step
+from nfnet_jax.training.workdir import check_network
 
 
 def make_tester(
@@ -42,11 +43,14 @@ def score_checkpoint(
 ) -> dict[str, float]:
     """Scores of the last checkpoint in `workdir`, with its `step`.
 
-    `dataset` replaces that of the config.
+    `dataset` replaces that of the config. Its classes are those of the run by name;
+    some may be missing.
 
     Raises:
-      UserError: there is no sound checkpoint.
+      UserError: there is no sound checkpoint, the config is of another network, or the
+        data have other classes.
     """
+    check_network(workdir, config)
     run = set_up(config, facts=find_data_facts(workdir), dataset=dataset)
     with Checkpoints(workdir) as checkpoints:
         state = checkpoints.restore(run.state)
