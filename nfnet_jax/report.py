@@ -34,14 +34,15 @@ def main(argv: list[str]) -> None:
     records = read_records(workdirs)
     path = flags.output or _default_path(workdirs)
     _check_path(path)
+    configs = [record.config.copy_and_resolve_references() for record in records]
+    for config in configs if flags.data_dir else ():
+        look_in(config, flags.data_dir)
     cli.prepare_jax()
     mistakes = max(1, _MOST_MISTAKES // len(records))
-    measured = []
-    for record in records:
-        config = record.config.copy_and_resolve_references()
-        if flags.data_dir:
-            look_in(config, flags.data_dir)
-        measured.append(measure_run(config, record.workdir, mistakes))
+    measured = [
+        measure_run(config, record.workdir, mistakes)
+        for config, record in zip(configs, records, strict=True)
+    ]
     _write(make_page(records, measured), path)
     print(path)
 

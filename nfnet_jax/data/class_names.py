@@ -30,7 +30,7 @@ def match_classes(
     counts = collections.Counter(found) | collections.Counter(known)
     for name, count in counts.items():
         if count > 1:
-            raise ValueError(f"{name!r} is the name of several")
+            raise ValueError(f"{name!r} is the name of several classes")
     places = {name: place for place, name in enumerate(known)}
     new = [name for name in found if name not in places]
     missing = missing_classes(found, known)

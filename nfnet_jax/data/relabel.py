@@ -27,10 +27,10 @@ def relabel(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
 
 
 def _relabel(split: Split | EncodedSplit, numbers: np.ndarray) -> Split | EncodedSplit:
-    if isinstance(split, Split):
-        # What they were decoded from is numbered otherwise.
-        return dataclasses.replace(split, labels=numbers[split.labels], source=None)
-    return dataclasses.replace(split, source=_Relabelled(split.source, numbers))
+    if isinstance(split, EncodedSplit):
+        return dataclasses.replace(split, source=_Relabelled(split.source, numbers))
+    source = split.source and _Relabelled(split.source, numbers)
+    return dataclasses.replace(split, labels=numbers[split.labels], source=source)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

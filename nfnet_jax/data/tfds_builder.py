@@ -31,9 +31,8 @@ def find_or_prepare(
         if data_dir and not directories[0].is_dir():
             # Not made for a slip of the pen.
             raise UserError(
-                f"data.dir is '{data_dir}', {no_directory(os.fspath(data_dir))}; "
-                f"tfds:{name} is not prepared in {', '.join(map(str, directories))}:"
-                " make the directory to have it prepared there"
+                f"tfds:{name} is not prepared in {', '.join(map(str, directories))}, "
+                f"and data.dir is '{data_dir}', {no_directory(os.fspath(data_dir))}"
             )
         _prepare(name, directories)
         builder = _find_prepared(name, directories[:1])

@@ -77,19 +77,20 @@ def check_data(workdir: str, dataset: Dataset) -> dict[str, str]:
     facts = find_data_facts(workdir)
     if facts is None:
         return holds
-    began = f"{workdir} holds a run of other data than {dataset.name}"
-    advice = "expected the data that it began with, or another --workdir"
+    began = (
+        f"{workdir} holds a run of other data than {dataset.name}, expected those that "
+        "it began with or another --workdir"
+    )
     try:
         match_classes(dataset.class_names, facts.class_names)
     except ValueError as error:
-        raise UserError(f"{began}: class {error}: {advice}") from error
+        raise UserError(f"{began}: {error}") from error
     # A run of an earlier version does not know its images.
     before = dict(read_json(_path(workdir)).get(_CONTENTS, {}))
     for part, there in before.items():
         if there != holds.get(part):
             raise UserError(
-                f"{began}: its {part} split is {there} there, {holds.get(part)} here: "
-                f"{advice}"
+                f"{began}: the {part} split is {there} there, {holds.get(part)} here"
             )
     return holds
 

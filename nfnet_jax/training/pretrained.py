@@ -89,10 +89,7 @@ def _columns(
     """
     if not pretrained.class_names:
         raise ValueError("what their classes are called is not known")
-    try:
-        places = match_classes(class_names, pretrained.class_names)
-    except ValueError as error:
-        raise ValueError(f"class {error}") from error
+    places = match_classes(class_names, pretrained.class_names)
     for path in sorted(head):
         needed, there = (path in tree and tree[path].shape for tree in (own, given))
         if needed != there:

@@ -139,13 +139,13 @@ def as_trained(dataset: Dataset, facts: DataFacts) -> Dataset:
         known = relabel(dataset, facts.class_names)
     except ValueError as error:
         raise UserError(
-            f"{dataset.name} has other classes than the run: class {error}: expected "
-            f"the {len(facts.class_names)} that it was trained on, or some of them"
+            f"{dataset.name} has other classes than the run, expected the "
+            f"{len(facts.class_names)} that it was trained on or some of them: {error}"
         ) from error
     if missing := missing_classes(dataset.class_names, facts.class_names):
         sys.stderr.write(
-            f"{dataset.name} is without the class{'es' if missing[1:] else ''} "
-            f"{listed(missing)} of the run: it tells nothing of what it lacks\n"
+            f"{dataset.name} has {len(dataset.class_names)} of the run's "
+            f"{len(facts.class_names)} classes, not {listed(missing)}\n"
         )
     return known
 
