@@ -5,7 +5,6 @@ files are written; then it is sealed with a manifest (see `integrity`), and only
 are older ones removed. So what was whole stays whole, whenever a run is killed.
 """
 
-import contextlib
 import functools
 import os
 import re
@@ -137,7 +136,7 @@ class Checkpoints:
         Raises:
           UserError: none is sound, or it is of another model.
         """
-        return self._restore(lambda path: self._storage.restore(path, like), like)
+        return self._restore(lambda path: self._storage.restore(path, like), like, True)
 
     def restore_some(self, shapes: dict[str, Any]) -> dict[str, Any]:
         """Some fields of the newest sound state, of these shapes, on the first device.
@@ -147,16 +146,25 @@ class Checkpoints:
         """
         from nfnet_jax.training.storage import restore_some
 
-        return self._restore(lambda path: restore_some(path, shapes), shapes)
+        return self._restore(lambda path: restore_some(path, shapes), shapes, False)
 
-    def _restore(self, read: Callable[[str], Any], like: Any) -> Any:
+    def _restore(self, read: Callable[[str], Any], like: Any, whole: bool) -> Any:
+        from nfnet_jax.training.storage import difference
+
         self.wait()
         directory = self._directory(self._newest_sound())
         try:
-            return read(directory)
+            if not (found := difference(directory, like, whole)):
+                return read(directory)
         # Orbax raises whatever its storage layers do.
         except Exception as error:
-            raise UserError(self._not_read(directory, like, error)) from error
+            raise UserError(
+                f"checkpoint {directory} cannot be read ({_reason(error)})"
+            ) from error
+        raise UserError(
+            f"checkpoint {directory} is of another model: {found}; expected the config "
+            "and the classes that it was trained with"
+        )
 
     def _newest_sound(self) -> int:
         """The last step whose files are as written, the same on all processes.
@@ -211,19 +219,6 @@ class Checkpoints:
             # What a full disk has no room for.
             self._remove_unfinished()
             raise self._not_written(step, error) from error
-
-    def _not_read(self, directory: str, like: Any, error: Exception) -> str:
-        """Why a sound checkpoint cannot be restored with the shapes of `like`."""
-        from nfnet_jax.training.storage import difference
-
-        # Nobody's fault but the reader's, if even its shapes cannot be read.
-        with contextlib.suppress(Exception):
-            if found := difference(directory, like):
-                return (
-                    f"checkpoint {directory} is of another model: {found}; expected "
-                    "the config and the classes that it was trained with"
-                )
-        return f"checkpoint {directory} cannot be read ({_reason(error)})"
 
     def _remove(self, steps: list[int]) -> None:
         for directory in map(self._directory, steps):

@@ -54,9 +54,9 @@ def restore_some(directory: str, shapes: dict[str, Any]) -> dict[str, Any]:
         return orbax.restore(directory, args=args)
 
 
-def difference(directory: str, like: Any) -> str:
-    """The first array of `like` that `directory` has not or has in another shape, else
-    one that it has besides; empty where there is none."""
+def difference(directory: str, like: Any, whole: bool) -> str:
+    """The first array of `like` that `directory` has not or has in another shape, or,
+    of a `whole` tree, has besides; empty where there is none."""
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as orbax:
         found: Any = orbax.metadata(directory).item_metadata
     stored, own = _shapes(found.tree), _shapes(like)
@@ -65,7 +65,8 @@ def difference(directory: str, like: Any) -> str:
             return f"{name} is missing there"
         if stored[name] != shape:
             return f"{name} has shape {stored[name]} there, {shape} here"
-    return "".join([f"{name} is there only" for name in stored if name not in own][:1])
+    more = [name for name in stored if name not in own]
+    return f"{more[0]} is there only" if whole and more else ""
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
