@@ -1,15 +1,18 @@
 """What a data set holds: by that a run knows its data, wherever they lie."""
 
 import hashlib
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from nfnet_jax.data.dataset import Dataset, Split
 from nfnet_jax.data.source import FINGERPRINT_BYTES, ArraySource
 
 _DIGITS = 16
+_BLOCK = 64
 
 
 def contents(dataset: Dataset) -> dict[str, str]:
@@ -31,30 +34,37 @@ def contents(dataset: Dataset) -> dict[str, str]:
 def digest_files(root: Path, paths: Sequence[Path]) -> str:
     """A digest of files below `root`: of their paths, of their sizes, and of the first
     `FINGERPRINT_BYTES` of their contents."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        sizes = list(pool.map(lambda path: _size(root / path), paths))
-        digest = hashlib.sha256()
-        whole, total = 0, 0
-        for path, size in zip(paths, sizes, strict=True):
-            text = f"{path.as_posix()}\0{size}\0"
-            digest.update(text.encode(errors="surrogateescape"))
-            total += size
-            whole += total <= FINGERPRINT_BYTES
-        for part in pool.map(lambda path: _digest(root / path), paths[:whole]):
-            digest.update(part)
+    names = [os.fspath(path) for path in paths]
+    places = [os.path.join(root, name) for name in names]
+    sizes = _map(_size, places)
+    digest = hashlib.sha256()
+    for name, size in zip(names, sizes, strict=True):
+        digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))
+    whole = sum(total <= FINGERPRINT_BYTES for total in itertools.accumulate(sizes))
+    for part in _map(_digest, places[:whole]):
+        digest.update(part)
     return digest.hexdigest()
 
 
-def _size(path: Path) -> int:
+def _map(function: Callable[[str], Any], places: list[str]) -> list[Any]:
+    """Of many small files, which may lie on another machine."""
+    blocks = [places[i : i + _BLOCK] for i in range(0, len(places), _BLOCK)]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        results = pool.map(lambda block: [function(place) for place in block], blocks)
+        return list(itertools.chain.from_iterable(results))
+
+
+def _size(place: str) -> int:
     try:
-        return path.stat().st_size
+        return os.stat(place).st_size
     # Its turn to be named comes with decoding.
     except OSError:
         return 0
 
 
-def _digest(path: Path) -> bytes:
+def _digest(place: str) -> bytes:
     try:
-        return hashlib.sha256(path.read_bytes()).digest()
+        with open(place, "rb") as file:
+            return hashlib.sha256(file.read()).digest()
     except OSError:
         return b""
