@@ -1,6 +1,7 @@
 """Accuracy and loss on the test split."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Sequence
 
 import jax
@@ -51,9 +52,15 @@ def score_checkpoint(
         data have other classes.
     """
     check_network(workdir, config)
-    run = set_up(config, facts=find_data_facts(workdir), dataset=dataset)
+    facts = find_data_facts(workdir)
+    run = set_up(config, facts=facts, dataset=dataset)
     with Checkpoints(workdir) as checkpoints:
         state = checkpoints.restore(run.state)
+    if not facts:
+        sys.stderr.write(
+            f"{workdir} has no data.json: classes are taken in the order of the data, "
+            "images normalized by their moments\n"
+        )
     return {"step": int(state.step)} | make_tester(config, run)(state)
 
 

@@ -30,6 +30,7 @@ MAY_CHANGE = (
 """Keys, and sections with their dot, that a run may continue with other values of: what
 it has learned does not depend on them."""
 
+_FOLDER = "folder:"
 _MOST_NAMED = 5
 PACKAGES = ("nfnet_jax", "jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -89,19 +90,21 @@ def _same(workdir: str, key: str, theirs: Any, ours: Any) -> bool:
     """Whether values of a key mean the same, the data being known by what they hold."""
     if ours == theirs or key not in ("data.name", "model.weights"):
         return ours == theirs
-    if _one_place(theirs, ours):
-        return True
+    if key == "model.weights" or _one_place(theirs, ours):
+        return _one_place(theirs, ours)
     facts = os.path.join(workdir, "data.json")
-    folders = all(str(name).startswith("folder:") for name in (theirs, ours))
-    known = key == "data.name" and folders and os.path.exists(facts)
+    folders = all(str(name).startswith(_FOLDER) for name in (theirs, ours))
+    known = folders and os.path.exists(facts)
     return known and bool(read_json(facts).get("contents"))
 
 
 def _one_place(theirs: Any, ours: Any) -> bool:
     """Whether two values are one, or paths of one place."""
-    if theirs == ours or None in (theirs, ours):
+    if theirs == ours or not isinstance(theirs, str) or not isinstance(ours, str):
         return theirs == ours
-    places = [str(value).removeprefix("folder:") for value in (theirs, ours)]
+    if theirs.startswith(_FOLDER) != ours.startswith(_FOLDER):
+        return False
+    places = [value.removeprefix(_FOLDER) for value in (theirs, ours)]
     first, second = (os.path.realpath(os.path.expanduser(p)) for p in places)
     return first == second
 
