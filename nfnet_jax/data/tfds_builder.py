@@ -28,13 +28,7 @@ def find_or_prepare(
     directories = _search_directories(data_dir)
     builder = _find_prepared(name, directories)
     if builder is None:
-        if data_dir and not directories[0].is_dir():
-            # Not made for a slip of the pen.
-            raise UserError(
-                f"tfds:{name} is not prepared in {', '.join(map(str, directories))}, "
-                f"and data.dir is '{data_dir}', {no_directory(os.fspath(data_dir))}"
-            )
-        _prepare(name, directories)
+        _prepare(name, directories, data_dir)
         builder = _find_prepared(name, directories[:1])
     if builder is None:
         raise UserError(
@@ -96,20 +90,27 @@ def _find_prepared(
     return None
 
 
-def _prepare(name: str, directories: Sequence[Path]) -> None:
+def _prepare(
+    name: str, directories: Sequence[Path], data_dir: str | os.PathLike | None
+) -> None:
     absent = f"tfds:{name} is not prepared in {', '.join(map(str, directories))}"
     builder = _stock_builder(name, directories[0], absent)
-    if builder.name in cifar.NAMES:
+    by_tensorflow = builder.name not in cifar.NAMES
+    if by_tensorflow and importlib.util.find_spec("tensorflow") is None:
+        raise UserError(
+            f"{absent}; preparing it once needs TensorFlow: pip install"
+            " 'nfnet_jax[prepare]', or set data.dir to a directory that has it prepared"
+        )
+    # A directory of that name may be a slip of the pen.
+    if data_dir and not directories[0].is_dir():
+        found = no_directory(os.fspath(data_dir))
+        raise UserError(f"{absent}, and data.dir is '{data_dir}', {found}")
+    if not by_tensorflow:
         try:
             cifar.prepare(builder.name, directories[0])
         except UserError as error:
             raise UserError(f"{absent}, and {error}") from error
         return
-    if importlib.util.find_spec("tensorflow") is None:
-        raise UserError(
-            f"{absent}; preparing it once needs TensorFlow: pip install"
-            " 'nfnet_jax[prepare]', or set data.dir to a directory that has it prepared"
-        )
     try:
         builder.download_and_prepare()
     except Exception as error:
