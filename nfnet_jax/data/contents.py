@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import os
+import unicodedata
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,8 +35,9 @@ def contents(dataset: Dataset) -> dict[str, str]:
 def digest_files(root: Path, paths: Sequence[Path]) -> str:
     """A digest of files below `root`: of their paths, of their sizes, and of the first
     `FINGERPRINT_BYTES` of their contents."""
-    names = [os.fspath(path) for path in paths]
-    places = [os.path.join(root, name) for name in names]
+    # Some machines decompose the names of files.
+    names = [unicodedata.normalize("NFC", path.as_posix()) for path in paths]
+    places = [os.path.join(root, path) for path in paths]
     sizes = _map(_size, places)
     digest = hashlib.sha256()
     for name, size in zip(names, sizes, strict=True):
