@@ -1,6 +1,7 @@
 """What the user did wrong, in one line."""
 
 import difflib
+import os
 from collections.abc import Iterable
 
 
@@ -35,6 +36,13 @@ def nearest(word: str, choices: Iterable[str], *, paths: bool = False) -> str:
     scores = [(*likeness(_plain(word), _plain(choice)), choice) for choice in choices]
     best = max(scores, key=lambda score: score[:2], default=(0.0, 0.0, ""))
     return f"; did you mean {best[2]!r}?" if best[0] >= 0.55 else ""
+
+
+def no_directory(path: str) -> str:
+    """ "no such directory; did you mean 'x'?" """
+    folder, name = os.path.split(os.path.abspath(os.path.expanduser(path)))
+    beside = os.listdir(folder) if os.path.isdir(folder) else []
+    return f"no such directory{nearest(name, beside)}"
 
 
 def _plain(word: str) -> str:

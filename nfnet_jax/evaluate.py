@@ -18,18 +18,19 @@ def main(argv: list[str]) -> None:
         argv,
         about=__doc__,
         workdir="of the run",
-        data_dir="where its TFDS set lies, if not where it was trained",
+        data_dir="where its folder or TFDS set lies, if not where it was trained",
         split="to evaluate on instead of the run's data.eval_split",
     )
     if not flags.workdir:
         raise UserError("--workdir is missing, expected the directory of a run")
     from nfnet_jax.training.evaluation import score_checkpoint
+    from nfnet_jax.training.setup import look_in
     from nfnet_jax.training.workdir import read_config
 
     cli.prepare_jax()
     config = read_config(flags.workdir)
     if flags.data_dir:
-        config.data.dir = flags.data_dir
+        look_in(config, flags.data_dir)
     if flags.split:
         config.data.eval_split = flags.split
     print(json.dumps(score_checkpoint(config, flags.workdir)))

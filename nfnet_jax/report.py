@@ -22,25 +22,27 @@ def main(argv: list[str]) -> None:
         arguments="WORKDIR ...",
         output="HTML file to write (default: report.html in the run's directory, of "
         "several runs in this one)",
-        data_dir="where their TFDS sets lie, if not where they were trained",
+        data_dir="where their folder or TFDS sets lie, if not where they were trained",
     )
     if not workdirs:
         raise UserError("no work directory, expected those of runs")
     from nfnet_jax.reports.measured import measure_run
     from nfnet_jax.reports.page import make_page
     from nfnet_jax.reports.record import read_records
+    from nfnet_jax.training.setup import look_in
 
     records = read_records(workdirs)
     path = flags.output or _default_path(workdirs)
     _check_path(path)
+    configs = [record.config.copy_and_resolve_references() for record in records]
+    for config in configs if flags.data_dir else ():
+        look_in(config, flags.data_dir)
     cli.prepare_jax()
     mistakes = max(1, _MOST_MISTAKES // len(records))
-    measured = []
-    for record in records:
-        config = record.config.copy_and_resolve_references()
-        if flags.data_dir:
-            config.data.dir = flags.data_dir
-        measured.append(measure_run(config, record.workdir, mistakes))
+    measured = [
+        measure_run(config, record.workdir, mistakes)
+        for config, record in zip(configs, records, strict=True)
+    ]
     _write(make_page(records, measured), path)
     print(path)
 

@@ -60,7 +60,8 @@ def main(argv: list[str]) -> None:
         for key, drawn in found.samples.items():
             print(f"and config.{key} drawn from {drawn}")
         return
-    _make(workdir)
+    if not flags.storage:
+        _make(workdir)
     opened = study.open_study(
         study.open_storage(flags.storage or str(workdir / "study.db")),
         name,
@@ -69,6 +70,7 @@ def main(argv: list[str]) -> None:
         direction="maximize" if BEST_METRICS[metric] is max else "minimize",
         prune=flags.prune != "false",
     )
+    _make(workdir)
 
     def objective(place, values, hopeless):
         from nfnet_jax.sweeps.trial import train

@@ -90,10 +90,12 @@ def _load_run(config, workdir: str):
         trained.variables.get("batch_stats", {}),
         # What this run sets itself comes first.
         {"name": name, **dict(options), **model_overrides(config)},
+        trained.facts.class_names,
     )
 
 
 def _load_published(config, weights: str):
+    from nfnet_jax.data.class_names import imagenet_synsets
     from nfnet_jax.interop.pretrained import load_pretrained
     from nfnet_jax.models.registry import find
     from nfnet_jax.training.pretrained import Pretrained
@@ -102,9 +104,16 @@ def _load_published(config, weights: str):
     model, params = load_pretrained(
         config.model.name, weights, headless=True, **model_overrides(config)
     )
-    name, _, options = model.spec
-    network, variant = {"name": name, **dict(options)}, find(name)
-    return Pretrained(params, variant.mean, variant.std, network=network)
+    name, classes, options = model.spec
+    variant = find(name)
+    of_imagenet = classes == variant.num_classes == 1000
+    return Pretrained(
+        params,
+        variant.mean,
+        variant.std,
+        network={"name": name, **dict(options)},
+        class_names=(of_imagenet and imagenet_synsets()) or (),
+    )
 
 
 if __name__ == "__main__":

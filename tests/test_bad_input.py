@@ -384,6 +384,13 @@ CASES = (
         )
         for name, words in DATA_SETS
     ]
+    + [
+        (
+            "train",
+            [C, "--config.data.name=tfds:cifar10", "--config.data.dir=dta"],
+            ["data.dir is 'dta', no such directory; did you mean 'data'?"],
+        )
+    ]
     + [("evaluate", arguments, words) for arguments, words in EVALUATE]
     + [("predict", arguments, words) for arguments, words in PREDICT]
     + [("export", arguments, words) for arguments, words in EXPORT]
@@ -405,6 +412,7 @@ def here(tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         content = content.encode() if isinstance(content, str) else content
         (tmp_path / name).write_bytes(content)
+    (tmp_path / "data").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NFNET_JAX_CACHE", str(tmp_path / "data" / "cache"))

@@ -8,6 +8,8 @@ from nfnet_jax.data.dataset import Dataset, Split
 from nfnet_jax.data.splits import select
 from nfnet_jax.errors import UserError
 
+_MOST_CLASSES = 2**31
+
 
 def from_arrays(
     splits: Mapping[str, tuple[np.ndarray, np.ndarray]],
@@ -49,7 +51,7 @@ def from_arrays(
         _join(checked, select(spec, sizes, key, name))
         for key, spec in (("train_split", train_split), ("eval_split", eval_split))
     )
-    return Dataset(name, train, test, tuple(class_names))
+    return Dataset(name, train, test, tuple(map(str, class_names)))
 
 
 def _check(
@@ -66,8 +68,12 @@ def _check(
             f"labels of {name}'s {key!r} are {labels.dtype} {labels.shape}, expected "
             f"whole numbers [{len(images)}]"
         )
-    if labels.min(initial=0) < 0:
-        raise UserError(f"{name}'s {key!r} has the label {labels.min()}, expected >= 0")
+    for label in (labels.min(initial=0), labels.max(initial=0)):
+        if not 0 <= label < _MOST_CLASSES:
+            raise UserError(
+                f"{name}'s {key!r} has the label {label}, expected one in "
+                f"[0, {_MOST_CLASSES})"
+            )
     return images, labels.astype(np.int32)
 
 

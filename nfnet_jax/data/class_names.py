@@ -1,12 +1,64 @@
 """What the classes of a network are called."""
 
+import collections
 import importlib.util
 import os
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 from nfnet_jax.errors import UserError, nearest
 
 _IMAGENET = "datasets/imagenet2012/labels.txt"
+_MOST_NAMED = 3
+
+
+def match_classes(
+    found: Sequence[str], known: Sequence[str], *, whole: bool = True
+) -> list[int]:
+    """The place of each class that was `found` among those that are `known`.
+
+    Names are the same in every Unicode normalization. Without `whole`, some of the
+    known ones may be missing.
+
+    Raises:
+      ValueError: the names differ; the message says in which.
+    """
+    found, known = _composed(found), _composed(known)
+    if found == known:
+        return list(range(len(known)))
+    counts = collections.Counter(found) | collections.Counter(known)
+    for name, count in counts.items():
+        if count > 1:
+            raise ValueError(f"{name!r} is the name of several classes")
+    places = {name: place for place, name in enumerate(known)}
+    new = [name for name in found if name not in places]
+    missing = missing_classes(found, known)
+    if new or (whole and missing):
+        told = [
+            f"{listed(names)} {'is' if len(names) == 1 else 'are'} {what}"
+            for names, what in ((new, "new"), (missing, "missing"))
+            if names
+        ]
+        hint = nearest(new[0], missing) if new else ""
+        raise ValueError(f"{', '.join(told)}{hint}")
+    return [places[name] for name in found]
+
+
+def missing_classes(found: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Those of the `known` classes that were not `found`."""
+    present = set(_composed(found))
+    return [name for name in _composed(known) if name not in present]
+
+
+def listed(names: Sequence[str]) -> str:
+    """ "'a', 'b', 'c' and 2 more"."""
+    more = f" and {len(names) - _MOST_NAMED} more" if names[_MOST_NAMED:] else ""
+    return ", ".join(map(repr, names[:_MOST_NAMED])) + more
+
+
+def _composed(names: Sequence[str]) -> list[str]:
+    return [unicodedata.normalize("NFC", str(name)) for name in names]
 
 
 def read_class_names(path: str) -> tuple[str, ...]:
@@ -34,7 +86,13 @@ def read_class_names(path: str) -> tuple[str, ...]:
 
 
 def imagenet_class_names() -> tuple[str, ...] | None:
-    """ "class 281 (n02123045)" for each of ImageNet's 1000, with its WordNet synset.
+    """ "class 281 (n02123045)" for each of `imagenet_synsets`, None without them."""
+    synsets = imagenet_synsets()
+    return synsets and tuple(f"class {i} ({name})" for i, name in enumerate(synsets))
+
+
+def imagenet_synsets() -> tuple[str, ...] | None:
+    """The WordNet synsets of ImageNet's 1000 classes, in the order of the logits.
 
     From the labels that TFDS brings; None where it does not.
     """
@@ -44,5 +102,4 @@ def imagenet_class_names() -> tuple[str, ...] | None:
     path = Path(package.submodule_search_locations[0]) / _IMAGENET
     if not path.is_file():
         return None
-    synsets = path.read_text(encoding="utf-8").split()
-    return tuple(f"class {i} ({synset})" for i, synset in enumerate(synsets))
+    return tuple(path.read_text(encoding="utf-8").split())

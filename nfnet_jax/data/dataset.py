@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nfnet_jax.data.bad_images import BadImages
-from nfnet_jax.data.source import ArraySource, EncodedSplit
+from nfnet_jax.data.source import ArraySource, EncodedSplit, Source
 from nfnet_jax.errors import UserError, nearest
 
 # NAME, NAME/CONFIG or NAME:VERSION, as TFDS writes them.
@@ -33,12 +33,13 @@ class Split:
     """Images uint8 [N, H, W, C] and their labels int32 [N].
 
     `skipped` says of images that are not among them, because they cannot be decoded,
-    why not.
+    why not. `source`: what they were decoded from, if they were.
     """
 
     images: np.ndarray
     labels: np.ndarray
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+    source: Source | None = None
 
     def __post_init__(self):
         if self.images.dtype != np.uint8 or self.images.ndim != 4:

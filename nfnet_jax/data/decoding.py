@@ -1,5 +1,6 @@
 """Decoding splits into memory: whether they fit, and how in a few threads."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +36,10 @@ def decode_dataset(dataset: Dataset) -> Dataset:
     if any(split is None for split in found):
         _check_memory(dataset.name, decoded_bytes(dataset))
     train, test = (
-        _decode_and_cache(split, cache) if ready is None else ready
+        dataclasses.replace(
+            _decode_and_cache(split, cache) if ready is None else ready,
+            source=split.source,
+        )
         for split, cache, ready in zip(encoded, caches, found, strict=True)
     )
     highest = max(train.labels.max(initial=0), test.labels.max(initial=0))

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from nfnet_jax.data.contents import digest_files
 from nfnet_jax.data.dataset import Dataset
 from nfnet_jax.data.images import read_file
 from nfnet_jax.data.listing import (
@@ -339,12 +340,11 @@ class FolderSource:
         return os.fspath(self.root / self.paths[index])
 
     def identity(self) -> Mapping[str, Any]:
-        files = [[os.fspath(p), *_size_and_time(self.root / p)] for p in self.paths]
-        return {
-            "folder": os.fspath(self.root.absolute()),
-            "files": files,
-            "labels": self.labels.tolist(),
-        }
+        files = [[os.fspath(p), *_status(self.root / p)] for p in self.paths]
+        return {"files": files, "labels": self.labels.tolist()}
+
+    def fingerprint(self, class_names: Sequence[str]) -> str:
+        return digest_files(self.root, self.paths)
 
 
 def _make_source(
@@ -361,13 +361,14 @@ def _make_source(
     return FolderSource(root, paths, np.asarray(labels, np.int32))
 
 
-def _size_and_time(path: Path) -> tuple[int, int]:
+def _status(path: Path) -> tuple[int, ...]:
+    """What another content of a file differs in, whatever its owner sets."""
     try:
-        facts = path.stat()
+        found = path.stat()
     # A link to nowhere, for one: its turn to be named comes with decoding.
     except OSError:
-        return -1, -1
-    return facts.st_size, facts.st_mtime_ns
+        return ()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def _say_what_is_shared(path: str, train: FolderSource, test: FolderSource) -> None:

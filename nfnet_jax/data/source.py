@@ -2,10 +2,14 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+
+FINGERPRINT_BYTES = 2**26
+"""Of a split's images, at most so many are read for its fingerprint."""
 
 
 class BadImage(Exception):
@@ -40,6 +44,11 @@ class Source(Protocol):
         """All that the decoded images depend on, as JSON can hold it."""
         ...
 
+    def fingerprint(self, class_names: Sequence[str]) -> str:
+        """A digest of images and classes, the same wherever they lie and however the
+        classes are numbered; of large sets, of a sample of the images."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArraySource:
@@ -63,7 +72,16 @@ class ArraySource:
         return f"image {index} of {self.name}"
 
     def identity(self) -> Mapping[str, Any]:
-        return {"arrays": hashlib.sha256(self.images.tobytes()).hexdigest()}
+        arrays = (self.images, self.labels)
+        digests = [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
+        return {"arrays": digests}
+
+    def fingerprint(self, class_names: Sequence[str]) -> str:
+        names = json.dumps([class_names[label] for label in self.labels])
+        digest = hashlib.sha256(f"{self.images.shape}{names}".encode())
+        every = -(-self.images.nbytes // FINGERPRINT_BYTES) or 1
+        digest.update(self.images[::every].tobytes())
+        return digest.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from tensorflow_datasets.core import file_adapters, naming, read_only_builder
 from tensorflow_datasets.core import registered as registry
 
 from nfnet_jax.data import cifar
-from nfnet_jax.errors import UserError, nearest
+from nfnet_jax.errors import UserError, nearest, no_directory
 
 
 def find_or_prepare(
@@ -28,14 +28,22 @@ def find_or_prepare(
     directories = _search_directories(data_dir)
     builder = _find_prepared(name, directories)
     if builder is None:
-        _prepare(name, directories)
+        _prepare(name, directories, data_dir)
         builder = _find_prepared(name, directories[:1])
     if builder is None:
         raise UserError(
             f"{directories[0]} has a directory for tfds:{name} that is not a prepared"
-            " data set; delete that directory and prepare it again"
+            " data set; set data.dir to another directory"
         )
     return builder
+
+
+def check_prepared(name: str, data_dir: str) -> None:
+    """Raises UserError if the set is not prepared in `data_dir`."""
+    if _find_prepared(name, _search_directories(data_dir)[:1]) is None:
+        raise UserError(
+            f"--data_dir is {data_dir!r}, which has no prepared tfds:{name}"
+        )
 
 
 def _search_directories(data_dir: str | os.PathLike | None) -> list[Path]:
@@ -59,10 +67,16 @@ def _find_prepared(
             )
         except registry.DatasetNotFoundError:
             continue
+        except OSError as error:
+            raise UserError(
+                f"tfds:{name} in {directory / str(base)} cannot be read: "
+                f"{one_line(error)}"
+            ) from error
         except Exception as error:
             raise UserError(
                 f"tfds:{name} in {directory / str(base)} is damaged"
-                f" ({one_line(error)}); delete that directory and prepare it again"
+                f" ({one_line(error)}); prepare it in another directory and set"
+                " data.dir to that"
             ) from error
         if builder.info.file_format in file_adapters.FileFormat.with_random_access():
             return builder
@@ -76,20 +90,27 @@ def _find_prepared(
     return None
 
 
-def _prepare(name: str, directories: Sequence[Path]) -> None:
+def _prepare(
+    name: str, directories: Sequence[Path], data_dir: str | os.PathLike | None
+) -> None:
     absent = f"tfds:{name} is not prepared in {', '.join(map(str, directories))}"
     builder = _stock_builder(name, directories[0], absent)
-    if builder.name in cifar.NAMES:
+    by_tensorflow = builder.name not in cifar.NAMES
+    if by_tensorflow and importlib.util.find_spec("tensorflow") is None:
+        raise UserError(
+            f"{absent}; preparing it once needs TensorFlow: pip install"
+            " 'nfnet_jax[prepare]', or set data.dir to a directory that has it prepared"
+        )
+    # A directory of that name may be a slip of the pen.
+    if data_dir and not directories[0].is_dir():
+        found = no_directory(os.fspath(data_dir))
+        raise UserError(f"{absent}, and data.dir is '{data_dir}', {found}")
+    if not by_tensorflow:
         try:
             cifar.prepare(builder.name, directories[0])
         except UserError as error:
             raise UserError(f"{absent}, and {error}") from error
         return
-    if importlib.util.find_spec("tensorflow") is None:
-        raise UserError(
-            f"{absent}; preparing it once needs TensorFlow: pip install"
-            " 'nfnet_jax[prepare]', or set data.dir to a directory that has it prepared"
-        )
     try:
         builder.download_and_prepare()
     except Exception as error:

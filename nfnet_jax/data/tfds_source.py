@@ -17,11 +17,14 @@ import tensorflow_datasets as tfds
 
 from nfnet_jax.data.dataset import Dataset
 from nfnet_jax.data.decoding import check_shape, decode
-from nfnet_jax.data.images import MODES
+from nfnet_jax.data.images import MODES, decode_image
 from nfnet_jax.data.source import BadImage, Encoded, EncodedSplit
 from nfnet_jax.data.splits import wrong_split
 from nfnet_jax.data.tfds_builder import find_or_prepare, one_line
 from nfnet_jax.errors import UserError
+
+_FINGERPRINT_RECORDS = 512
+_JPEG = b"\xff\xd8"
 
 
 def open_tfds(
@@ -148,8 +151,8 @@ class TfdsSource:
         except Exception as error:
             raise UserError(
                 f"tfds:{self.name} in {self.builder.data_path} is damaged near record"
-                f" {indices[0]} of {self.split!r} ({one_line(error)}); delete that"
-                " directory and prepare it again"
+                f" {indices[0]} of {self.split!r} ({one_line(error)}); prepare it in"
+                " another directory and set data.dir to that"
             ) from error
         if any(label < 0 for _, label in examples):
             raise UserError(
@@ -162,13 +165,35 @@ class TfdsSource:
         return f"record {index} of {self.split!r} of tfds:{self.name}"
 
     def identity(self) -> Mapping[str, Any]:
-        info_file = Path(self.builder.data_path) / "dataset_info.json"
+        paths = sorted(Path(self.builder.data_path).iterdir())
+        files = [(path.name, path.stat()) for path in paths]
         return {
             "set": self.builder.info.full_name,
             "split": self.split,
             "features": [self.image_key, self.label_key],
-            "dataset_info": hashlib.sha256(info_file.read_bytes()).hexdigest(),
+            # The time of a change is nobody's to set.
+            "files": [[n, s.st_size, s.st_ctime_ns, s.st_ino] for n, s in files],
         }
+
+    def fingerprint(self, class_names: Sequence[str]) -> str:
+        every = -(-len(self) // _FINGERPRINT_RECORDS)
+        digest = hashlib.sha256(f"{len(self)} every {every}".encode())
+        for encoded, label in self.read(range(0, len(self), every)):
+            digest.update(f"\0{class_names[label]}\0".encode())
+            digest.update(_pixels(encoded, self.channels))
+        return digest.hexdigest()
+
+
+def _pixels(encoded: Encoded, channels: int) -> bytes:
+    """What an image shows: lossless formats are written differently by different
+    versions of their libraries."""
+    assert isinstance(encoded, bytes)
+    if encoded.startswith(_JPEG):
+        return encoded
+    try:
+        return decode_image(encoded, channels).tobytes()
+    except BadImage:
+        return encoded
 
 
 def _open_split(source: TfdsSource, image_size: int | None) -> EncodedSplit:

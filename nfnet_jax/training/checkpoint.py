@@ -136,7 +136,7 @@ class Checkpoints:
         Raises:
           UserError: none is sound, or it is of another model.
         """
-        return self._restore(lambda path: self._storage.restore(path, like))
+        return self._restore(lambda path: self._storage.restore(path, like), like, True)
 
     def restore_some(self, shapes: dict[str, Any]) -> dict[str, Any]:
         """Some fields of the newest sound state, of these shapes, on the first device.
@@ -146,19 +146,25 @@ class Checkpoints:
         """
         from nfnet_jax.training.storage import restore_some
 
-        return self._restore(lambda path: restore_some(path, shapes))
+        return self._restore(lambda path: restore_some(path, shapes), shapes, False)
 
-    def _restore(self, read: Callable[[str], Any]) -> Any:
+    def _restore(self, read: Callable[[str], Any], like: Any, whole: bool) -> Any:
+        from nfnet_jax.training.storage import difference
+
         self.wait()
         directory = self._directory(self._newest_sound())
         try:
-            return read(directory)
+            if not (found := difference(directory, like, whole)):
+                return read(directory)
         # Orbax raises whatever its storage layers do.
         except Exception as error:
             raise UserError(
-                f"checkpoint {directory} is of another model or cannot be read "
-                f"({_reason(error)}); delete the directory and train again"
+                f"checkpoint {directory} cannot be read ({_reason(error)})"
             ) from error
+        raise UserError(
+            f"checkpoint {directory} is of another model: {found}; expected the config "
+            "and the classes that it was trained with"
+        )
 
     def _newest_sound(self) -> int:
         """The last step whose files are as written, the same on all processes.
@@ -175,8 +181,8 @@ class Checkpoints:
         told = "; ".join(f"{step} {reason}" for step, reason in damage.items())
         if found < 0:
             raise UserError(
-                f"{self._path} holds no sound checkpoint ({told}): delete it and train "
-                "again"
+                f"{self._path} holds no sound checkpoint ({told}): train again in "
+                "another --workdir"
                 if told
                 else f"{self._path} holds no complete checkpoint"
             )

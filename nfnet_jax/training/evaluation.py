@@ -1,6 +1,7 @@
 """Accuracy and loss on the test split."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Sequence
 
 import jax
@@ -14,6 +15,7 @@ from nfnet_jax.training.facts import find_data_facts
 from nfnet_jax.training.setup import Run, set_up
 from nfnet_jax.training.state import TrainState
 from nfnet_jax.training.step import make_eval_step
+from nfnet_jax.training.workdir import check_network
 
 
 def make_tester(
@@ -42,14 +44,23 @@ def score_checkpoint(
 ) -> dict[str, float]:
     """Scores of the last checkpoint in `workdir`, with its `step`.
 
-    `dataset` replaces that of the config.
+    `dataset` replaces that of the config. Its classes are those of the run by name;
+    some may be missing.
 
     Raises:
-      UserError: there is no sound checkpoint.
+      UserError: there is no sound checkpoint, the config is of another network, or the
+        data have other classes.
     """
-    run = set_up(config, facts=find_data_facts(workdir), dataset=dataset)
+    check_network(workdir, config)
+    facts = find_data_facts(workdir)
+    run = set_up(config, facts=facts, dataset=dataset)
     with Checkpoints(workdir) as checkpoints:
         state = checkpoints.restore(run.state)
+    if not facts:
+        sys.stderr.write(
+            f"{workdir} has no data.json: classes are taken in the order of the data, "
+            "images normalized by their moments\n"
+        )
     return {"step": int(state.step)} | make_tester(config, run)(state)
 
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from nfnet_jax.data.dataset import Dataset
 from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.evaluation import make_tester
-from nfnet_jax.training.facts import find_data_facts, write_data_facts
+from nfnet_jax.training.facts import check_data, find_data_facts, write_data_facts
 from nfnet_jax.training.interruption import Interruption
 from nfnet_jax.training.lock import check_free, hold
 from nfnet_jax.training.metrics import MetricWriter
@@ -26,7 +26,7 @@ from nfnet_jax.training.report import Diverged, Reporter
 from nfnet_jax.training.result import make_result
 from nfnet_jax.training.rewind import Rewinds
 from nfnet_jax.training.save_times import SaveTimes
-from nfnet_jax.training.setup import Run, check_buildable, set_up
+from nfnet_jax.training.setup import Run, check_buildable, load_config_dataset, set_up
 from nfnet_jax.training.state import TrainState
 from nfnet_jax.training.step import make_train_step
 from nfnet_jax.training.stopwatch import Stopwatch
@@ -37,6 +37,7 @@ from nfnet_jax.training.work import Work, count_work
 from nfnet_jax.training.workdir import (
     check_workdir,
     create_workdir,
+    is_moved,
     read_result,
     write_json,
     writing,
@@ -74,10 +75,18 @@ def train(
     check_buildable(config, dataset)
     check_wandb(config)
     check_workdir(workdir, config)
-    if (result := read_result(workdir)) is not None:
-        print(f"{workdir} holds the finished run of this config; delete it to rerun")
+    result = read_result(workdir)
+    if result is None:
+        check_free(workdir)
+    if result is None or dataset is not None or is_moved(workdir, config):
+        dataset = dataset or load_config_dataset(config)
+        holds = check_data(workdir, dataset)
+    if result is not None:
+        print(
+            f"{workdir} holds the finished run of this config: choose another --workdir"
+            " to train again"
+        )
         return result
-    check_free(workdir)
     run = set_up(config, pretrained, find_data_facts(workdir), dataset, programs)
     with hold(workdir):
         # Again, because another run may have been here meanwhile.
@@ -86,7 +95,7 @@ def train(
         with writing(workdir):
             if pretrained:
                 record_start(workdir, asked, config)
-            write_data_facts(workdir, run.facts)
+            write_data_facts(workdir, run.facts, holds)
         result = _train(config, run, workdir)
         result["seconds"] = time.perf_counter() - started
         with writing(workdir):

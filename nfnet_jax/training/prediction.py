@@ -108,8 +108,10 @@ def with_class_names(
 ) -> Predictor:
     """The same network with the names that were read from `source`.
 
+    Its own names in another order stay in that of the logits.
+
     Raises:
-      UserError: not as many names as logits.
+      UserError: not as many names as logits, or one of its own for another logit.
     """
     count = len(predictor.class_names)
     if len(names) != count:
@@ -117,6 +119,16 @@ def with_class_names(
             f"{source} has {len(names)} names, expected {count}, the classes of the "
             "network"
         )
+    own = [_bare(i, name) for i, name in enumerate(predictor.class_names)]
+    if sorted(own) == sorted(names):
+        return predictor
+    places = {name: i for i, name in enumerate(own)}
+    for i, name in enumerate(names):
+        if name in places and own[i] != name:
+            raise UserError(
+                f"{source}, line {i + 1} is {name!r}, which is class {places[name]} of "
+                f"the network, expected a name of class {i}, {own[i]!r}"
+            )
     return dataclasses.replace(predictor, class_names=names)
 
 
@@ -169,6 +181,12 @@ def _answer(
         f"{path}: the network's outputs are not finite, expected weights of a training"
         " that did not diverge",
     )
+
+
+def _bare(index: int, name: str) -> str:
+    """The synset of a class of ImageNet, or the name of any other."""
+    before = f"class {index} ("
+    return name[len(before) : -1] if name.startswith(before) else name
 
 
 def _or_numbers(names: Sequence[str], count: int) -> tuple[str, ...]:

@@ -3,14 +3,16 @@
 import copy
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
+from nfnet_jax.data.class_names import match_classes
 from nfnet_jax.errors import UserError
 from nfnet_jax.optim.tree import Params
 from nfnet_jax.training.checkpoint import Checkpoints
@@ -24,7 +26,8 @@ class Pretrained:
 
     `params` and `batch_stats` (of BatchNorm) are named as the model names them; `mean`
     and `std`, one a channel, are of the pixels, scaled to [0, 1], that they were
-    trained on. `network` is the name and the options of their network.
+    trained on. `network` is the name and the options of their network. `class_names`
+    are those of the classifier's columns; where nobody knows them, it is not taken.
     """
 
     params: Params
@@ -32,37 +35,69 @@ class Pretrained:
     std: tuple[float, ...]
     batch_stats: Params = dataclasses.field(default_factory=dict)
     network: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    class_names: Sequence[str] = ()
 
 
 def start_from(
-    pretrained: Pretrained, params: Params, batch_stats: Params, source: str
+    pretrained: Pretrained,
+    params: Params,
+    batch_stats: Params,
+    source: str,
+    class_names: Sequence[str],
 ) -> tuple[Params, Params, str]:
     """Fresh parameters and statistics, replaced leaf by leaf by pretrained ones.
 
-    The classifier stays new unless all its leaves have the shapes that it needs.
-    `source` names the weights. The third result says in a line what was taken.
+    The classifier stays new unless it is of the same classes as `class_names`, in whose
+    order it is brought, and of as many logits. `source` names the weights. The third
+    result says in a line what was taken.
 
     Raises:
       UserError: a leaf outside of the classifier is missing, misshapen or left over.
     """
     own, given = _flat(params), _flat(pretrained.params)
     head = {path for path in own.keys() | given.keys() if "classifier" in path}
-    keep = all(
-        path in own and path in given and own[path].shape == given[path].shape
-        for path in head
-    )
-    if not keep:
+    try:
+        columns = _columns(pretrained, head, own, given, class_names)
+        why = ""
+        given |= {path: jnp.take(given[path], columns, axis=-1) for path in head}
+    except ValueError as error:
+        why = f": {error}"
         given = {path: leaf for path, leaf in given.items() if path not in head}
         given |= {path: leaf for path, leaf in own.items() if path in head}
     stats, given_stats = _flat(batch_stats), _flat(pretrained.batch_stats)
     _check(own | stats, given | given_stats, source)
-    taken = len(own) + len(stats) - (0 if keep else len(head & own.keys()))
+    taken = len(own) + len(stats) - (len(head & own.keys()) if why else 0)
     return (
         _take(given, own),
         _take(given_stats, stats),
         f"starting from {source}: {taken} arrays; the classifier is "
-        f"{'theirs' if keep else 'new'}\n",
+        f"{f'new{why}' if why else 'theirs'}\n",
     )
+
+
+def _columns(
+    pretrained: Pretrained,
+    head: set[tuple[str, ...]],
+    own: Mapping,
+    given: Mapping,
+    class_names: Sequence[str],
+) -> np.ndarray:
+    """For each column of the new classifier, which of the `head` it is in the `given`.
+
+    Raises:
+      ValueError: why the classifier cannot be taken.
+    """
+    if not pretrained.class_names:
+        raise ValueError("what their classes are called is not known")
+    places = match_classes(class_names, pretrained.class_names)
+    for path in sorted(head):
+        needed, there = (path in tree and tree[path].shape for tree in (own, given))
+        if needed != there:
+            name = "/".join(path)
+            raise ValueError(f"{name} is {there or 'missing'}, expected {needed}")
+    # Logits without a class stay behind those with one.
+    (logits,) = {given[path].shape[-1] for path in head}
+    return np.asarray([*places, *range(len(places), logits)])
 
 
 def _flat(tree: Params) -> dict[tuple[str, ...], jax.Array]:
@@ -122,8 +157,11 @@ def settle_model(
         )
     elif os.path.exists(_path(workdir)):
         start = read_json(_path(workdir))
-        if start.get("asked") == _chosen(config):
-            _adopt(settled, start.get("became", {}))
+        # Where the weights lay, `check_workdir` compares.
+        asked = start.get("asked", {}) | {"weights": config.model.weights}
+        if asked == _chosen(config):
+            became = start.get("became", {}) | {"weights": config.model.weights}
+            _adopt(settled, became)
     return settled
 
 

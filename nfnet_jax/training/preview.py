@@ -13,6 +13,7 @@ from nfnet_jax.data.loaders import check_shape, training_batches
 from nfnet_jax.errors import UserError
 from nfnet_jax.training.facts import DataFacts
 from nfnet_jax.training.setup import (
+    as_trained,
     check_augmentation,
     check_buildable,
     data_facts,
@@ -32,13 +33,16 @@ class Drawn(NamedTuple):
 
 
 def draw_first_batch(config: ConfigDict, facts: DataFacts | None = None) -> Drawn:
-    """The batch, normalized as `facts` say or else by the moments of the data.
+    """The batch, classes and normalization as `facts` of a run say, or else as in the
+    data.
 
     Raises:
       UserError: data that cannot be had, or values that do not fit it.
     """
     check_buildable(config)
     dataset = load_config_dataset(config)
+    if facts:
+        dataset = as_trained(dataset, facts)
     check_shape(config, dataset)
     check_augmentation(config, dataset.image_shape)
     facts = data_facts(dataset, facts)

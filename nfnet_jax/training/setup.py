@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict
 from nfnet_jax.config import model_overrides
 from nfnet_jax.data.augment import normalize
 from nfnet_jax.data.batches import Batches
+from nfnet_jax.data.class_names import listed, missing_classes
 from nfnet_jax.data.dataset import Dataset, check_name, encoded, load_dataset
 from nfnet_jax.data.loaders import (
     check_loader,
@@ -21,8 +23,9 @@ from nfnet_jax.data.loaders import (
     evaluation_batches,
     training_batches,
 )
+from nfnet_jax.data.relabel import relabel
 from nfnet_jax.data.source import EncodedSplit
-from nfnet_jax.errors import UserError
+from nfnet_jax.errors import UserError, no_directory
 from nfnet_jax.models.network import Network, rematerialized
 from nfnet_jax.models.registry import create_model
 from nfnet_jax.optim.build import build_optimizer
@@ -101,6 +104,52 @@ def load_config_dataset(config: ConfigDict) -> Dataset:
     )
 
 
+def look_in(config: ConfigDict, data_dir: str) -> None:
+    """Lets the data of `config` lie in `data_dir`, the value of a flag --data_dir.
+
+    Raises:
+      UserError: it is no directory, has not the TFDS set, or the data are not files.
+    """
+    name = config.data.name
+    if not name.startswith(("folder:", "tfds:")):
+        raise UserError(
+            f"--data_dir is {data_dir!r}, expected none: the data of the run, {name!r},"
+            " lie in no directory"
+        )
+    if not os.path.isdir(os.path.expanduser(data_dir)):
+        raise UserError(f"--data_dir is {data_dir!r}, {no_directory(data_dir)}")
+    if name.startswith("folder:"):
+        config.data.name = f"folder:{data_dir}"
+        return
+    from nfnet_jax.data.tfds_builder import check_prepared
+
+    check_prepared(name.removeprefix("tfds:"), data_dir)
+    config.data.dir = data_dir
+
+
+def as_trained(dataset: Dataset, facts: DataFacts) -> Dataset:
+    """The set with its classes numbered as those of the run of `facts` are.
+
+    Says on stderr which classes of the run it lacks.
+
+    Raises:
+      UserError: it has other classes.
+    """
+    try:
+        known = relabel(dataset, facts.class_names)
+    except ValueError as error:
+        raise UserError(
+            f"{dataset.name} has other classes than the run, expected the "
+            f"{len(facts.class_names)} that it was trained on or some of them: {error}"
+        ) from error
+    if missing := missing_classes(dataset.class_names, facts.class_names):
+        sys.stderr.write(
+            f"{dataset.name} has {len(dataset.class_names)} of the run's "
+            f"{len(facts.class_names)} classes, not {listed(missing)}\n"
+        )
+    return known
+
+
 def _check_classes(config: ConfigDict, dataset: Dataset) -> None:
     classes = config.model.num_classes
     if classes and classes < dataset.num_classes:
@@ -122,8 +171,8 @@ def set_up(
     `dataset` replaces the one that `config.data` names. `programs`: of initialization
     and steps, traced before.
 
-    Images are normalized as `facts` of the same run say, else as for `pretrained`, else
-    by the moments of the training split.
+    Classes are numbered and images normalized as `facts` of the same run say; without,
+    images are as for `pretrained`, else by the moments of the training split.
 
     Raises:
       UserError: data that cannot be had, or values that do not fit it, the model or the
@@ -133,6 +182,8 @@ def set_up(
         dataset = load_config_dataset(config)
     elif choose_loader(config) == "stream":
         dataset = encoded(dataset)
+    if facts:
+        dataset = as_trained(dataset, facts)
     _check_classes(config, dataset)
     check_shape(config, dataset)
     check_augmentation(config, dataset.image_shape)
@@ -153,7 +204,11 @@ def set_up(
     origin = ""
     if pretrained:
         params, batch_stats, origin = start_from(
-            pretrained, params, batch_stats, config.model.weights
+            pretrained,
+            params,
+            batch_stats,
+            config.model.weights,
+            dataset.class_names,
         )
     schedule = warmup_then(
         config.optim.schedule.name,

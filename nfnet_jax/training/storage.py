@@ -54,6 +54,29 @@ def restore_some(directory: str, shapes: dict[str, Any]) -> dict[str, Any]:
         return orbax.restore(directory, args=args)
 
 
+def difference(directory: str, like: Any, whole: bool) -> str:
+    """The first array of `like` that `directory` has not or has in another shape, or,
+    of a `whole` tree, has besides; empty where there is none."""
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as orbax:
+        found: Any = orbax.metadata(directory).item_metadata
+    stored, own = _shapes(found.tree), _shapes(like)
+    for name, shape in own.items():
+        if name not in stored:
+            return f"{name} is missing there"
+        if stored[name] != shape:
+            return f"{name} has shape {stored[name]} there, {shape} here"
+    more = [name for name in stored if name not in own]
+    return f"{more[0]} is there only" if whole and more else ""
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in leaves
+    }
+
+
 @contextlib.contextmanager
 def _only_raised() -> Iterator[None]:
     """Leaves a failed write to the exception that Orbax raises for it.

@@ -27,9 +27,10 @@ MAY_CHANGE = (
     "train.on_nan",
     "train.remat",
 )
-"""Keys, or how they begin, that a run may continue with other values of: what it has
-learned does not depend on them."""
+"""Keys, and sections with their dot, that a run may continue with other values of: what
+it has learned does not depend on them."""
 
+_FOLDER = "folder:"
 _MOST_NAMED = 5
 PACKAGES = ("nfnet_jax", "jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -47,7 +48,8 @@ def check_workdir(workdir: str, config: ConfigDict) -> None:
     different = [
         f"{key} is {theirs.get(key)!r} there, {ours.get(key)!r} here"
         for key in sorted(ours | theirs)
-        if ours.get(key) != theirs.get(key) and not key.startswith(MAY_CHANGE)
+        if not may_change(key)
+        and not _same(workdir, key, theirs.get(key), ours.get(key))
     ]
     if different:
         more = len(different) - _MOST_NAMED
@@ -57,6 +59,54 @@ def check_workdir(workdir: str, config: ConfigDict) -> None:
             f"({'; '.join(different[:_MOST_NAMED])}{others}): choose another --workdir "
             "or name"
         )
+
+
+def check_network(workdir: str, config: ConfigDict) -> None:
+    """Raises UserError if the network of the run in `workdir` is not that of `config`:
+    its parameters may have the same shapes."""
+    theirs, ours = read_config(workdir).model, config.model
+    for key in theirs:
+        if key != "weights" and theirs[key] != ours[key]:
+            raise UserError(
+                f"{workdir} holds a network whose model.{key} is {theirs[key]!r}, not "
+                f"{ours[key]!r}: expected the config that read_config gives"
+            )
+
+
+def may_change(key: str) -> bool:
+    """Whether the config key is one of `MAY_CHANGE` or in one of its sections."""
+    return key in MAY_CHANGE or any(
+        key.startswith(section) for section in MAY_CHANGE if section.endswith(".")
+    )
+
+
+def is_moved(workdir: str, config: ConfigDict) -> bool:
+    """Whether the data of `config` lie elsewhere than the run in `workdir` says."""
+    theirs, ours = read_config(workdir).data, config.data
+    return not _one_place(theirs.name, ours.name) or theirs.dir != ours.dir
+
+
+def _same(workdir: str, key: str, theirs: Any, ours: Any) -> bool:
+    """Whether values of a key mean the same, the data being known by what they hold."""
+    if ours == theirs or key not in ("data.name", "model.weights"):
+        return ours == theirs
+    if key == "model.weights" or _one_place(theirs, ours):
+        return _one_place(theirs, ours)
+    facts = os.path.join(workdir, "data.json")
+    folders = all(str(name).startswith(_FOLDER) for name in (theirs, ours))
+    known = folders and os.path.exists(facts)
+    return known and bool(read_json(facts).get("contents"))
+
+
+def _one_place(theirs: Any, ours: Any) -> bool:
+    """Whether two values are one, or paths of one place."""
+    if theirs == ours or not isinstance(theirs, str) or not isinstance(ours, str):
+        return theirs == ours
+    if theirs.startswith(_FOLDER) != ours.startswith(_FOLDER):
+        return False
+    places = [value.removeprefix(_FOLDER) for value in (theirs, ours)]
+    first, second = (os.path.realpath(os.path.expanduser(p)) for p in places)
+    return first == second
 
 
 def create_workdir(workdir: str, config: ConfigDict) -> None:

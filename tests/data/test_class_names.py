@@ -1,10 +1,17 @@
-"""Names of classes, from a file and of ImageNet."""
+"""Names of classes, from a file, of ImageNet, and matched with others."""
 
 import importlib.util
+import itertools
+import unicodedata
 
 import pytest
 
-from nfnet_jax.data.class_names import imagenet_class_names, read_class_names
+from nfnet_jax.data.class_names import (
+    imagenet_class_names,
+    match_classes,
+    missing_classes,
+    read_class_names,
+)
 from nfnet_jax.errors import UserError
 
 
@@ -36,3 +43,49 @@ def test_imagenet_is_in_the_order_of_its_synsets():
 def test_no_names_without_the_package(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert imagenet_class_names() is None
+
+
+KNOWN = ("blue", "café", "Red", "0")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_the_same_names_are_matched_in_any_order_and_normalization(form):
+    for found in itertools.permutations(KNOWN):
+        written = [unicodedata.normalize(form, name) for name in found]
+        places = match_classes(written, KNOWN)
+        assert [KNOWN[place] for place in places] == list(found)
+
+
+def test_some_of_the_names_are_matched_where_they_may_be():
+    for count in (1, 2, 3):
+        for found in itertools.permutations(KNOWN, count):
+            places = match_classes(found, KNOWN, whole=False)
+            assert [KNOWN[place] for place in places] == list(found)
+            missing = missing_classes(found, KNOWN)
+            assert set(missing) == set(KNOWN) - set(found)
+            with pytest.raises(ValueError, match="missing"):
+                match_classes(found, KNOWN)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (("blue", "café", "red", "0"), ["'red' is new", "'Red' is missing; did you"]),
+        ((*KNOWN, "green"), ["'green' is new"]),
+        (tuple("abcdef"), ["'a', 'b', 'c' and 3 more are new", "and 1 more are miss"]),
+        (("blue", "blue", "Red", "0"), ["'blue' is the name of several classes"]),
+        (("café", "cafe\N{COMBINING ACUTE ACCENT}", "a", "b"), ["several classes"]),
+    ],
+)
+def test_other_names_are_told(found, words, whole):
+    with pytest.raises(ValueError) as error:
+        match_classes(found, KNOWN, whole=whole)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_names_that_repeat_are_matched_by_nothing_but_the_same_list():
+    assert match_classes(("a", "a", "b"), ("a", "a", "b")) == [0, 1, 2]
+    with pytest.raises(ValueError, match="'a' is the name of several"):
+        match_classes(("b", "a"), ("a", "a", "b"), whole=False)

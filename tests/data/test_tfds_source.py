@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nfnet_jax.data.contents import contents
 from nfnet_jax.data.dataset import load_dataset
 from nfnet_jax.data.preprocess import crop_resize
 from nfnet_jax.download import RemoteFile
@@ -323,6 +324,15 @@ def test_other_data_of_the_same_name_do_not_share_a_cache(little, tmp_path, deco
     assert load_pairs(tmp_path / "other")[0] == pairs(images, [0] * 9)
 
 
+def test_other_labels_in_the_same_place_do_not_share_a_cache(little):
+    data_dir, images, labels = little
+    assert load_pairs(data_dir)[0] == pairs(images, labels)
+    shutil.rmtree(data_dir)
+    others = [(label + 1) % 3 for label in labels]
+    write_set(data_dir, images, others, shape=(6, 5, 3))
+    assert load_pairs(data_dir)[0] == pairs(images, others)
+
+
 @pytest.mark.parametrize("part", ["images", "labels"])
 @pytest.mark.parametrize("size", [0, 5, 100, -1])
 def test_truncated_cache_is_rebuilt(little, tmp_path, decoded, part, size):
@@ -365,7 +375,58 @@ def test_two_processes_at_once(little, tmp_path):
     assert load_pairs(little[0])[0] == pairs(*little[1:])
 
 
+# --- What it is known by
+
+
+def held(data_dir):
+    return contents(load_dataset("tfds:little", data_dir=data_dir, loader="stream"))
+
+
+def test_a_set_is_known_wherever_it_lies_and_however_it_is_compressed(
+    little, tmp_path, monkeypatch
+):
+    data_dir, images, labels = little
+    before = held(data_dir)
+    assert before["train"].startswith("10 images (")
+    shutil.copytree(data_dir, tmp_path / "copy")
+    assert held(tmp_path / "copy") == before
+    assert contents(load_dataset("tfds:little", data_dir=data_dir)) == before
+
+    def other_png(image):
+        buffer = io.BytesIO()
+        Image.fromarray(image.squeeze()).save(buffer, "PNG", compress_level=0)
+        return buffer.getvalue()
+
+    assert other_png(images[0]) != png(images[0])
+    monkeypatch.setattr(sys.modules[__name__], "png", other_png)
+    write_set(tmp_path / "again", images, labels, shape=(6, 5, 3))
+    assert held(tmp_path / "again") == before
+
+
+def test_a_set_of_other_examples_is_another(little, tmp_path):
+    data_dir, images, labels = little
+    before = held(data_dir)
+    changed = images[:-1] + [images[-1] ^ 1]
+    changes = [
+        (changed, labels),
+        (images, labels[1:] + labels[:1]),
+        (images[:-1], labels[:-1]),
+    ]
+    for i, (others, numbers) in enumerate(changes):
+        write_set(tmp_path / str(i), others, numbers, shape=(6, 5, 3))
+        assert held(tmp_path / str(i)) != before
+
+
 # --- Absent and damaged sets
+
+
+def test_a_data_dir_that_is_not_there_is_not_made(tmp_path):
+    (tmp_path / "data").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError) as error:
+        load_dataset("tfds:cifar10", data_dir=tmp_path / "dta")
+    assert_one_line(error, "tfds:cifar10 is not prepared", "did you mean 'data'?")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from sklearn.metrics import confusion_matrix
 
 from nfnet_jax import cache, cli, report
 from nfnet_jax.analysis import open_branches
+from nfnet_jax.data import digits
+from nfnet_jax.data.arrays import from_arrays
 from nfnet_jax.data.dataset import load_dataset
 from nfnet_jax.reports import measured
 from nfnet_jax.reports.measured import SIGNAL_IMAGES, measure_run
@@ -207,11 +209,17 @@ def test_test_images_that_cannot_be_read_leave_the_rest(trained, tmp_path):
     assert note.startswith("Nothing is measured: ") and "cannot be decoded" in note
 
 
-def test_nothing_is_taken_for_markup_or_loaded(trained, write, tmp_path):
+def test_nothing_is_taken_for_markup_or_loaded(trained, write, tmp_path, monkeypatch):
     workdir = tmp_path / "<script>alert(1)"
     shutil.copytree(trained, workdir)
     facts = read_json(trained, "data.json")
-    facts["class_names"] = ["<b>0</b>", "</td>", *map(str, range(2, 9)), "<img src=x>"]
+    names = ["<b>0</b>", "</td>", *map(str, range(2, 9)), "<img src=x>"]
+    facts["class_names"] = names
+
+    def named(splits, **options):
+        return from_arrays(splits, **options | {"class_names": names})
+
+    monkeypatch.setattr(digits, "from_arrays", named)
     (workdir / "data.json").write_text(json.dumps(facts))
     page = write(workdir)
     assert page.html.find(".//h1").text == workdir.name

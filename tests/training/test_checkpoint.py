@@ -190,6 +190,22 @@ def test_a_state_of_another_model_is_told(sound):
             checkpoints.restore(like)
 
 
+def test_an_array_of_another_shape_is_named_and_nothing_told_to_be_deleted(sound):
+    like = make_state(0)
+    bias = like.params["bias"]
+    for params, words in (
+        (like.params | {"bias": bias[None]}, f"{bias.shape} there, {bias[None].shape}"),
+        (like.params | {"more": bias}, "params/more is missing there"),
+        ({k: v for k, v in like.params.items() if k != "bias"}, "is there only"),
+    ):
+        with Checkpoints(str(sound)) as checkpoints:
+            with pytest.raises(UserError) as error:
+                checkpoints.restore(like.replace(params=params))
+        message = str(error.value)
+        assert "params/" in message and words in message
+        assert "delete" not in message and "\n" not in message
+
+
 def test_reading_writes_nothing(sound, tmp_path):
     with Checkpoints(str(tmp_path / "absent")) as checkpoints:
         assert checkpoints.latest_step is None

@@ -147,10 +147,15 @@ def test_the_table_counts_what_is_frozen():
 # --- Leaf by leaf -------------------------------------------------------------------
 
 
+def start(others, params, stats, names="0123456789", theirs="0123456789"):
+    given = Pretrained(others, (0,), (1,), class_names=tuple(theirs))
+    return start_from(given, params, stats, "w", tuple(names))
+
+
 def test_all_leaves_are_taken_as_copies():
     _, params, stats = variables()
     _, others, _ = variables(seed=1)
-    taken, _, line = start_from(Pretrained(others, (0,), (1,)), params, stats, "w")
+    taken, _, line = start(others, params, stats)
     for name, leaf in leaves(taken).items():
         np.testing.assert_array_equal(leaf, leaves(others)[name])
     assert "classifier is theirs" in line
@@ -165,7 +170,7 @@ def test_a_classifier_of_other_classes_is_new(removed):
     if removed:
         head = {k: v for k, v in others["head"].items() if k != "classifier"}
         others = {**others, "head": head}
-    taken, _, line = start_from(Pretrained(others, (0,), (1,)), params, stats, "w")
+    taken, _, line = start(others, params, stats, names="abc")
     for name, leaf in leaves(taken).items():
         source = params if "classifier" in name else others
         np.testing.assert_array_equal(leaf, leaves(source)[name])
@@ -186,7 +191,7 @@ def test_what_does_not_fit_is_named(change, words):
     others = jax.tree.map(lambda leaf: leaf, params)
     change(others)
     with pytest.raises(UserError, match=f"model.weights: w does not fit.*: {words}"):
-        start_from(Pretrained(others, (0,), (1,)), params, stats, "w")
+        start(others, params, stats)
 
 
 # --- Whole runs ---------------------------------------------------------------------
@@ -358,7 +363,9 @@ def stop_instead(config, run):
 def test_a_run_begins_with_the_parameters_and_the_moments_of_the_weights(here):
     _, params, _ = variables(seed=5)
     config = run_config(here / "ten", **{"model.weights": "given"})
-    run = set_up(config, Pretrained(params, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)))
+    names = tuple(f"c{i}" for i in range(10))
+    moments = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    run = set_up(config, Pretrained(params, *moments, class_names=names))
     jax.tree.map(np.testing.assert_array_equal, run.state.params, params)
     jax.tree.map(np.testing.assert_array_equal, run.state.ema_params, params)
     np.testing.assert_allclose(run.facts.mean, (0.1, 0.2, 0.3))

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from nfnet_jax.config import base_config, to_json
+from nfnet_jax.config_keys import KEYS
 from nfnet_jax.errors import UserError
-from nfnet_jax.training.workdir import check_workdir, create_workdir
+from nfnet_jax.training.workdir import check_workdir, create_workdir, may_change
 
 
 def changed(**changes):
@@ -44,6 +45,33 @@ def test_what_training_does_not_depend_on_may_change(tmp_path):
         "train.on_nan": "skip",
     }
     check_workdir(str(tmp_path), changed(**free))
+
+
+def test_exactly_these_keys_may_change():
+    free = {"name", "data.dir", "data.eval_batch_size", "data.workers"}
+    free |= {"train.on_nan", "train.remat"}
+    sections = {"checkpoint", "eval", "log", "parallel"}
+    for key in KEYS:
+        assert may_change(key) == (key in free or key.split(".")[0] in sections)
+    for key in ("names", "data.directory", "data.workers_more", "evaluation.x", "eval"):
+        assert not may_change(key)
+
+
+@pytest.mark.parametrize("key", ["data.name", "model.weights"])
+def test_a_place_may_be_written_in_several_ways(tmp_path, monkeypatch, key):
+    kind = "folder:" if key == "data.name" else ""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "set").mkdir()
+    (tmp_path / "link").symlink_to("set")
+    create_workdir("run", changed(**{key: f"{kind}set"}))
+    for place in ("set/", "./set", "link", f"{tmp_path}/set", "~/set", "set/../set"):
+        check_workdir("run", changed(**{key: f"{kind}{place}"}))
+    for other in (f"{kind}set2", f"{kind}set/train", "digits", "set", "folder:set"):
+        if other == f"{kind}set":
+            continue
+        with pytest.raises(UserError, match=f"{key} is '{kind}set' there"):
+            check_workdir("run", changed(**{key: other}))
 
 
 def test_keys_that_have_come_since_have_their_defaults(tmp_path):
