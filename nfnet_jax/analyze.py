@@ -7,7 +7,6 @@ At initialization with open branches, or the network of a trained run. Options o
 network are overrides of the config, such as --config.model.beta=var.
 """
 
-import json
 import math
 import os
 import sys
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 
 from nfnet_jax import cli
 from nfnet_jax.errors import UserError
+from nfnet_jax.strict_json import dumps
 
 DATA = ("gaussian", "config")
 LARGEST = 65536
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
         workdir="of a run of nfnet_jax.train, whose network to measure as it is",
         data="gaussian: noise (default); config: the first training batch of the run",
         image_size="side of the noise images in pixels (default: 256)",
-        batch_size="images (default: 4, and up to 256 of images that are smaller "
+        batch_size="images (default: 4, and up to 128 of images that are smaller "
         "than 256; or data.batch_size of the config)",
         output="directory for analysis.json, signal.png and signal.svg",
         check="largest share by which a block may leave its prediction, such as 0.1; "
@@ -162,7 +162,7 @@ def _batch(config, flags, run):
     classes = run.model.spec.num_classes if run else config.model.num_classes or 10
     for_images, for_labels = jax.random.split(jax.random.key(config.seed + 1))
     # Small maps have few pixels to know a variance by.
-    batch = batch or min(256, max(4, 4 * (256 // side) ** 2))
+    batch = batch or min(128, max(4, 4 * (256 // side) ** 2))
     images = jax.random.normal(for_images, (batch, side, side, channels))
     return images, jax.random.randint(for_labels, (len(images),), 0, classes), classes
 
@@ -257,6 +257,7 @@ def _check_inside(subject: _Subject, tolerance: float):
 
     signal = _measure(subject, borders=False)
     predictions = predict_network(subject.model, signal)
+    assert predictions is not None
     return check(signal, predictions, tolerance), ratios(signal, predictions)
 
 
@@ -289,7 +290,7 @@ def _write(analysis, deviation, output: str) -> None:
     try:
         os.makedirs(output, exist_ok=True)
         with open(os.path.join(output, "analysis.json"), "w", encoding="utf-8") as file:
-            json.dump(to_json(analysis, deviation), file, indent=2)
+            file.write(dumps(to_json(analysis, deviation), indent=2) + "\n")
     except OSError as error:
         raise UserError(f"--output: {output!r}: {error.strerror}") from error
     for extension in ("png", "svg"):

@@ -6,10 +6,9 @@
 Prints one JSON object.
 """
 
-import json
-
 from nfnet_jax import cli
 from nfnet_jax.errors import UserError
+from nfnet_jax.strict_json import dumps
 
 
 def main(argv: list[str]) -> None:
@@ -32,7 +31,7 @@ def main(argv: list[str]) -> None:
         config.data.dir = flags.data_dir
     if flags.split:
         config.data.eval_split = flags.split
-    print(json.dumps(score_checkpoint(config, flags.workdir)))
+    print(dumps(score_checkpoint(config, flags.workdir)))
 
 
 if __name__ == "__main__":

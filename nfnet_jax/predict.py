@@ -6,11 +6,11 @@
 Prints the most probable classes of every image.
 """
 
-import json
 import re
 
 from nfnet_jax import cli
 from nfnet_jax.errors import UserError
+from nfnet_jax.strict_json import dumps
 
 
 def main(argv: list[str]) -> None:
@@ -79,7 +79,7 @@ def _json(path: str, best) -> str:
     classes = [
         {"class": c.index, "name": c.name, "probability": c.probability} for c in best
     ]
-    return json.dumps({"image": path, "classes": classes})
+    return dumps({"image": path, "classes": classes})
 
 
 if __name__ == "__main__":

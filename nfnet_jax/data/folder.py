@@ -21,6 +21,7 @@ from nfnet_jax.data.images import EXTENSIONS, images_below
 from nfnet_jax.data.source import BadImage, Encoded, EncodedSplit
 from nfnet_jax.data.splits import select
 from nfnet_jax.errors import UserError, nearest
+from nfnet_jax.paths import local_path
 
 TEST_FRACTION = 0.2
 # "test" is what data.eval_split says unless it is set.
@@ -72,7 +73,7 @@ def open_folder(
             f"data.image_size is unset, folder:{path} needs it (such as 224): images"
             " of a folder are resized to one size"
         )
-    root = Path(path).expanduser()
+    root = local_path(path, "data.name, folder:")
     _check_folder(path, root)
     splits = _list_splits(root)
     sizes = {name: len(listing) for name, listing in splits.items()}

@@ -12,6 +12,7 @@ from tensorflow_datasets.core import registered as registry
 
 from nfnet_jax.data import cifar
 from nfnet_jax.errors import UserError, nearest
+from nfnet_jax.paths import local_path
 
 
 def find_or_prepare(
@@ -39,9 +40,14 @@ def find_or_prepare(
 
 
 def _search_directories(data_dir: str | os.PathLike | None) -> list[Path]:
-    default = Path("~/tensorflow_datasets")
-    candidates = (data_dir, os.environ.get("TFDS_DATA_DIR"), default)
-    paths = [Path(path).expanduser().absolute() for path in candidates if path]
+    candidates = {
+        "data.dir": data_dir,
+        "TFDS_DATA_DIR": os.environ.get("TFDS_DATA_DIR"),
+        "the default": "~/tensorflow_datasets",
+    }
+    paths = [
+        local_path(path, name).absolute() for name, path in candidates.items() if path
+    ]
     return list(dict.fromkeys(paths))
 
 
@@ -76,20 +82,40 @@ def _find_prepared(
     return None
 
 
-def _prepare(name: str, directories: Sequence[Path]) -> None:
+def find(
+    name: str, data_dir: str | os.PathLike | None = None
+) -> tfds.core.DatasetBuilder | None:
+    """As `find_or_prepare`, None where it would have to be prepared."""
+    return _find_prepared(name, _search_directories(data_dir))
+
+
+def check_preparable(name: str, data_dir: str | os.PathLike | None = None) -> None:
+    """Raises UserError where TFDS knows no such set, or cannot prepare it here."""
+    _preparable(name, _search_directories(data_dir))
+
+
+def _preparable(
+    name: str, directories: Sequence[Path]
+) -> tuple[tfds.core.DatasetBuilder, str]:
+    """The builder that may begin, and what to say should it fail."""
     absent = f"tfds:{name} is not prepared in {', '.join(map(str, directories))}"
     builder = _stock_builder(name, directories[0], absent)
+    if builder.name in cifar.NAMES or importlib.util.find_spec("tensorflow"):
+        return builder, absent
+    raise UserError(
+        f"{absent}; preparing it once needs TensorFlow: pip install"
+        " 'nfnet_jax[prepare]', or set data.dir to a directory that has it prepared"
+    )
+
+
+def _prepare(name: str, directories: Sequence[Path]) -> None:
+    builder, absent = _preparable(name, directories)
     if builder.name in cifar.NAMES:
         try:
             cifar.prepare(builder.name, directories[0])
         except UserError as error:
             raise UserError(f"{absent}, and {error}") from error
         return
-    if importlib.util.find_spec("tensorflow") is None:
-        raise UserError(
-            f"{absent}; preparing it once needs TensorFlow: pip install"
-            " 'nfnet_jax[prepare]', or set data.dir to a directory that has it prepared"
-        )
     try:
         builder.download_and_prepare()
     except Exception as error:

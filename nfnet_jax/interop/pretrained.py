@@ -16,6 +16,7 @@ from nfnet_jax.interop.files import Weights, read_weights
 from nfnet_jax.interop.published import find_published
 from nfnet_jax.models.network import Network
 from nfnet_jax.models.registry import create_model, find, list_models
+from nfnet_jax.paths import local_path
 
 
 def load_pretrained(
@@ -73,7 +74,7 @@ def locate(weights: str | Path) -> Path:
     Raises:
       UserError: neither a file nor published, or the download failed.
     """
-    path = Path(weights).expanduser()
+    path = local_path(weights, "weights")
     if path.exists() or path.suffix or len(path.parts) > 1:
         return path
     published = find_published(str(weights))
