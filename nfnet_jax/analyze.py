@@ -226,7 +226,7 @@ def _judge(subject: _Subject, analysis, tolerance: float):
     A cause is told of a network at initialization on noise alone. Whether borders or
     chance are the cause is measured: without the one, on average over the other.
     """
-    from nfnet_jax.analysis import NO_CAUSE, check
+    from nfnet_jax.analysis import LEFT, NO_CAUSE, check
 
     deviation = check(analysis.signal, analysis.predictions, tolerance)
     within = f"check passed: every block is within {tolerance:.3g} of its prediction"
@@ -244,7 +244,10 @@ def _judge(subject: _Subject, analysis, tolerance: float):
         )
         within += " where convolutions find no zeros beyond the edges"
         return None, f"{within}; as it is, {deviation._replace(cause=cause)}"
-    if fault.cause != NO_CAUSE or not _is_chance(subject, found, tolerance):
+    if not fault.cause.startswith(NO_CAUSE):
+        return fault, f"check failed: {fault}"
+    if not _is_chance(subject, found, tolerance):
+        fault = fault._replace(cause=f"{NO_CAUSE}{LEFT}: other draws deviate too")
         return fault, f"check failed: {fault}"
     cause = "Cause: chance, as the channels are few"
     within += f" on average of {1 + DRAWS} drawn networks"

@@ -19,10 +19,8 @@ START_RANGE = 0.7, 1.4
 """Variances of a stem's output that chance makes of 3 channels of noise."""
 UNEXPLAINED = 0.25
 """Share of its squared deviations that an explanation may leave."""
-NO_CAUSE = (
-    "None of the known causes is seen: stem, kernels, γ and β look right. Left are α, "
-    "the skip gains, the shortcut, and chance where channels are few"
-)
+NO_CAUSE = "None of the known causes is seen: stem, kernels, γ and β look right. "
+LEFT = "Left are α, the skip gains and the shortcut"
 FEWEST_VALUES = 100
 """In a channel: the variance of fewer is known no better than a check needs."""
 
@@ -110,7 +108,7 @@ def _cause(
         or _beta_cause(signal.blocks, predictions, tolerance)
         or _stem_cause(signal.blocks[0])
     )
-    return f"Cause: {cause}" if cause else NO_CAUSE
+    return f"Cause: {cause}" if cause else f"{NO_CAUSE}{LEFT}, and chance"
 
 
 def _kernel_cause(blocks: Sequence[Block]) -> str | None:
