@@ -83,7 +83,7 @@ def _batch_hint(config: ConfigDict, most: int, parts: int) -> str:
     sam = config.optim.sam
     for batch in range(most // parts * parts, 0, -parts):
         if not sam.rho or ascent_size(batch, sam.fraction) % parts == 0:
-            return f": --config.data.batch_size={batch}"
+            return f"; set --config.data.batch_size={batch}"
     return f", which do not divide into {parts} parts (optim.accumulate on all devices)"
 
 

@@ -89,7 +89,7 @@ def test_the_batch_that_is_named_works(examples, devices, changes, largest):
     config = tiny_config(**{"data.batch_size": 256, **changes})
     with pytest.raises(UserError, match=f"at most {examples}") as error:
         make_plan(config, examples, devices)
-    named = re.search(r": --config\.data\.batch_size=(\d+)$", str(error.value))
+    named = re.search(r"; set --config\.data\.batch_size=(\d+)$", str(error.value))
     works = []
     for batch in range(1, examples + 1):
         config.data.batch_size = batch

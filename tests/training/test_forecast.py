@@ -67,7 +67,7 @@ def test_shapes_are_those_of_the_data(tmp_path):
 def test_a_batch_that_the_data_lack_is_refused_as_in_training():
     config = base_config()
     config.data.batch_size = 2000
-    with pytest.raises(UserError, match=r": --config.data.batch_size=1438$"):
+    with pytest.raises(UserError, match=r"; set --config.data.batch_size=1438$"):
         forecast(config)
 
 
