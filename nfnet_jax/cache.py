@@ -6,16 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from nfnet_jax.paths import local_path
+
 # Seconds of compilation; JAX takes 1, and a start compiles some that take half of it.
 _WORTH_KEEPING = 0.1
 
 
 def cache_directory() -> Path:
-    """$NFNET_JAX_CACHE, else nfnet_jax in $XDG_CACHE_HOME or ~/.cache."""
+    """$NFNET_JAX_CACHE, else nfnet_jax in $XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+      UserError: it is not on this machine.
+    """
     if chosen := os.environ.get("NFNET_JAX_CACHE"):
-        return Path(chosen).expanduser()
+        return local_path(chosen, "NFNET_JAX_CACHE")
     shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(shared).expanduser() / "nfnet_jax"
+    return local_path(shared, "XDG_CACHE_HOME") / "nfnet_jax"
 
 
 def enable_compilation_cache() -> None:

@@ -30,8 +30,11 @@ from nfnet_jax.config_file import load_config
 from nfnet_jax.errors import Interrupted, UserError, nearest, one_line
 from nfnet_jax.help import help_text, own_flags
 from nfnet_jax.host_memory import keep_host_memory
+from nfnet_jax.paths import check_local
 
 _OBJECTS_PER_COLLECTION = 100_000
+URLS = ("storage", "coordinator")
+"""Flags, of any command, that may name something on another machine."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -284,7 +287,17 @@ def _parse(
     for name in own_flags(values):
         if values[name].value == "" and "." not in name:
             raise UserError(f"--{name} is empty, expected --{name}=VALUE")
+        if "." not in name and name not in URLS:
+            for value in _texts(values[name].value):
+                check_local(value, f"--{name}")
+    for argument in rest:
+        check_local(argument, "argument")
     return rest
+
+
+def _texts(value: Any) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [value for value in values if isinstance(value, str)]
 
 
 @contextlib.contextmanager

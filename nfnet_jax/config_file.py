@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from nfnet_jax.config import check_config, nearest_key
 from nfnet_jax.errors import UserError, nearest
+from nfnet_jax.paths import check_local
 
 
 def load_config(file: str) -> ConfigDict:
@@ -17,6 +18,7 @@ def load_config(file: str) -> ConfigDict:
     Raises:
       UserError: no such file, no such function, an error in it, a wrong key or value.
     """
+    check_local(file, "--config")
     path, *argument = file.split(":", 1)
     _check_file(path)
     try:

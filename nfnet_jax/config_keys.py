@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from nfnet_jax.paths import scheme_of
+
 _OVERRIDES = "; unset: as the model defines it"
 # Parameters and rates are float32: what that type cannot hold is no number.
 _LIMIT = 2.0**128
@@ -67,6 +69,16 @@ def _text(default, meaning: str) -> Key:
     return Key(default, meaning, "a non-empty text", bool)
 
 
+def _path(default, meaning: str) -> Key:
+    """A path, in data.name behind the kind of the set."""
+
+    def valid(value):
+        return bool(value) and not scheme_of(value.removeprefix("folder:"))
+
+    expected = "a non-empty text, in which a path is of this machine: no gs://, ..."
+    return Key(default, meaning, expected, valid)
+
+
 def _file_name(default: str, meaning: str) -> Key:
     expected = "a plain name of letters, digits, '_', '-' and '.'"
     pattern = re.compile(r"\w[\w.\-]*")
@@ -94,7 +106,7 @@ KEYS: dict[str, Key] = {
     "seed": _number(0, "of initialization, shuffling, augmentation, dropout", 0, 2**32),
     "model.name": _text("nf_wrn_16_2", "see nfnet_jax.list_models()"),
     "model.num_classes": _number(int, "logits; unset: the data set's classes", 1),
-    "model.weights": _text(
+    "model.weights": _path(
         str,
         "to start from: a published name, a file, or the work directory of a run; "
         "unset: none",
@@ -142,8 +154,8 @@ KEYS: dict[str, Key] = {
         open_low=True,
     ),
     "model.weight_standardization": _switch(bool, "False: an ablation" + _OVERRIDES),
-    "data.name": _text("digits", "digits, tfds:NAME or folder:PATH"),
-    "data.dir": _text(str, "of TFDS sets; unset: TFDS_DATA_DIR or TFDS's default"),
+    "data.name": _path("digits", "digits, tfds:NAME or folder:PATH"),
+    "data.dir": _path(str, "of TFDS sets; unset: TFDS_DATA_DIR or TFDS's default"),
     "data.train_split": _text("train", "by TFDS's syntax: train[10%:20%]+test"),
     "data.eval_split": _text("test", "by TFDS's syntax: train[90%:]"),
     "data.image_size": _number(

@@ -6,10 +6,9 @@
 Prints one JSON object.
 """
 
-import json
-
 from nfnet_jax import cli
 from nfnet_jax.errors import UserError
+from nfnet_jax.strict_json import dumps
 
 
 def main(argv: list[str]) -> None:
@@ -33,7 +32,7 @@ def main(argv: list[str]) -> None:
         look_in(config, flags.data_dir)
     if flags.split:
         config.data.eval_split = flags.split
-    print(json.dumps(score_checkpoint(config, flags.workdir)))
+    print(dumps(score_checkpoint(config, flags.workdir)))
 
 
 if __name__ == "__main__":

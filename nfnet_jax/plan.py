@@ -1,4 +1,4 @@
-r"""Tells what a run would need, without its data and its devices.
+r"""Tells what a run would need, without its devices, and without its data if need be.
 
     python -m nfnet_jax.plan --config configs/imagenet_nfnet.py:f0 --devices 8
     python -m nfnet_jax.plan --config configs/imagenet_nfnet.py:f5 --devices 64 \
@@ -9,10 +9,11 @@ traffic of each.
 """
 
 import dataclasses
-import json
+import re
 
 from nfnet_jax import cli
 from nfnet_jax.errors import UserError
+from nfnet_jax.strict_json import dumps
 
 MOST_DEVICES = 4096
 
@@ -23,49 +24,67 @@ def main(argv: list[str]) -> None:
         argv,
         about=__doc__,
         devices="how many (default: 1)",
+        image_shape="HEIGHTxWIDTHxCHANNELS of stored images, such as 28x28x1; of data "
+        "that are not here (default: those of the data)",
         output="JSON file for the numbers (default: none)",
     )
     devices = cli.whole_number("devices", flags.devices, MOST_DEVICES) or 1
+    image_shape = _shape(flags.image_shape)
     import jax
 
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", devices)
     from nfnet_jax.training.forecast import forecast
 
-    found = forecast(config)
+    found = forecast(config, image_shape)
     _print(config, found)
     if flags.output:
         _write(flags.output, dataclasses.asdict(found) | {"memory": found.memory})
 
 
+def _shape(text: str | None) -> tuple[int, int, int] | None:
+    if text is None:
+        return None
+    sides = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})x([1-9]\d{0,2})", text)
+    if not sides:
+        raise UserError(
+            f"--image_shape is {text!r}, expected HEIGHTxWIDTHxCHANNELS such as 28x28x1"
+        )
+    height, width, channels = map(int, sides.groups())
+    return height, width, channels
+
+
 def _print(config, found) -> None:
+    from nfnet_jax.reports.units import seconds, with_prefix
     from nfnet_jax.training.hardware import HARDWARE, UTILIZATION, predict
 
     height, width, channels = found.image_shape
     batch, dtype = config.data.batch_size, config.train.dtype
     print(
         f"{config.model.name}: batch {batch} on {found.devices} device(s), images "
-        f"{height}x{width}x{channels}, {dtype}, remat {config.train.remat}, fsdp "
-        f"{config.parallel.fsdp}; compiled in {found.compile_seconds:.0f} s\n"
-        "\nGB per device"
+        f"{height}x{width}x{channels}, {found.source}, {found.classes} classes, "
+        f"{dtype}, remat {config.train.remat}, fsdp {config.parallel.fsdp}; compiled "
+        f"in {found.compile_seconds:.0f} s\n"
+        "\nmemory per device"
     )
     for name in ("parameters", "optimizer", "average", "batch", "working", "memory"):
         label = "all together" if name == "memory" else name
-        print(f"  {label:12} {getattr(found, name) / 1e9:10.3f}")
+        print(f"  {label:16} {with_prefix(getattr(found, name), 'B'):>10}")
     print(
         "  (working: XLA's own analysis of the program for a CPU, which computes "
         "bfloat16\n  convolutions in float32; the others are exact)\n"
-        f"\nTFLOP per step     {found.flops / 1e12:10.3f}"
+        f"\noperations per step {with_prefix(found.flops, 'FLOP'):>10}"
     )
     for name, sent in sorted(found.collectives.items()):
-        print(f"GB sent per device {sent / 1e9:10.3f}  {name}")
+        print(f"sent per device     {with_prefix(sent, 'B'):>10}  {name}")
     print(f"\nPredicted, not measured, at {UTILIZATION:.0%} of the peak:")
     sent = sum(found.collectives.values())
     for name, chip in HARDWARE.items():
         step = predict(chip, found.flops, sent, found.memory, found.devices, dtype)
         print(
-            f"  {name:10} {step.seconds:8.3f} s a step, {step.computing:.3f} computing "
-            f"and {step.sending:.3f} sending, {batch / step.seconds:9.0f} images/s"
+            f"  {name:10} {seconds(step.seconds):>8} a step, "
+            f"{seconds(step.computing)} computing and {seconds(step.sending)} sending, "
+            f"{batch / step.seconds:9.0f} images/s"
             f"{'' if step.fits else f', but more than its {chip.memory / 1e9:g} GB'}"
         )
 
@@ -73,8 +92,7 @@ def _print(config, found) -> None:
 def _write(path: str, values: dict) -> None:
     try:
         with open(path, "w", encoding="utf-8") as file:
-            json.dump(values, file, indent=2)
-            file.write("\n")
+            file.write(dumps(values, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"--output: cannot write {path}: {error.strerror}") from error
 

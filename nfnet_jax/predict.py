@@ -7,12 +7,12 @@ Prints the most probable classes of every image. One that cannot be read is name
 stderr and leaves the others theirs; the exit code is then 2.
 """
 
-import json
 import re
 import sys
 
 from nfnet_jax import cli
 from nfnet_jax.errors import UserError, one_line
+from nfnet_jax.strict_json import dumps
 
 
 def main(argv: list[str]) -> None:
@@ -91,7 +91,7 @@ def _json(path: str, best) -> str:
     classes = [
         {"class": c.index, "name": c.name, "probability": c.probability} for c in best
     ]
-    return json.dumps({"image": path, "classes": classes})
+    return dumps({"image": path, "classes": classes})
 
 
 if __name__ == "__main__":

@@ -42,10 +42,11 @@ def main(argv: list[str]) -> None:
     if config.model.weights and not has_checkpoint(workdir):
         pretrained = load_weights(config)
     result = train(config, workdir, pretrained, programs=programs)
+    rate = result["images_per_second"]
     print(
         f"test accuracy {result['test_accuracy']:.2%} "
-        f"(EMA {result['test_accuracy_ema']:.2%}), {result['seconds']:.1f} s, "
-        f"{result['images_per_second']:.0f} images/s: {workdir}/result.json"
+        f"(EMA {result['test_accuracy_ema']:.2%}), {result['seconds']:.1f} s"
+        f"{'' if rate is None else f', {rate:.0f} images/s'}: {workdir}/result.json"
     )
 
 
@@ -56,13 +57,15 @@ def load_weights(config):
     normalized images by.
 
     Raises:
-      UserError: no such weights, damaged ones, or weights of another model.
+      UserError: no such weights, damaged ones, or weights of another model; before they
+        are downloaded, data that cannot be had or that the run does not fit.
     """
-    from nfnet_jax.training.setup import check_buildable
+    from nfnet_jax.training.setup import check_buildable, check_data
     from nfnet_jax.training.wandb_log import check_wandb
 
     check_buildable(config)
     check_wandb(config)
+    check_data(config)
     weights = os.path.expanduser(config.model.weights)
     try:
         load = _load_run if os.path.isdir(weights) else _load_published

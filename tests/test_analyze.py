@@ -2,13 +2,15 @@
 
 import importlib.util
 import json
+import re
 import sys
 import xml.etree.ElementTree
 
+import jax
 import pytest
 from PIL import Image
 
-from nfnet_jax import analyze, cli
+from nfnet_jax import analysis, analyze, cli
 from nfnet_jax.analysis import plot_activations
 from nfnet_jax.config import base_config
 from nfnet_jax.errors import UserError
@@ -56,16 +58,116 @@ def test_a_failed_check_is_code_1_with_block_and_cause(monkeypatch, capsys):
     assert "lacks its γ" in error and error.count("\n") == 1
 
 
-def test_a_run_is_measured_on_its_own_images(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--model=nf_wrn_10_1", "--image_size=8"],
+        # Maps of 1x1 in the end, in channels of few values.
+        ["--model=nf_wrn_16_2", "--image_size=4"],
+        ["--model=nf_wrn_16_1", "--image_size=16", "--config.seed=2"],
+    ],
+    ids=str,
+)
+def test_small_images_and_few_channels_are_no_fault(arguments, monkeypatch, capsys):
+    """Zero padding and chance are found by measuring without them."""
+    assert run(monkeypatch, *arguments, "--gradients=no", "--check=0.1") == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told.startswith("check passed: every block is within 0.1")
+    assert re.search("Cause: (the borders of images this small|chance)", told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (
+            ["--model=nf_wrn_10_1", "--config.model.activation=elu"]
+            + ["--config.model.gamma=none"],
+            "Cause: the activation before stages_0/transition lacks its γ",
+        ),
+        (
+            ["--model=nf_wrn_10_2", "--config.model.weight_standardization=False"],
+            "branch/conv0 is not standardized",
+        ),
+        (
+            ["--model=nf_wrn_52_2", "--config.model.beta=none", "--batch_size=32"],
+            "Cause: β is left out",
+        ),
+    ],
+    ids=str,
+)
+def test_small_images_do_not_hide_a_fault(arguments, cause, monkeypatch, capsys):
+    small = ["--image_size=8", "--gradients=no", "--check=0.1"]
+    assert run(monkeypatch, *arguments, *small) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("check failed: ") and cause in error
+
+
+def test_what_other_draws_show_too_is_no_chance(monkeypatch, capsys):
+    def open_too_far(params):
+        def scaled(path, leaf):
+            return leaf * 0 + 3 if path[-1].key == "skip_gain" else leaf
+
+        return jax.tree_util.tree_map_with_path(scaled, params)
+
+    monkeypatch.setattr(analysis, "open_branches", open_too_far)
+    arguments = ["--model=nf_wrn_10_1", "--image_size=8", "--check=0.1"]
+    assert run(monkeypatch, *arguments, "--gradients=no") == 1
+    error = capsys.readouterr().err
+    assert "Left are α, the skip gains and the shortcut: other draws" in error
+
+
+def test_no_cause_is_named_of_too_few_values(monkeypatch, capsys):
+    arguments = ["--model=nf_wrn_10_1", "--image_size=4", "--batch_size=2"]
+    arguments += ["--config.model.gamma=none", "--gradients=no", "--check=0.1"]
+    assert run(monkeypatch, *arguments) == 1
+    error = capsys.readouterr().err
+    assert "No cause is named: a channel has only" in error and "β" not in error
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "digits"
     config = base_config()
     config.model.name = "nf_wrn_10_1"
     config.data.batch_size = 16
-    config.train.steps = 2
-    train(config, str(tmp_path))
-    capsys.readouterr()
-    arguments = [f"--workdir={tmp_path}", "--data=config", "--gradients=no"]
+    config.train.steps = 8
+    config.log.tensorboard = False
+    train(config, str(workdir))
+    return workdir
+
+
+def test_a_run_is_measured_on_its_own_images(trained, monkeypatch, capsys):
+    arguments = [f"--workdir={trained}", "--data=config", "--gradients=no"]
     assert run(monkeypatch, *arguments) == 0
     assert capsys.readouterr().out.count("stages_") == 3
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        (["--workdir=RUN", "--image_size=8"], ["the network is trained"]),
+        (["--workdir=RUN", "--data=config"], ["is trained", "are no white noise"]),
+        (["--model=nf_wrn_10_1", "--data=config"], ["images are no white noise"]),
+    ],
+    ids=str,
+)
+def test_elsewhere_it_is_told_what_differs_and_no_cause(
+    where, words, trained, monkeypatch, capsys
+):
+    """The skip gains of a trained network are not 1, real pixels are alike."""
+    given = [argument.replace("RUN", str(trained)) for argument in where]
+    assert run(monkeypatch, *given, "--gradients=no", "--check=0.01") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("not as predicted: stages_") and error.count("\n") == 1
+    for word in words:
+        assert word in error
+    assert "ause:" not in error and "β" not in error
+    if "--data=config" in where:
+        kept = float(re.search(r"2x2 averages keep ([\d.]+) of it", error)[1])
+        assert 0.4 < kept < 0.9
+    if "--workdir=RUN" in where:
+        low, high = re.search(r"skip gains are (\S+) to (\S+) instead", error).groups()
+        assert -0.5 < float(low) <= float(high) < 0.5
 
 
 def test_gains_are_drawn_and_printed(tmp_path, monkeypatch, capsys):

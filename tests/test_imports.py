@@ -27,7 +27,15 @@ ENTRY_POINTS = (
 )
 UPPER = ("training", "analysis", "interop")
 LOWER = ("models", "optim", "data")
-LEAVES = {"errors", "cache", "download", "host_memory", "workers"}
+LEAVES = {
+    "errors",
+    "cache",
+    "download",
+    "host_memory",
+    "paths",
+    "strict_json",
+    "workers",
+}
 LIBRARY = {*LOWER, "layers", *LEAVES}
 
 ALLOWED: dict[str, set[str]] = {
@@ -44,8 +52,8 @@ ALLOWED: dict[str, set[str]] = {
         }
         for part in ENTRY_POINTS
     },
-    "sweeps/trial": {"workers", "cli", "train"},
-    "sweeps": {"config", "config_keys", "errors", "workers"},
+    "sweeps/trial": {"workers", "cli", "strict_json", "train"},
+    "sweeps": {"config", "config_keys", "errors", "paths", "strict_json", "workers"},
     # Above them: a report shows what training left and analysis measures.
     "reports": {
         "training",
@@ -59,15 +67,25 @@ ALLOWED: dict[str, set[str]] = {
     "training": LIBRARY | {"config", "config_keys"},
     **dict.fromkeys(LOWER, {"layers", *LEAVES}),
     "layers": set(),
-    "cli": {"config", "config_file", "errors", "cache", "help", "host_memory"},
-    "config_file": {"config", "errors"},
+    "cli": {
+        "config",
+        "config_file",
+        "errors",
+        "cache",
+        "help",
+        "host_memory",
+        "paths",
+    },
+    "config_file": {"config", "errors", "paths"},
     "help": {"config", "config_keys"},
     "config": {"config_keys", "errors", "cache"},
-    "config_keys": set(),
+    "config_keys": {"paths"},
     "recipes": {"config"},
     "download": {"errors"},
     "errors": set(),
-    "cache": set(),
+    "paths": {"errors"},
+    "strict_json": set(),
+    "cache": {"paths"},
     "host_memory": set(),
     "workers": set(),
     # For type checkers; what is imported when is tested below.

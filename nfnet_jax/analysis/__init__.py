@@ -6,7 +6,7 @@ A unit test for a network of one's own:
     assert check(signal, predict(signal, depths=(3, 4, 6, 3), alpha=0.2), 0.1) is None
 """
 
-from nfnet_jax.analysis.check import Deviation, check
+from nfnet_jax.analysis.check import LEFT, NO_CAUSE, Deviation, check, ratios
 from nfnet_jax.analysis.gradients import LayerGradient, in_order, measure_gradients
 from nfnet_jax.analysis.plot import plot, plot_activations
 from nfnet_jax.analysis.predict import (
@@ -21,6 +21,8 @@ from nfnet_jax.analysis.report import Analysis, table, to_json
 from nfnet_jax.analysis.signal import Signal, measure, open_branches
 
 __all__ = [
+    "LEFT",
+    "NO_CAUSE",
     "Analysis",
     "Deviation",
     "LayerGradient",
@@ -38,6 +40,7 @@ __all__ = [
     "predict",
     "predict_network",
     "predicted_variance",
+    "ratios",
     "table",
     "to_json",
 ]

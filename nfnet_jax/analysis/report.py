@@ -62,7 +62,7 @@ def table(analysis: Analysis) -> str:
 
 
 def to_json(analysis: Analysis, deviation: Deviation | None = None) -> dict[str, Any]:
-    """The same as an object for `json.dump`; what is not known is None.
+    """The same as an object for `strict_json.dumps`; what is not known is None.
 
     `deviation` is what `check` found.
     """

@@ -4,6 +4,7 @@ Modules are watched from outside (`flax.linen.intercept_methods`): the network s
 it is.
 """
 
+import contextlib
 import dataclasses
 import operator
 import re
@@ -18,6 +19,9 @@ from flax import traverse_util
 
 from nfnet_jax.analysis.moments import Moments, moments, pooled_share
 from nfnet_jax.errors import UserError
+from nfnet_jax.layers.padding import pair
+from nfnet_jax.layers.ws_conv import WSConv
+from nfnet_jax.models.blocks import ImageNetStem
 
 BLOCKS = r"^stages_\d+/(transition|blocks(_\d+)?)$"
 BRANCHES = r"/branch$"
@@ -27,11 +31,15 @@ POOLS = r"/shortcut/averaged$"
 
 
 class Layer(NamedTuple):
-    """A convolution: its path, and the moments of its input and output."""
+    """A convolution: its path, and the moments of its input and output.
+
+    `shared_mean`: squared mean of all channels of the input together, None: not known.
+    """
 
     name: str
     input: Moments
     output: Moments
+    shared_mean: jax.Array | float | None = None
 
 
 class Pooling(NamedTuple):
@@ -50,6 +58,7 @@ class Block:
 
     `branch_var`: average variance of the branch before skip gain and α, nan where
     nothing matches `branches`. `convs`: of the branch, in the order of their calls.
+    `values`: of a channel, N · H · W after the block, 0: not known.
     """
 
     name: str
@@ -58,6 +67,7 @@ class Block:
     branch_var: float
     convs: tuple[Layer, ...]
     pooling: Pooling | None
+    values: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +104,8 @@ class _Call(NamedTuple):
     input: Moments
     output: Moments
     pooled_share: jax.Array
+    shared_mean: jax.Array
+    values: jax.Array
 
 
 class _Patterns(NamedTuple):
@@ -112,6 +124,7 @@ def measure(
     branches: str = BRANCHES,
     shortcuts: str = SHORTCUTS,
     pools: str = POOLS,
+    borders: bool = True,
     **arguments: Any,
 ) -> Signal:
     """The moments of every block and convolution of `model` on images [N, H, W, C].
@@ -121,7 +134,9 @@ def measure(
     A convolution is a module with a 4-D parameter. Blocks under `nn.scan` are told
     apart if it maps the collection "signal" (`variable_axes={"params": 0, "signal":
     0}`). `arguments` go to the model, for example `train=False`; collections other than
-    "params" may be updated, which has no effect.
+    "params" may be updated, which has no effect. With `borders=False` every `WSConv`
+    reads beyond an edge what lies at the opposite one instead of zeros, so that no
+    variance is lost there.
 
     Raises:
       UserError: no module matches `blocks`.
@@ -134,7 +149,10 @@ def measure(
 
     @jax.jit
     def run(variables, images):
-        with nn.intercept_methods(_recorder(order, patterns)):
+        with (
+            nn.intercept_methods(_recorder(order, patterns)),
+            contextlib.nullcontext() if borders else nn.intercept_methods(_wrapped),
+        ):
             _, updated = model.apply(
                 variables,
                 images,
@@ -176,10 +194,35 @@ def _recorder(order: dict[str, bool], patterns: _Patterns) -> Callable:
             pools = patterns.pools.search(path)
             share = pooled_share(x) if pools else jnp.full((), jnp.nan)
             order[path] = convolution
-            module.sow("signal", "calls", _Call(moments(x), moments(y), share))
+            shared = jnp.square(x.astype(jnp.float32).mean())
+            values = jnp.asarray(y.size // y.shape[-1])
+            found = _Call(moments(x), moments(y), share, shared, values)
+            module.sow("signal", "calls", found)
         return y
 
     return record
+
+
+def _wrapped(call, args, kwargs, context):
+    """A module whose padding is not zeros but what lies at the opposite edge."""
+    beyond, stride = _reach(context.module)
+    if context.method_name != "__call__" or not beyond:
+        return call(*args, **kwargs)
+    edge = beyond * stride
+    sides = ((0, 0), (edge, edge), (edge, edge), (0, 0))
+    y = call(jnp.pad(args[0], sides, mode="wrap"), *args[1:], **kwargs)
+    return y[:, beyond:-beyond, beyond:-beyond]
+
+
+def _reach(module: nn.Module) -> tuple[int, int]:
+    """Pixels of its output by which a module looks beyond an edge, and its stride."""
+    if isinstance(module, ImageNetStem):
+        return 2, 4
+    if isinstance(module, WSConv) and not module.pool:
+        stride, _ = pair(module.strides, "strides")
+        size = max(pair(module.kernel_size, "kernel_size"))
+        return -(-(size - 1) // stride), stride
+    return 0, 1
 
 
 def _are_maps(*values: Any) -> bool:
@@ -231,7 +274,12 @@ def _unstacked(
 def _assemble(calls: dict, order: dict[str, bool], patterns: _Patterns) -> Signal:
     raw = {name: re.sub(r"\[\d+\]", "", name) for name in calls}
     layers = [
-        Layer(name, calls[name][0].input, calls[name][0].output)
+        Layer(
+            name,
+            calls[name][0].input,
+            calls[name][0].output,
+            calls[name][0].shared_mean,
+        )
         for name in calls
         if order[raw[name]]
     ]
@@ -255,6 +303,7 @@ def _assemble(calls: dict, order: dict[str, bool], patterns: _Patterns) -> Signa
                     if layer.name in inside and layer.name not in shortcuts
                 ),
                 _pooling(*calls[pools[0]]) if pools else None,
+                int(calls[name][0].values),
             )
         )
     return Signal(tuple(blocks), tuple(layers))

@@ -160,6 +160,34 @@ def load_dataset(
     return dataset
 
 
+def find_dataset(
+    name: str,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    train_split: str = "train",
+    eval_split: str = "test",
+    image_size: int | None = None,
+) -> Dataset | None:
+    """As `load_dataset`, undecoded; None for a TFDS set that is not prepared here.
+
+    Nothing is downloaded. Raises UserError as `load_dataset` does.
+    """
+    check_name(name)
+    if name.startswith("tfds:"):
+        from nfnet_jax.data.tfds_builder import find
+
+        if find(name.removeprefix("tfds:"), data_dir) is None:
+            return None
+    return _open(name, data_dir, train_split, eval_split, image_size)
+
+
+def check_preparable(name: str, data_dir: str | os.PathLike | None) -> None:
+    """Raises UserError where the set `tfds:NAME` cannot be prepared here."""
+    from nfnet_jax.data import tfds_builder
+
+    tfds_builder.check_preparable(name.removeprefix("tfds:"), data_dir)
+
+
 def _open(name, data_dir, train_split, eval_split, image_size) -> Dataset:
     # Imported here: each source pulls in a library that the other does not need.
     if name == "digits":

@@ -18,6 +18,7 @@ import numpy as np
 
 from nfnet_jax.cache import cache_directory, write_atomically
 from nfnet_jax.data.dataset import Split
+from nfnet_jax.strict_json import dumps, loads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ class DecodedCache:
         """Stores the arrays; only warns where that is impossible."""
         try:
             if split.skipped:
-                text = json.dumps(split.skipped).encode()
+                text = dumps(split.skipped).encode()
                 write_atomically(self._skipped_path, lambda file: file.write(text))
             for part in ("images", "labels"):
                 array = getattr(split, part)
@@ -65,7 +66,7 @@ class DecodedCache:
 
     def _read_skipped(self) -> dict[str, str]:
         path = self._skipped_path
-        return json.loads(path.read_bytes()) if path.exists() else {}
+        return loads(path.read_bytes()) if path.exists() else {}
 
     @property
     def _skipped_path(self) -> Path:

@@ -36,6 +36,7 @@ from nfnet_jax.data.listing import (
 from nfnet_jax.data.source import BadImage, Encoded, EncodedSplit
 from nfnet_jax.data.splits import select
 from nfnet_jax.errors import UserError, nearest
+from nfnet_jax.paths import local_path
 
 TEST_FRACTION = 0.2
 _MEANINGS = {
@@ -93,7 +94,7 @@ def open_folder(
             f"data.image_size is unset, folder:{path} needs it (such as 224): images"
             " of a folder are resized to one size"
         )
-    root = Path(os.path.expanduser(path))
+    root = local_path(path, "data.name, folder:")
     _check_folder(path, root)
     found = Listing()
     splits = _list_splits(root, found)

@@ -12,6 +12,7 @@ from tensorflow_datasets.core import registered as registry
 
 from nfnet_jax.data import cifar
 from nfnet_jax.errors import UserError, nearest, no_directory
+from nfnet_jax.paths import local_path
 
 
 def find_or_prepare(
@@ -47,9 +48,14 @@ def check_prepared(name: str, data_dir: str) -> None:
 
 
 def _search_directories(data_dir: str | os.PathLike | None) -> list[Path]:
-    default = Path("~/tensorflow_datasets")
-    candidates = (data_dir, os.environ.get("TFDS_DATA_DIR"), default)
-    paths = [Path(path).expanduser().absolute() for path in candidates if path]
+    candidates = {
+        "data.dir": data_dir,
+        "TFDS_DATA_DIR": os.environ.get("TFDS_DATA_DIR"),
+        "the default": "~/tensorflow_datasets",
+    }
+    paths = [
+        local_path(path, name).absolute() for name, path in candidates.items() if path
+    ]
     return list(dict.fromkeys(paths))
 
 
@@ -90,9 +96,22 @@ def _find_prepared(
     return None
 
 
-def _prepare(
+def find(
+    name: str, data_dir: str | os.PathLike | None = None
+) -> tfds.core.DatasetBuilder | None:
+    """As `find_or_prepare`, None where it would have to be prepared."""
+    return _find_prepared(name, _search_directories(data_dir))
+
+
+def check_preparable(name: str, data_dir: str | os.PathLike | None = None) -> None:
+    """Raises UserError where TFDS knows no such set, or cannot prepare it here."""
+    _preparable(name, _search_directories(data_dir), data_dir)
+
+
+def _preparable(
     name: str, directories: Sequence[Path], data_dir: str | os.PathLike | None
-) -> None:
+) -> tuple[tfds.core.DatasetBuilder, str]:
+    """The builder that may begin, and what to say should it fail."""
     absent = f"tfds:{name} is not prepared in {', '.join(map(str, directories))}"
     builder = _stock_builder(name, directories[0], absent)
     by_tensorflow = builder.name not in cifar.NAMES
@@ -105,7 +124,14 @@ def _prepare(
     if data_dir and not directories[0].is_dir():
         found = no_directory(os.fspath(data_dir))
         raise UserError(f"{absent}, and data.dir is '{data_dir}', {found}")
-    if not by_tensorflow:
+    return builder, absent
+
+
+def _prepare(
+    name: str, directories: Sequence[Path], data_dir: str | os.PathLike | None
+) -> None:
+    builder, absent = _preparable(name, directories, data_dir)
+    if builder.name in cifar.NAMES:
         try:
             cifar.prepare(builder.name, directories[0])
         except UserError as error:

@@ -11,7 +11,6 @@ holds the folded network (`interop.fold`), a BatchNorm or Fixup baseline as it i
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,6 +23,8 @@ from nfnet_jax.errors import UserError, nearest
 from nfnet_jax.interop import onnx_file
 from nfnet_jax.interop.fold import fold, is_foldable
 from nfnet_jax.models.network import Network
+from nfnet_jax.paths import check_local
+from nfnet_jax.strict_json import dumps
 
 Variables = Mapping[str, Any]
 """{"params": ...}, with "batch_stats" for BatchNorm networks."""
@@ -83,8 +84,7 @@ def export(
         write(part, *_inference_form(model, variables), image_shape)
         compare(load(part), model, variables, image_shape)
         with open(f"{sheet}.part", "w", encoding="utf-8") as file:
-            json.dump(facts, file, indent=2)
-            file.write("\n")
+            file.write(dumps(facts, indent=2) + "\n")
         os.replace(f"{sheet}.part", sheet)
         os.replace(part, path)
     except OSError as error:
@@ -127,6 +127,7 @@ def check_target(path: str, file_format: str) -> None:
         )
     if file_format == "onnx":
         onnx_file.check_installed()
+    check_local(path, "the file to write")
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
         raise UserError(f"cannot write {path!r}: {folder!r} is not a directory")

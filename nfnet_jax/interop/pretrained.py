@@ -20,6 +20,7 @@ from nfnet_jax.interop.files import Weights, beside, read_weights
 from nfnet_jax.interop.published import find_published
 from nfnet_jax.models.network import Network
 from nfnet_jax.models.registry import create_model, find, list_models
+from nfnet_jax.paths import local_path
 
 _BLOCK = re.compile(r"stages\.\d+\.\d+|(?<=/)(nf_|res_|nf_res_)block(_\d+)?(?=/|$)")
 """Names a residual block in what an entry of either naming is called."""
@@ -134,7 +135,7 @@ def locate(weights: str | Path) -> Path:
     Raises:
       UserError: neither a file nor published, or the download failed.
     """
-    path = Path(weights).expanduser()
+    path = local_path(weights, "weights")
     if path.exists() or path.suffix or len(path.parts) > 1:
         return path
     published = find_published(str(weights), beside(path))

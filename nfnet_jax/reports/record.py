@@ -1,7 +1,6 @@
 """What the files of a run say, finished or not."""
 
 import dataclasses
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from ml_collections import ConfigDict
 
 from nfnet_jax.config import leaves, to_json
 from nfnet_jax.errors import UserError
+from nfnet_jax.strict_json import loads
 from nfnet_jax.training.workdir import read_config, read_result
 
 
@@ -88,7 +88,10 @@ def _read(workdir: str, name: str) -> Record:
         workdir,
         config,
         _by_metric(rows),
-        next((row["step"] / row["epoch"] for row in rows if row.get("epoch")), None),
+        next(
+            (row["step"] / row["epoch"] for row in rows if row.get("epoch", 0) > 0),
+            None,
+        ),
         read_result(workdir),
         unreadable,
     )
@@ -108,12 +111,14 @@ def _read_rows(path: str) -> tuple[list[dict[str, float]], int]:
 
 def _parse(line: str) -> dict[str, float] | None:
     try:
-        row = json.loads(line)
+        row = loads(line)
     except (ValueError, RecursionError):
         return None
     if not isinstance(row, dict) or not isinstance(row.get("step"), int):
         return None
-    return row if all(type(v) in (int, float) for v in row.values()) else None
+    if not all(value is None or type(value) in (int, float) for value in row.values()):
+        return None
+    return {name: math.nan if v is None else v for name, v in row.items()}
 
 
 def _by_metric(rows: Sequence[dict[str, float]]) -> dict[str, Series]:

@@ -1,6 +1,5 @@
 """Results, cost and configs of runs as tables: a column for each run."""
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from nfnet_jax.reports.elements import Child, Element, element, table
 from nfnet_jax.reports.measured import Measured
 from nfnet_jax.reports.record import Record
 from nfnet_jax.reports.units import duration, grouped, number, percent, with_prefix
+from nfnet_jax.strict_json import dumps
 
 
 class Fact(NamedTuple):
@@ -212,4 +212,4 @@ def _value(value: Any) -> Element | str:
     """As JSON, in which "1" and 1 differ."""
     if value is None:
         return "unset"
-    return element("code", json.dumps(value, ensure_ascii=False))
+    return element("code", dumps(value, ensure_ascii=False))

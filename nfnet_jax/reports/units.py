@@ -37,6 +37,14 @@ def with_prefix(value: float | None, unit: str, digits: int = 3) -> str:
     return f"{number(value, digits)} {unit}"
 
 
+def seconds(value: float) -> str:
+    """1.23 s, 1.23 ms or 1.23 µs."""
+    for size, prefix in ((1, ""), (1e-3, "m")):
+        if value >= size or not value:
+            return f"{number(value / size)} {prefix}s"
+    return f"{number(1e6 * value)} µs"
+
+
 def percent(share: float | None, decimals: int = 2) -> str:
     """12.34 %"""
     if share is None or not math.isfinite(share):

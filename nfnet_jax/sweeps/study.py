@@ -16,6 +16,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nfnet_jax.errors import UserError
+from nfnet_jax.paths import check_local
 from nfnet_jax.sweeps.space import Space, Values
 from nfnet_jax.sweeps.trial import Failed, Pruned
 
@@ -34,7 +35,9 @@ def open_storage(url: str) -> RDBStorage:
     Raises:
       UserError: it cannot be opened.
     """
-    url = url if "://" in url else f"sqlite:///{url}"
+    if "://" not in url:
+        check_local(url, "--storage")
+        url = f"sqlite:///{url}"
     # Several workers may want to write to the same file.
     patience = {"timeout": 60} if url.startswith("sqlite") else {}
     try:

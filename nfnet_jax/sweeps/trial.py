@@ -1,6 +1,6 @@
 """One training of a sweep, in a process of its own: a crash is its own too."""
 
-import json
+import math
 import os
 import signal
 import subprocess
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from nfnet_jax.strict_json import loads
 from nfnet_jax.workers import end_with_parent
 
 _POLL_SECONDS = 0.2
@@ -39,12 +40,12 @@ def train(
 
     Raises:
       Pruned: it was hopeless.
-      Failed: it ended otherwise than well.
+      Failed: it ended otherwise than well, or with a metric that is not finite.
     """
     workdir.parent.mkdir(parents=True, exist_ok=True)
     log = workdir.with_suffix(".log")
     command = [sys.executable, "-m", __name__, *arguments, f"--workdir={workdir}"]
-    value = float("nan")
+    value = math.nan
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     try:
@@ -57,6 +58,8 @@ def train(
         process.wait()
     if process.returncode:
         raise Failed(_last_line(log) or f"exit code {process.returncode}")
+    if not math.isfinite(value):
+        raise Failed(f"the last {metric} is not finite")
     return value
 
 
@@ -69,9 +72,10 @@ def _evaluations(
         running = process.poll() is None
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         whole = text[: text.rfind("\n") + 1]
-        for row in map(json.loads, whole[read:].splitlines()):
+        for row in map(loads, whole[read:].splitlines()):
             if f"test/{metric}" in row:
-                yield row["step"], row[f"test/{metric}"]
+                value = row[f"test/{metric}"]
+                yield row["step"], math.nan if value is None else value
         read = len(whole)
         if running:
             time.sleep(_POLL_SECONDS)

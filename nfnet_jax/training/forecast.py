@@ -3,7 +3,9 @@
 import dataclasses
 import functools
 import math
+import os
 import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,26 +23,47 @@ from nfnet_jax.training.collectives import collective_bytes
 from nfnet_jax.training.facts import DataFacts
 from nfnet_jax.training.operations import matrix_flops
 from nfnet_jax.training.plan import make_plan
-from nfnet_jax.training.setup import build_model, check_buildable
+from nfnet_jax.training.setup import (
+    build_model,
+    check_augmentation,
+    check_buildable,
+    find_config_dataset,
+)
 from nfnet_jax.training.sharding import AXIS, device_mesh, shardings
 from nfnet_jax.training.state import TrainState, init_state, init_variables
 from nfnet_jax.training.step import make_train_step
 
 CHANNELS = 3
+"""Of images that nothing is known of."""
+
+
+class DataShape(NamedTuple):
+    """Of the data of a run: (H, W, C) of an image, classes, training examples.
+
+    None for what is not known. `source` says where that is from.
+    """
+
+    image: tuple[int, int, int]
+    classes: int | None
+    examples: int | None
+    source: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Forecast:
     """Of one training step. Bytes are per device.
 
-    `parameters`, `optimizer`, `average`, `batch`: of what stays between steps and of
-    what is fed. `working`: what XLA allocates within the step, activations and
-    gradients above all. `flops`: of convolutions and matrix products on all devices
-    together, two a multiply-add. `collectives`: see `collective_bytes`.
+    `source` says where `image_shape` is from. `parameters`, `optimizer`, `average`,
+    `batch`: of what stays between steps and of what is fed. `working`: what XLA
+    allocates within the step, activations and gradients above all. `flops`: of
+    convolutions and matrix products on all devices together, two a multiply-add.
+    `collectives`: see `collective_bytes`.
     """
 
     devices: int
     image_shape: tuple[int, int, int]
+    classes: int
+    source: str
     parameters: int
     optimizer: int
     average: int
@@ -57,12 +80,53 @@ class Forecast:
         return state + self.batch + self.working
 
 
-def forecast(config: ConfigDict) -> Forecast:
+def data_shape(
+    config: ConfigDict, image_shape: tuple[int, int, int] | None = None
+) -> DataShape:
+    """That of the data where they lie here, opened but not decoded.
+
+    Of data that are not here, or with `image_shape` as they are stored, nothing is
+    opened: images have the side of `data.image_size`, else that shape, else the side of
+    the published variant and three channels.
+
+    Raises:
+      UserError: data that are here and cannot be used.
+    """
+    side = config.data.image_size
+    if image_shape:
+        height, width, channels = image_shape
+        image = (side or height, side or width, channels)
+        return DataShape(image, None, None, "as given")
+    dataset = None if _is_absent(config.data.name) else find_config_dataset(config)
+    if dataset and None not in dataset.image_shape:
+        return DataShape(
+            dataset.image_shape,
+            dataset.num_classes or None,
+            len(dataset.train),
+            f"of {config.data.name}",
+        )
+    side = side or find(config.model.name).train_size
+    return DataShape(
+        (side, side, CHANNELS),
+        dataset.num_classes if dataset else None,
+        len(dataset.train) if dataset else None,
+        f"assumed, as {config.data.name} is not here (--image_shape and "
+        "--config.model.num_classes say otherwise)",
+    )
+
+
+def _is_absent(name: str) -> bool:
+    kind, _, path = name.partition(":")
+    return kind == "folder" and not os.path.isdir(os.path.expanduser(path))
+
+
+def forecast(
+    config: ConfigDict, image_shape: tuple[int, int, int] | None = None
+) -> Forecast:
     """Compiles the step of `config` for all devices of this process's JAX.
 
-    Images have the side of `data.image_size` or of the published variant, and three
-    channels; they arrive as from a stream, so that no data set is needed. The program
-    uses the convolutions of GPU and TPU.
+    Images and classes are as `data_shape` says; they arrive as from a stream, so that
+    no data set is needed. The program uses the convolutions of GPU and TPU.
 
     Raises:
       UserError: values that do not fit together, or `parallel.mode` pmap.
@@ -72,7 +136,14 @@ def forecast(config: ConfigDict) -> Forecast:
             f"parallel.mode is {config.parallel.mode!r}, expected 'jit', the only one "
             "whose step can be compiled for devices that are not there"
         )
-    step, state, fed, image_shape = _abstract_step(config)
+    check_buildable(config)
+    shape = data_shape(config, image_shape)
+    classes = (
+        config.model.num_classes or shape.classes or find(config.model.name).num_classes
+    )
+    check_augmentation(config, shape.image)
+    make_plan(config, shape.examples or config.data.batch_size, jax.device_count())
+    step, state, fed = _abstract_step(config, shape.image, classes)
     started = time.perf_counter()
     with native_operations():
         traced = step.trace(state, fed)
@@ -81,7 +152,9 @@ def forecast(config: ConfigDict) -> Forecast:
     seconds = time.perf_counter() - started
     return Forecast(
         devices=jax.device_count(),
-        image_shape=image_shape,
+        image_shape=shape.image,
+        classes=classes,
+        source=shape.source,
         parameters=device_bytes(state.params),
         optimizer=device_bytes(state.opt_state),
         average=device_bytes(state.ema_params),
@@ -116,15 +189,9 @@ def device_bytes(tree) -> int:
     )
 
 
-def _abstract_step(config: ConfigDict):
-    """The step, the shapes of the state and of what is fed, and that of an image."""
-    check_buildable(config)
-    size = config.data.batch_size
-    make_plan(config, size, jax.device_count())
-    variant = find(config.model.name)
-    side = config.data.image_size or variant.train_size
-    image_shape = (side, side, CHANNELS)
-    classes = config.model.num_classes or variant.num_classes
+def _abstract_step(config: ConfigDict, image_shape: tuple[int, int, int], classes: int):
+    """The step, and the shapes of the state and of what is fed."""
+    size, channels = config.data.batch_size, image_shape[-1]
     state, optimizer = abstract_state(config, image_shape, classes)
 
     def take(fed, number, own=every_row) -> Batch:
@@ -133,7 +200,7 @@ def _abstract_step(config: ConfigDict):
 
     batches = Batches(lambda number: (_ for _ in range(0)), take, divided=True)
     names = tuple(map(str, range(classes)))
-    facts = DataFacts((0.5,) * CHANNELS, (0.25,) * CHANNELS, names, image_shape)
+    facts = DataFacts((0.5,) * channels, (0.25,) * channels, names, image_shape)
     model = build_model(config, classes)
     step = make_train_step(config, model, optimizer, batches, facts)
     drawn = size * drawn_per_image(config.train)
@@ -142,7 +209,7 @@ def _abstract_step(config: ConfigDict):
         jax.ShapeDtypeStruct((drawn, *image_shape), jnp.uint8, sharding=rows),
         jax.ShapeDtypeStruct((drawn,), jnp.int32, sharding=rows),
     )
-    return step, state, fed, image_shape
+    return step, state, fed
 
 
 def _placed(leaf, sharding) -> jax.ShapeDtypeStruct:

@@ -9,6 +9,8 @@ import json
 import os
 from typing import Any
 
+from nfnet_jax.strict_json import dumps, strict
+
 _MANIFEST = "manifest.json"
 
 
@@ -25,10 +27,10 @@ def seal(directory: str, **facts: Any) -> None:
     for name in _files(directory):
         _sync(os.path.join(directory, name))
         files[name] = _describe(directory, name)
-    content = {"facts": facts, "files": files}
+    content = {"facts": strict(facts), "files": files}
     path = os.path.join(directory, _MANIFEST)
     with open(f"{path}.part", "w", encoding="utf-8") as file:
-        json.dump(content | {"checksum": _checksum(content)}, file, indent=1)
+        file.write(dumps(content | {"checksum": _checksum(content)}, indent=1))
         file.flush()
         os.fsync(file.fileno())
     os.replace(f"{path}.part", path)

@@ -1,12 +1,12 @@
 """Metrics out: metrics.jsonl, TensorBoard events, Weights & Biases."""
 
 import errno
-import json
 import os
 
 import jax
 from ml_collections import ConfigDict
 
+from nfnet_jax.strict_json import dumps
 from nfnet_jax.training.wandb_log import WandbLog
 from nfnet_jax.training.workdir import writing
 
@@ -14,7 +14,8 @@ from nfnet_jax.training.workdir import writing
 class MetricWriter:
     """Writes rows of numbers; a context manager that closes what it opened.
 
-    `metrics.jsonl` in `workdir` gets one object a row, with its step; TensorBoard and
+    `metrics.jsonl` in `workdir` gets one object a row, with its step, and null for what
+    is not finite; TensorBoard and
     W&B, where `config.log` says so, get the same numbers. Of several processes the
     first one alone writes.
     """
@@ -43,7 +44,7 @@ class MetricWriter:
     def write(self, step: int, row: dict[str, float]) -> None:
         """One row of metrics."""
         with writing(self._path):
-            self._append(json.dumps({"step": step} | row) + "\n")
+            self._append(dumps({"step": step} | row) + "\n")
         if self._events:
             for name, value in row.items():
                 self._events.add_scalar(name, value, step)

@@ -41,18 +41,20 @@ def make_plan(config: ConfigDict, train_examples: int, devices: int) -> Plan:
       UserError: a batch that the data, the microbatches or the devices do not fit.
     """
     batch, accumulate = config.data.batch_size, config.optim.accumulate
+    parts = accumulate * devices
     if batch > train_examples:
         raise UserError(
             f"data.batch_size is {batch}, expected at most {train_examples}, the size "
             f"of the training split of {config.data.name}"
+            f"{_batch_hint(config, train_examples, parts)}"
         )
-    if batch % (accumulate * devices):
+    if batch % parts:
         raise UserError(
-            f"data.batch_size is {batch}, expected a multiple of "
-            f"{accumulate * devices}: {accumulate} microbatches "
-            f"(optim.accumulate) on {devices} devices"
+            f"data.batch_size is {batch}, expected a multiple of {parts}: {accumulate} "
+            f"microbatches (optim.accumulate) on {devices} devices"
+            f"{_batch_hint(config, min(train_examples, batch + parts - 1), parts)}"
         )
-    _check_ascent(config, accumulate * devices)
+    _check_ascent(config, parts)
     steps_per_epoch = train_examples / batch
     steps = config.train.steps or math.ceil(config.train.epochs * steps_per_epoch)
     warmup = min(
@@ -74,6 +76,15 @@ def make_plan(config: ConfigDict, train_examples: int, devices: int) -> Plan:
         eval_every=every(config.eval.every_epochs),
         checkpoint_every=every(config.checkpoint.every_epochs),
     )
+
+
+def _batch_hint(config: ConfigDict, most: int, parts: int) -> str:
+    """The largest batch up to `most` that divides into `parts`, as a flag."""
+    sam = config.optim.sam
+    for batch in range(most // parts * parts, 0, -parts):
+        if not sam.rho or ascent_size(batch, sam.fraction) % parts == 0:
+            return f"; set --config.data.batch_size={batch}"
+    return f", which do not divide into {parts} parts (optim.accumulate on all devices)"
 
 
 def peak_rate(config: ConfigDict) -> float:

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from nfnet_jax.cache import write_atomically
 from nfnet_jax.config import to_json
 from nfnet_jax.data.dataset import Dataset
+from nfnet_jax.strict_json import dumps, loads
 from nfnet_jax.training.compiler import compiler_options
 from nfnet_jax.training.facts import DataFacts
 from nfnet_jax.training.workdir import versions
@@ -158,9 +159,9 @@ class Programs:
         if not self._folder:
             return find()
         if content := self._read(name):
-            return json.loads(content)
+            return loads(content)
         found = find()
-        self._write(name, json.dumps(found).encode())
+        self._write(name, dumps(found).encode())
         return found
 
     def _lower(self, name: str, program: bytes) -> jax.stages.Lowered:

@@ -70,8 +70,9 @@ class Progress:
         parts = [
             f"loss {row['train/loss']:.4f}",
             f"accuracy {row['train/accuracy']:.2%}",
-            f"{self.stopwatch.recent_images_per_second:,.0f} images/s",
         ]
+        rate = self.stopwatch.recent_images_per_second
+        parts += [f"{rate:,.0f} images/s"] if math.isfinite(rate) else []
         if not self._bar.disable:
             self._bar.set_postfix_str(", ".join(parts))
             return

@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from nfnet_jax.config import to_json
 from nfnet_jax.optim.tree import count
+from nfnet_jax.strict_json import strict
 from nfnet_jax.training.setup import Run
 from nfnet_jax.training.state import TrainState
 from nfnet_jax.training.stopwatch import Stopwatch
@@ -21,8 +22,11 @@ def make_result(
     work: Work,
     stopwatch: Stopwatch,
 ) -> dict[str, Any]:
-    """result.json of the run that ended with `state`, but for its `seconds`."""
-    return {
+    """result.json of the run that ended with `state`, but for its `seconds`.
+
+    None stands for what is not known, as the rate of a run of one step.
+    """
+    result = {
         "test_accuracy": scores["accuracy"],
         "test_accuracy_ema": scores["accuracy_ema"],
         "test_loss": scores["loss"],
@@ -35,3 +39,4 @@ def make_result(
         "versions": versions(),
         "config": to_json(config),
     }
+    return strict(result)

@@ -18,14 +18,15 @@ def kept_steps(scores: Mapping[int, Scores], keep: int, metric: str | None) -> s
 def best_step(scores: Mapping[int, Scores], metric: str | None) -> int | None:
     """The step with the largest accuracy or the least loss, the first of equals.
 
-    None where `metric` is unset or no step has a number for it; nan is none.
+    None where `metric` is unset or no step has a number for it; nan is none, and a
+    manifest has None for it.
     """
     if metric is None:
         return None
     values = {
         step: values[metric]
         for step, values in sorted(scores.items())
-        if metric in values and not math.isnan(values[metric])
+        if values.get(metric) is not None and not math.isnan(values[metric])
     }
     if not values:
         return None

@@ -15,7 +15,14 @@ from nfnet_jax.config import model_overrides
 from nfnet_jax.data.augment import normalize
 from nfnet_jax.data.batches import Batches
 from nfnet_jax.data.class_names import listed, missing_classes
-from nfnet_jax.data.dataset import Dataset, check_name, encoded, load_dataset
+from nfnet_jax.data.dataset import (
+    Dataset,
+    check_name,
+    check_preparable,
+    encoded,
+    find_dataset,
+    load_dataset,
+)
 from nfnet_jax.data.loaders import (
     check_loader,
     check_shape,
@@ -148,6 +155,32 @@ def as_trained(dataset: Dataset, facts: DataFacts) -> Dataset:
             f"{len(facts.class_names)} classes, not {listed(missing)}\n"
         )
     return known
+
+
+def find_config_dataset(config: ConfigDict) -> Dataset | None:
+    """As `find_dataset` of `config.data`."""
+    return find_dataset(
+        config.data.name,
+        data_dir=config.data.dir and os.path.expanduser(config.data.dir),
+        train_split=config.data.train_split,
+        eval_split=config.data.eval_split,
+        image_size=config.data.image_size,
+    )
+
+
+def check_data(config: ConfigDict) -> None:
+    """Checks what can be known of the data, and that the run fits it.
+
+    Before anything is downloaded or decoded. Raises UserError as `set_up` would.
+    """
+    dataset = find_config_dataset(config)
+    if dataset is None:
+        check_preparable(config.data.name, config.data.dir)
+        return
+    _check_classes(config, dataset)
+    if None not in dataset.image_shape:
+        check_augmentation(config, dataset.image_shape)
+    make_plan(config, len(dataset.train), jax.device_count())
 
 
 def _check_classes(config: ConfigDict, dataset: Dataset) -> None:

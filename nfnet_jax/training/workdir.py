@@ -2,7 +2,6 @@
 
 import contextlib
 import glob
-import json
 import os
 import platform
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from ml_collections import ConfigDict
 
 from nfnet_jax.config import base_config, check_config, from_json, leaves, to_json
 from nfnet_jax.errors import UserError, nearest
+from nfnet_jax.paths import check_local
+from nfnet_jax.strict_json import dumps, loads
 
 MAY_CHANGE = (
     "name",
@@ -37,6 +38,7 @@ PACKAGES = ("nfnet_jax", "jax", "jaxlib", "flax", "optax", "numpy")
 
 def check_workdir(workdir: str, config: ConfigDict) -> None:
     """Raises UserError if `workdir` cannot hold this run or holds another one."""
+    check_local(workdir, "--workdir")
     if os.path.exists(workdir) and not os.path.isdir(workdir):
         raise UserError(f"--workdir: {workdir!r} is a file, expected a directory")
     path = os.path.join(workdir, "config.json")
@@ -133,6 +135,7 @@ def read_config(workdir: str) -> ConfigDict:
     Raises:
       UserError: there is none, or it is damaged.
     """
+    check_local(workdir, "--workdir")
     path = os.path.join(workdir, "config.json")
     if not os.path.isfile(path):
         raise UserError(
@@ -157,8 +160,7 @@ def write_json(path: str, values: dict[str, Any]) -> None:
     if jax.process_index():
         return
     with open(f"{path}.part", "w", encoding="utf-8") as file:
-        json.dump(values, file, indent=2)
-        file.write("\n")
+        file.write(dumps(values, indent=2) + "\n")
     os.replace(f"{path}.part", path)
 
 
@@ -189,7 +191,7 @@ def read_json(path: str) -> dict[str, Any]:
     """
     try:
         with open(path, encoding="utf-8") as file:
-            values = json.load(file)
+            values = loads(file.read())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -1,5 +1,6 @@
 """Diagnoses from the moments that ReLU networks with one fault have by calculation."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -64,6 +65,48 @@ def test_every_fault_has_its_diagnosis(betas, faults, block, cause):
     found = deviation(betas, **faults)
     assert cause in found.cause
     assert found.block.startswith(block)
+
+
+def test_chance_is_no_fault_of_beta():
+    """Deviations of no pattern, as few channels make them, up to 30 %."""
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        betas = [np.asarray(stage) * random.uniform(0.87, 1.15, 7) for stage in RIGHT]
+        assert "β is" not in deviation(betas).cause
+
+
+def test_what_two_faults_would_make_is_not_told_apart():
+    """Of one block a stage, whose β is wrong only by being left out or reset early."""
+    signal = signal_of([[1.0]] * 6)
+    found = check(signal, predict(signal, (1,) * 6, ALPHA), 0.01)
+    assert "left out" in found.cause and ", or β is not reset" in found.cause
+
+
+def test_a_mean_that_differs_by_channel_may_pass():
+    """A standardized kernel filters what all channels share, and nothing else."""
+    blocks = signal_of(beta_schedule(DEPTHS, ALPHA, "none")).blocks
+    mean = Moments(0.4, 1.0)
+
+    def with_mean(shared):
+        convs = [[Layer(c.name, mean, mean, shared) for c in b.convs] for b in blocks]
+        changed = [
+            dataclasses.replace(block, convs=(of[0]._replace(input=was), *of[1:]))
+            for block, of in zip(blocks, convs, strict=True)
+            for was in [Moments(0.4, block.convs[0].input.var)]
+        ]
+        signal = Signal(tuple(changed), ())
+        return check(signal, predict(signal, DEPTHS, ALPHA), 0.1).cause
+
+    assert "not standardized" in with_mean(0.4)
+    assert "not standardized" not in with_mean(0.01)
+
+
+def test_few_values_tell_nothing():
+    signal = signal_of(RIGHT, gamma=1.0)
+    few = [dataclasses.replace(block, values=64) for block in signal.blocks]
+    found = Signal(tuple(few), ())
+    cause = check(found, predict(found, DEPTHS, ALPHA), 0.1).cause
+    assert cause.startswith("No cause is named: a channel has only 64 values")
 
 
 def test_the_right_network_passes():

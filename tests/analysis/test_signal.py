@@ -40,6 +40,34 @@ def test_variance_after_every_block_is_within_ten_percent(name):
     np.testing.assert_allclose(measured / predicted_variance(depths, 0.2), 1, atol=0.1)
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "options"),
+    [
+        ("nf_wrn_10_1", 16, {}),
+        ("nf_wrn_10_1", 16, {"pooled": True}),
+        ("nf_resnet50", 64, {"width_multiplier": 0.25, "depths": (1, 1, 1, 1)}),
+    ],
+)
+def test_without_borders_no_pixel_is_special(name, size, options):
+    """Images on a torus may be rolled by whole strides of the network; at a border of
+    zeros that changes what is lost there."""
+    model = create_model(name, 10, **options)
+    images = jax.random.normal(jax.random.key(1), (2, size, size, 3))
+    variables = open_variables(model, images)
+
+    def variances(borders, shift):
+        rolled = jnp.roll(images, (shift, shift), (1, 2))
+        signal = measure(model, variables, rolled, borders=borders)
+        return signal.avg_var
+
+    # Half of an image is a whole number of strides.
+    torus = variances(False, 0)
+    np.testing.assert_allclose(variances(False, size // 2), torus, rtol=1e-4)
+    zeros = variances(True, 0)
+    assert np.abs(variances(True, size // 2) / zeros - 1).max() > 1e-3
+    assert zeros[0] < torus[0] or name == "nf_resnet50"
+
+
 def test_predicted_variance_resets_at_every_stage():
     np.testing.assert_allclose(
         predicted_variance((3, 2), 0.2), [1.04, 1.08, 1.12, 1.04, 1.08]

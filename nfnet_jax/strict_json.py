@@ -1,0 +1,29 @@
+"""JSON that every reader takes: the standard knows neither NaN nor infinity."""
+
+import json
+import math
+from typing import Any
+
+
+def dumps(value: Any, **options: Any) -> str:
+    """As `json.dumps`, with null for numbers that are not finite."""
+    return json.dumps(strict(value), allow_nan=False, **options)
+
+
+def loads(text: str | bytes) -> Any:
+    """As `json.loads`, with None for the NaN and infinity that others write."""
+    return strict(json.loads(text))
+
+
+def strict(value: Any) -> Any:
+    """`value`, which is what JSON can hold, with None for numbers that are not finite.
+
+    Tuples become lists.
+    """
+    if isinstance(value, dict):
+        return {key: strict(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
