@@ -109,7 +109,7 @@ def load_config_dataset(config: ConfigDict) -> Dataset:
 
 
 def find_config_dataset(config: ConfigDict) -> Dataset | None:
-    """As `find_dataset` of `config.data`."""
+    """The data set of `config.data` by `find_dataset`."""
     return find_dataset(
         config.data.name,
         data_dir=config.data.dir and os.path.expanduser(config.data.dir),
