@@ -66,7 +66,7 @@ def check(
 
 
 def ratios(signal: Signal, predictions: Sequence[Prediction]) -> np.ndarray:
-    """All that `check` looks at, as shares of its prediction."""
+    """Shares [quantities] of the prediction of all that `check` looks at, in order."""
     pairs = zip(signal.blocks, predictions, strict=True)
     return np.asarray(
         [
