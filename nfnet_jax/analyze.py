@@ -9,6 +9,7 @@ network are overrides of the config, such as --config.model.beta=var.
 
 import math
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -87,7 +88,7 @@ class _Subject(NamedTuple):
 
 def _check(flags, argv: list[str]) -> float | None:
     """The tolerance."""
-    configured = any(a.lstrip("-").startswith(("config", "noconfig")) for a in argv[1:])
+    configured = any(re.match(r"--?(no)?config\b", a) for a in argv[1:])
     if flags.workdir and (flags.model or configured):
         raise UserError("--workdir excludes --model and --config, expected one of them")
     if not (flags.workdir or flags.model or configured or flags.activations):
@@ -246,8 +247,11 @@ def _judge(subject: _Subject, analysis, tolerance: float):
         return None, f"{within}; as it is, {deviation._replace(cause=cause)}"
     if not fault.cause.startswith(NO_CAUSE):
         return fault, f"check failed: {fault}"
-    if not _is_chance(subject, found, tolerance):
+    drawn = _draw_ratios(subject, found)
+    error = abs(drawn.mean(0) - 1)
+    if (error > tolerance + 2 * drawn.std(0, ddof=1) / len(drawn) ** 0.5).any():
         fault = fault._replace(cause=f"{NO_CAUSE}{LEFT}: other draws deviate too")
+    if (error > tolerance).any():
         return fault, f"check failed: {fault}"
     cause = "Cause: chance, as the channels are few"
     within += f" on average of {1 + DRAWS} drawn networks"
@@ -264,15 +268,16 @@ def _check_inside(subject: _Subject, tolerance: float):
     return check(signal, predictions, tolerance), ratios(signal, predictions)
 
 
-def _is_chance(subject: _Subject, found, tolerance: float) -> bool:
-    """Whether the mean of the ratios `found` and those of other draws is as
-    predicted."""
+def _draw_ratios(subject: _Subject, found):
+    """The ratios `found`, and in further rows those of other draws of the network."""
+    import numpy as np
+
     assert subject.draw is not None
-    total = found
+    rows = [found]
     for seed in range(1, 1 + DRAWS):
         drawn = subject._replace(variables=subject.draw(2**31 + seed))
-        total = total + _check_inside(drawn, tolerance)[1]
-    return bool((abs(total / (1 + DRAWS) - 1) <= tolerance).all())
+        rows.append(_check_inside(drawn, 1.0)[1])
+    return np.stack(rows)
 
 
 def _differences(subject: _Subject) -> str:

@@ -6,12 +6,12 @@ from typing import Any
 
 
 def dumps(value: Any, **options: Any) -> str:
-    """As `json.dumps`, with null for numbers that are not finite."""
+    """Text of `json.dumps`, with null for numbers that are not finite."""
     return json.dumps(strict(value), allow_nan=False, **options)
 
 
 def loads(text: str | bytes) -> Any:
-    """As `json.loads`, with None for the NaN and infinity that others write."""
+    """Values of `json.loads`, with None for the NaN and infinity that others write."""
     return strict(json.loads(text))
 
 

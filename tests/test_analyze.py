@@ -137,7 +137,7 @@ def trained(tmp_path_factory):
 
 
 def test_a_run_is_measured_on_its_own_images(trained, monkeypatch, capsys):
-    arguments = [f"--workdir={trained}", "--data=config", "--gradients=no"]
+    arguments = [f"--workdir={trained}", "--data", "config", "--gradients=no"]
     assert run(monkeypatch, *arguments) == 0
     assert capsys.readouterr().out.count("stages_") == 3
 

@@ -66,7 +66,7 @@ def check(
 
 
 def ratios(signal: Signal, predictions: Sequence[Prediction]) -> np.ndarray:
-    """All that `check` looks at, as shares of its prediction, a vector [quantities]."""
+    """Shares [quantities] of the prediction of all that `check` looks at, in order."""
     pairs = zip(signal.blocks, predictions, strict=True)
     return np.asarray(
         [
@@ -146,7 +146,7 @@ def _activation_cause(
 
 
 def _inner_factor(block: Block, predicted: Prediction) -> float:
-    """What an activation inside the branch multiplies the variance by."""
+    """Factor of an activation inside the branch on the variance."""
     activations = len(block.convs) - 1
     whole = predicted.branch_var / predicted.branch_input_var
     return whole ** (1 / activations) if activations else 1.0
@@ -174,7 +174,7 @@ def _beta_cause(
 
 
 def _wrong_betas(right: np.ndarray) -> dict[str, np.ndarray]:
-    """What is divided by instead of the `right` β of every block, by mistake."""
+    """Divisors that stand for the `right` β of every block by mistake."""
     squares = np.square(right)
     step = squares[1] - 1 if len(right) > 1 else 0.0
     # The block after a transition is divided by sqrt(1 + α²).

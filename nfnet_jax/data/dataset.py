@@ -168,9 +168,9 @@ def find_dataset(
     eval_split: str = "test",
     image_size: int | None = None,
 ) -> Dataset | None:
-    """As `load_dataset`, undecoded; None for a TFDS set that is not prepared here.
+    """The set as `load_dataset` opens it, or None of TFDS that is not prepared here.
 
-    Nothing is downloaded. Raises UserError as `load_dataset` does.
+    Nothing is downloaded or decoded. Raises UserError as `load_dataset` does.
     """
     check_name(name)
     if name.startswith("tfds:"):

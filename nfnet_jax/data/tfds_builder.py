@@ -99,7 +99,7 @@ def _find_prepared(
 def find(
     name: str, data_dir: str | os.PathLike | None = None
 ) -> tfds.core.DatasetBuilder | None:
-    """As `find_or_prepare`, None where it would have to be prepared."""
+    """The builder of `find_or_prepare`, None where it would prepare the data."""
     return _find_prepared(name, _search_directories(data_dir))
 
 

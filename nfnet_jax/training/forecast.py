@@ -34,11 +34,11 @@ from nfnet_jax.training.state import TrainState, init_state, init_variables
 from nfnet_jax.training.step import make_train_step
 
 CHANNELS = 3
-"""Of images that nothing is known of."""
+"""Channels of images that nothing is known of."""
 
 
 class DataShape(NamedTuple):
-    """Of the data of a run: (H, W, C) of an image, classes, training examples.
+    """Shape of the data of a run: an image (H, W, C), classes, training examples.
 
     None for what is not known. `source` says where that is from.
     """
@@ -83,7 +83,7 @@ class Forecast:
 def data_shape(
     config: ConfigDict, image_shape: tuple[int, int, int] | None = None
 ) -> DataShape:
-    """That of the data where they lie here, opened but not decoded.
+    """Shape of the data where they lie here, opened but not decoded.
 
     Of data that are not here, or with `image_shape` as they are stored, nothing is
     opened: images have the side of `data.image_size`, else that shape, else the side of

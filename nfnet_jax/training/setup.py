@@ -158,7 +158,7 @@ def as_trained(dataset: Dataset, facts: DataFacts) -> Dataset:
 
 
 def find_config_dataset(config: ConfigDict) -> Dataset | None:
-    """As `find_dataset` of `config.data`."""
+    """The data set of `config.data` by `find_dataset`."""
     return find_dataset(
         config.data.name,
         data_dir=config.data.dir and os.path.expanduser(config.data.dir),
