@@ -26,6 +26,16 @@ def compile_once(tmp_path_factory):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+@pytest.fixture(autouse=True)
+def promotion(request):
+    """Other libraries' code that promotes dtypes may, in tests that are marked so."""
+    if request.node.get_closest_marker("promotes"):
+        with jax.numpy_dtype_promotion("standard"):
+            yield
+    else:
+        yield
+
+
 @pytest.fixture
 def serve(monkeypatch):
     """serve(content, **options) -> a running `file_server.Server`."""

@@ -28,7 +28,7 @@ def pooled_share(x: jax.Array) -> jax.Array:
     windows that pooling takes.
     """
     x = x.astype(jnp.float32)
-    x = x - x.mean((0, 1, 2))
+    x = x - x.mean((0, 1, 2), keepdims=True)
     variance = jnp.square(x).mean()
     down, right = (x[:, 1:], x[:, :-1]), (x[:, :, 1:], x[:, :, :-1])
     diagonal = x[:, 1:, 1:], x[:, :-1, :-1]

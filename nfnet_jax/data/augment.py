@@ -15,6 +15,9 @@ ERASED_ASPECT = (0.3, 1 / 0.3)
 
 def normalize(images: jax.Array, mean: ArrayLike, std: ArrayLike) -> jax.Array:
     """uint8 [N, H, W, C] -> float32 of mean 0 and variance 1 per channel."""
+    mean, std = (
+        jnp.asarray(moment, jnp.float32)[None, None, None] for moment in (mean, std)
+    )
     return (images.astype(jnp.float32) / 255 - mean) / std
 
 
@@ -67,7 +70,7 @@ def alternate_flips(key: jax.Array, indices: jax.Array, epochs: jax.Array) -> ja
     """
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
     first = jax.vmap(lambda key: jax.random.bits(key))(keys) % 2
-    return ((first + epochs) % 2).astype(jnp.float32)
+    return ((first + epochs.astype(first.dtype)) % 2).astype(jnp.float32)
 
 
 def cutout(images: jax.Array, draws: jax.Array, size: int) -> jax.Array:
@@ -78,7 +81,8 @@ def cutout(images: jax.Array, draws: jax.Array, size: int) -> jax.Array:
 
     def hole(draw):
         shape = images.shape[1:3]
-        start = jnp.floor(draw * jnp.array(shape)).astype(jnp.int32) - size // 2
+        start = jnp.floor(draw * jnp.array(shape, draw.dtype)).astype(jnp.int32)
+        start -= size // 2
         return window(shape, *start, *(start + size))
 
     return jnp.where(jax.vmap(hole)(draws)[..., None], 0, images)
@@ -109,7 +113,8 @@ def erased_window(draws: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     limits = jnp.array(shape)
     sides = jnp.round(jnp.sqrt(jnp.stack([area * aspect, area / aspect])))
     sides = jnp.clip(sides.astype(jnp.int32), 1, limits)
-    start = jnp.floor(draws[2:] * (limits - sides + 1)).astype(jnp.int32)
+    places = (limits - sides + 1).astype(draws.dtype)
+    start = jnp.floor(draws[2:] * places).astype(jnp.int32)
     return window(shape, *start, *(start + sides))
 
 
@@ -122,5 +127,5 @@ def shrink(images: jax.Array, size: int) -> jax.Array:
 def _shifted(size: int, draw: jax.Array, padding: int) -> jax.Array:
     """Pixel indices [N, size] of a crop from an axis with mirrored padding."""
     shift = jnp.floor(draw * (2 * padding + 1)).astype(jnp.int32) - padding
-    index = jnp.abs(jnp.arange(size) + shift[:, None])
+    index = jnp.abs(jnp.arange(size)[None] + shift[:, None])
     return (size - 1) - jnp.abs((size - 1) - index)

@@ -107,7 +107,7 @@ def _weights(start: jax.Array, extent: jax.Array, size: int) -> jax.Array:
     pixel = jnp.arange(size, dtype=jnp.float32)
     place = (pixel + 0.5) * (extent / size) - 0.5
     place = jnp.round(place * TABLE) / TABLE
-    old = pixel - start
+    old = (pixel - start)[None]
     weights = keys_kernel(jnp.abs(place[:, None] - old))
     weights = jnp.where((old >= 0) & (old < extent), weights, 0)
     return weights / weights.sum(1, keepdims=True)

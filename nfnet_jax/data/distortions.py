@@ -45,8 +45,9 @@ def _auto_contrast(image: jax.Array, level: float) -> jax.Array:
     """
     low, high = (f(image, axis=(0, 1)).astype(jnp.int32) for f in (jnp.min, jnp.max))
     low, high = low[:, None], high[:, None]
-    stretched = (_VALUES - low) * 255 // jnp.maximum(high - low, 1)
-    return _clip(jnp.where(high > low, stretched, _VALUES))
+    values = jnp.asarray(_VALUES)[None]
+    stretched = (values - low) * 255 // jnp.maximum(high - low, 1)
+    return _clip(jnp.where(high > low, stretched, values))
 
 
 def _equalize(image: jax.Array, level: float) -> jax.Array:
@@ -58,8 +59,9 @@ def _equalize(image: jax.Array, level: float) -> jax.Array:
     step = (counts.sum(axis=1) - counts[channels, brightest]) // 255
     step = step[:, None]
     below = jnp.cumsum(counts, axis=1) - counts
-    table = jnp.where(_VALUES == 0, 0, (below + step // 2) // jnp.maximum(step, 1))
-    return jnp.where(step > 0, jnp.minimum(table, 255), _VALUES).astype(jnp.uint8)
+    values = jnp.asarray(_VALUES)[None]
+    table = jnp.where(values == 0, 0, (below + step // 2) // jnp.maximum(step, 1))
+    return jnp.where(step > 0, jnp.minimum(table, 255), values).astype(jnp.uint8)
 
 
 def _invert(image: jax.Array, level: float) -> jax.Array:
@@ -199,7 +201,7 @@ def move(image: jax.Array, places: Places) -> jax.Array:
     height, width, channels = image.shape
     # Rounds halves away from zero, as TensorFlow does and jnp.round does not.
     column, row = (
-        jax.lax.round(across + down[:, None] + start).astype(jnp.int32)
+        jax.lax.round(across[None] + down[:, None] + start).astype(jnp.int32)
         for across, down, start in zip(*places, strict=True)
     )
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)

@@ -61,7 +61,7 @@ def cutmix_mask(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     area_key, centre_key = jax.random.split(key)
     side = jnp.sqrt(1 - jax.random.uniform(area_key))
     sizes = jnp.array(shape)
-    half = jnp.floor(side * sizes).astype(jnp.int32) // 2
+    half = jnp.floor(side * sizes.astype(side.dtype)).astype(jnp.int32) // 2
     centre = jax.random.randint(centre_key, (2,), 0, sizes)
     return window(shape, *(centre - half), *(centre + half)).astype(jnp.float32)
 

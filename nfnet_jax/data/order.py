@@ -52,7 +52,7 @@ def drawn_positions(
       The numbers of the draws, by which they are augmented, and their places in the
       shuffled stream of examples: uint32 [N · per_image] each.
     """
-    member = jnp.arange(per_image, dtype=jnp.uint32)
+    member = jnp.arange(per_image, dtype=jnp.uint32)[None]
     draws = positions[:, None] * per_image + member
     places = positions[:, None] // repeats * per_image + member
     return draws.reshape(-1), places.reshape(-1)

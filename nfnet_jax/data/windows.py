@@ -13,5 +13,5 @@ def window(
 ) -> jax.Array:
     """bool [H, W]: rows from `top` to before `bottom`, columns from `left` to before
     `right`, which may lie beyond the borders; `shape` is (H, W, ...)."""
-    row, column = jnp.arange(shape[0])[:, None], jnp.arange(shape[1])
+    row, column = jnp.arange(shape[0])[:, None], jnp.arange(shape[1])[None]
     return (row >= top) & (row < bottom) & (column >= left) & (column < right)

@@ -72,7 +72,8 @@ def orthogonalize(matrix: jax.Array) -> jax.Array:
         jnp.linalg.norm(matrix, axis=(-2, -1), keepdims=True), 1e-12
     )
     gram = matrix.mT @ matrix
-    product = identity = jnp.eye(columns, dtype=matrix.dtype)
+    identity = jnp.broadcast_to(jnp.eye(columns, dtype=matrix.dtype), gram.shape)
+    product = identity
     for a, b, c in NEWTON_SCHULZ:
         step = a * identity + b * gram + c * (gram @ gram)
         product = product @ step

@@ -35,7 +35,7 @@ def warmup_then(
             "cosine": (1 + jnp.cos(jnp.pi * progress)) / 2,
             "linear": 1 - progress,
             "constant": 1.0,
-            "step": factor ** jnp.sum(step >= ends),
+            "step": factor ** jnp.sum(step >= ends).astype(jnp.float32),
         }[name]
         warmup = jnp.minimum(1.0, (step + 1) / (warmup_steps + 1))
         return peak * warmup * (final_fraction + (1 - final_fraction) * decay)

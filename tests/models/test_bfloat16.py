@@ -90,11 +90,19 @@ def test_gradients_of_every_kind_are_as_near_as_those_of_kernels(name):
 
     @jax.jit
     def gradients(params, x):
-        def total(params):
-            logits = logits_in_training(model, variables | {"params": params}, x)
-            return logits[:, 0].sum()
+        def energy(params):
+            """Squares: what opens a branch or lifts a channel adds to their mean."""
+            (logits, signals), _ = model.apply(
+                variables | {"params": params},
+                x,
+                train=True,
+                mutable=["batch_stats"],
+                return_stages=True,
+            )
+            every = (logits, *signals)
+            return sum(jnp.square(y.astype(jnp.float32)).mean() for y in every)
 
-        return jax.grad(total)(params)
+        return jax.grad(energy)(params)
 
     found = by_kind(gradients(variables["params"], pixels))
     exact = by_kind(gradients(variables["params"], pixels.astype(jnp.float32)))
@@ -102,5 +110,5 @@ def test_gradients_of_every_kind_are_as_near_as_those_of_kernels(name):
         kind: np.linalg.norm(found[kind] - exact[kind]) / np.linalg.norm(exact[kind])
         for kind in exact
     }
-    bound = max(0.02, 1.2 * errors["kernel"])
-    assert max(errors.values()) <= bound, errors
+    assert max(errors.values()) <= max(0.02, errors["kernel"]), errors
+    assert errors["kernel"] < 0.07

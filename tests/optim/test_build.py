@@ -159,6 +159,7 @@ def built(name):
     return build_optimizer(config.optim, PARAMS, lambda step: 0.1)
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize(
     "transformation",
     [
@@ -190,6 +191,7 @@ def test_clipping_before_a_sign_like_optimizer_is_warned_of():
     assert "warning" not in describe_groups(config.optim, PARAMS)
 
 
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_frozen_parameters_get_no_update_and_no_state(name):
     config = base_config()

@@ -11,6 +11,9 @@ from nfnet_jax.optim.muon import convolution_kernels, muon, orthogonalize
 
 RATE, MOMENTUM = 0.3, 0.6
 
+# Adam is optax's.
+pytestmark = pytest.mark.promotes
+
 
 def random(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)

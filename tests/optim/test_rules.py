@@ -171,6 +171,7 @@ def adam_directions(weights, b2):
         yield directions
 
 
+@pytest.mark.promotes
 @adam
 def test_adamw(b2, double):
     weights = start()
@@ -182,6 +183,7 @@ def test_adamw(b2, double):
         assert_close(run(config), weights)
 
 
+@pytest.mark.promotes
 @adam
 def test_lamb_rescales_layer_by_layer(b2, double):
     weights = start()
