@@ -1,5 +1,6 @@
 """The examples run, and what they show is there."""
 
+import os
 import pathlib
 import re
 import runpy
@@ -19,7 +20,9 @@ EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 
 def output(name: str) -> str:
     command = [sys.executable, "-W", "error", str(EXAMPLES / name)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    # optax's Adam promotes.
+    environment = os.environ | {"JAX_NUMPY_DTYPE_PROMOTION": "standard"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

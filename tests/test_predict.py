@@ -259,7 +259,7 @@ class Brightness:
 
     def apply(self, variables, images, train):
         brightness = images.mean((1, 2, 3))[:, None]
-        logits = np.arange(10) * brightness
+        logits = np.arange(10, dtype=np.float32)[None] * brightness
         return jax.numpy.where(brightness > self.limit, np.nan, logits)
 
 

@@ -63,8 +63,8 @@ def conv2d(
       TypeError: images or kernel of whole numbers, or of two dtypes.
       ValueError: channels or groups do not fit together, or see `padding_pixels`.
 
-    Differentiable in reverse mode, any number of times, and in forward mode after that;
-    in forward mode alone only inside `native_operations`.
+    Differentiable in reverse mode, any number of times, and in forward mode after that
+    (a gradient's directional derivative), not in forward mode alone.
     """
     check_floating(x.dtype)
     if x.dtype != kernel.dtype:

@@ -9,12 +9,11 @@ _native_only = contextvars.ContextVar("native_only", default=False)
 
 @contextlib.contextmanager
 def native_operations() -> Iterator[None]:
-    """Within it layers are JAX's own operations, without gradients written by hand.
+    """Within it `conv2d` and `max_pool` are JAX's own operations and nothing else.
 
-    For tools that read programs and know neither platforms nor custom gradients, for
-    derivatives in forward mode (`jax.jvp`, `jax.jacfwd`), and for programs that are
-    traced for their shapes or parameters alone, which is faster so. Programs that
-    `jax.jit` has traced before stay as they are.
+    For tools that read programs and know neither platforms nor custom gradients, and
+    for programs that are traced for their shapes or parameters alone, which is faster
+    so. Programs that `jax.jit` has traced before stay as they are.
     """
     token = _native_only.set(True)
     try:

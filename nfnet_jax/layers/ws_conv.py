@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from nfnet_jax.layers.convolution import conv2d
 from nfnet_jax.layers.initializers import fan_in_normal
-from nfnet_jax.layers.lowering import is_native_only
 from nfnet_jax.layers.padding import Padding, pair
 from nfnet_jax.layers.pooling import AveragePool
 from nfnet_jax.layers.precision import add_bias, at_least_float32, check_floating
@@ -47,10 +46,7 @@ def standardize(
             "expected at least two weights per output channel"
         )
     dtype = at_least_float32(kernel.dtype)
-    arguments = kernel.astype(dtype), gain.astype(dtype), eps, var_eps
-    if is_native_only():
-        return _standardized(*arguments)[0]
-    return _standardize(*arguments)
+    return _standardize(kernel.astype(dtype), gain.astype(dtype), eps, var_eps)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -197,7 +197,7 @@ def skip_if_not_finite(
     kept = jax.tree.map(
         lambda new, old: jnp.where(finite, new, old), new, old.replace(step=new.step)
     )
-    return kept, metrics | {"skipped": 1.0 - finite}
+    return kept, metrics | {"skipped": 1.0 - finite.astype(jnp.float32)}
 
 
 def make_eval_step(

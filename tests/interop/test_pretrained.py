@@ -214,7 +214,8 @@ def test_a_training_starts_from_weights_without_a_classifier(tmp_path, in_timm):
         images = jnp.zeros((1, 32, 32, 3))
         shapes = jax.eval_shape(model.init, jax.random.key(5), images)["params"]
         own = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 7.0), shapes)
-        found, _, origin = start_from(start, own, {}, "w")
+        names = tuple(map(str, range(classes)))
+        found, _, origin = start_from(start, own, {}, "w", names)
         assert "the classifier is new" in origin
         jax.tree.map(
             np.testing.assert_array_equal,

@@ -1,16 +1,13 @@
 """Sums over pixels in bfloat16, whole numbers, and the dtypes of gradients."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
-from jax.test_util import check_grads
 
 from nfnet_jax.layers.convolution import conv2d
 from nfnet_jax.layers.correlated_conv import CorrelatedConv
-from nfnet_jax.layers.lowering import native_operations
 from nfnet_jax.layers.pooling import AveragePool, max_pool
 from nfnet_jax.layers.precision import add_bias, in_float32
 from nfnet_jax.layers.residual import SkipGain, StochasticDepth
@@ -157,23 +154,3 @@ def test_gradients_have_the_dtype_of_what_they_are_of(name, image_dtype, param_d
     assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {
         jnp.dtype(param_dtype)
     }
-
-
-class Both(nn.Module):
-    """A layer of each kind whose gradients are written by hand."""
-
-    @nn.compact
-    def __call__(self, x):
-        x = max_pool(WSConv(4, groups=2)(x))
-        return nn.tanh(CorrelatedConv(4, pool=True)(x))
-
-
-def test_forward_mode_inside_native_operations():
-    x = jnp.asarray(np.random.default_rng(1).standard_normal((1, 8, 8, 4)), jnp.float32)
-    params = Both().init(KEY, x)
-
-    def loss(params):
-        return jnp.square(Both().apply(params, x)).sum()
-
-    with native_operations():
-        check_grads(loss, (params,), order=2, modes=("fwd", "rev"), rtol=0.05)

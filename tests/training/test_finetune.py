@@ -95,7 +95,9 @@ def updates(params, grads, **changes):
     config.optim.weight_decay = 0.3
     config.optim.agc.clipping = 0.01
     config.update_from_flattened_dict(changes)
-    optimizer = build_optimizer(config.optim, params, lambda step: 0.1 / (step + 1))
+    optimizer = build_optimizer(
+        config.optim, params, lambda step: 0.1 / (step + 1).astype(jnp.float32)
+    )
     state, found = optimizer.init(params), []
     for _ in range(3):
         update, state = optimizer.update(grads, state, params)
