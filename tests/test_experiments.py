@@ -1,5 +1,6 @@
 """Experiments run from end to end, tiny."""
 
+import ast
 import importlib
 import json
 import pathlib
@@ -34,3 +35,24 @@ def test_quick(name, tmp_path, monkeypatch):
     main(["--quick", f"--output={tmp_path}"])
     assert json.loads(found.read_text()) == results
     assert figure.stat().st_mtime_ns > drawn
+
+
+@pytest.mark.parametrize("folder", ["experiments", "scripts", "examples", "configs"])
+def test_what_is_imported_is_there(folder):
+    """Also by those that are too long to run here."""
+    imported = [
+        (module, name.name)
+        for path in sorted((REPOSITORY / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        and (module := node.module or "").split(".")[0] == "nfnet_jax"
+        for name in node.names
+    ]
+    assert imported
+    for module, name in imported:
+        try:
+            found = hasattr(importlib.import_module(module), name)
+        except ImportError as error:
+            # Of what an extra would bring.
+            found = not error.name.startswith("nfnet_jax")
+        assert found, f"{module} has no {name}"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nfnet_jax.layers.convolution import native_convolutions
+from nfnet_jax.layers.lowering import native_operations
 from nfnet_jax.models.flops import counts
 from nfnet_jax.models.network import rematerialized
 from nfnet_jax.models.registry import create_model, find
@@ -42,7 +42,7 @@ def kept_bytes(model, params, side: int) -> float:
 
         return jax.vjp(logits, params)[1]
 
-    with native_convolutions():
+    with native_operations():
         leaves = jax.tree.leaves(jax.eval_shape(keep, params, images))
     of_images = [leaf for leaf in leaves if MARK in leaf.shape]
     return sum(leaf.size * leaf.dtype.itemsize for leaf in of_images) / MARK
