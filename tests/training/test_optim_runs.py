@@ -8,6 +8,8 @@ from nfnet_jax.config import base_config, to_json
 from nfnet_jax.training import loop
 
 
+# LAMB's moments are optax's.
+@pytest.mark.promotes
 @pytest.mark.parametrize(
     "changes",
     [
