@@ -279,6 +279,10 @@ def _parse(
     """Fills `values`, and `config` with it, and returns the arguments that are not
     flags."""
     flags.DEFINE_boolean("help", False, "", short_name="h", flag_values=values)
+    for argument in argv[1:]:
+        # absl would read these without the checks above.
+        if re.match(r"--?(flagfile|undefok)(=|$)", argument):
+            raise UserError(f"{argument}: unknown flag, expected --FLAG=VALUE itself")
     with _one_line_errors(values):
         rest = values(argv)[1:]
     if values.help:

@@ -93,6 +93,7 @@ TRAIN = [
     (["--config"], ["--config", "no such file"]),
     (["--config="], ["--config", "no such file"]),
     (["configs/digits.py"], ["unexpected argument 'configs/digits.py'"]),
+    ([C, "--flagfile=flags"], ["--flagfile", "--FLAG=VALUE"]),
     (["--config=configs/digit.py"], ["configs/digit.py", "'configs/digits.py'?"]),
     (["--config", "configs/digits"], ["no such file", "'configs/digits.py'?"]),
     (["--config=conf/digits.py"], ["conf/digits.py", "'configs/digits.py'?"]),

@@ -24,7 +24,7 @@ def match_classes(
     Raises:
       ValueError: the names differ; the message says in which.
     """
-    found, known = _composed(found), _composed(known)
+    found, known = composed(found), composed(known)
     if found == known:
         return list(range(len(known)))
     counts = collections.Counter(found) | collections.Counter(known)
@@ -47,8 +47,8 @@ def match_classes(
 
 def missing_classes(found: Sequence[str], known: Sequence[str]) -> list[str]:
     """Those of the `known` classes that were not `found`."""
-    present = set(_composed(found))
-    return [name for name in _composed(known) if name not in present]
+    present = set(composed(found))
+    return [name for name in composed(known) if name not in present]
 
 
 def listed(names: Sequence[str]) -> str:
@@ -57,7 +57,8 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:_MOST_NAMED])) + more
 
 
-def _composed(names: Sequence[str]) -> list[str]:
+def composed(names: Sequence[str]) -> list[str]:
+    """The names in Unicode's composed form (NFC), in which they are compared."""
     return [unicodedata.normalize("NFC", str(name)) for name in names]
 
 
@@ -68,7 +69,8 @@ def read_class_names(path: str) -> tuple[str, ...]:
       UserError: no such file, not text, or a line without a name.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        # Some editors begin a file with a mark of its byte order.
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         folder = os.path.dirname(path) or "."
         beside = os.listdir(folder) if os.path.isdir(folder) else []
@@ -76,7 +78,7 @@ def read_class_names(path: str) -> tuple[str, ...]:
         raise UserError(f"cannot read {path}: {error.strerror}{hint}") from error
     except ValueError as error:
         raise UserError(f"{path} is not text in UTF-8: {error}") from error
-    names = tuple(line.strip() for line in lines)
+    names = tuple(line.strip() for line in (lines if lines[-1] else lines[:-1]))
     if not names:
         raise UserError(f"{path} is empty, expected one name a line")
     if "" in names:

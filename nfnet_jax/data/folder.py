@@ -48,6 +48,11 @@ _MEANINGS = {
     "valid": "validation",
     "validation": "validation",
 }
+# trainset, train_images, eval-2, ...
+_LOOK = re.compile(
+    "(?:^|[^a-z])(train|training|test|testing|val|valid|validation|eval|evaluation|dev)"
+    "(?:set|split|data|images?)?(?:$|[^a-z])"
+)
 # "test" is what data.eval_split says unless it is set.
 _STAND_INS = {"test": ("test", "validation")}
 # Looking at so many files takes a second where the disk is near.
@@ -192,18 +197,23 @@ def _meaning(name: str) -> str | None:
 
 
 def _check_look(root: Path, directories: Sequence[os.DirEntry[str]]) -> None:
-    """Refuses training_set/CLASS/... beside test_set/CLASS/..., two classes otherwise.
+    """Refuses training_set/CLASS/... beside test_set/CLASS/..., two classes otherwise,
+    and CLASS/train/... beside CLASS/test/..., whose images would be mixed.
 
     Raises:
       UserError: the directories look like splits, and none is called like one.
     """
-    looks = {
-        d.name: meaning
-        for d in directories
-        for word in re.findall("[a-z]+", d.name.lower())
-        if (meaning := _meaning(word)) and _directories(d, Listing())
-    }
-    if {"train"} < set(looks.values()):
+    looks = {}
+    for d in directories:
+        inside = [inner.name for inner in _directories(d, Listing())]
+        if len({_meaning(name) for name in inside} - {None}) > 1:
+            raise UserError(
+                f"{root} has splits in its classes ({d.name}/{inside[0]}): expected"
+                f" {inside[0]}/{d.name}, classes in splits"
+            )
+        if inside and (found := _LOOK.search(d.name.lower())):
+            looks[d.name] = found[1]
+    if 0 < sum(look.startswith("train") for look in looks.values()) < len(looks):
         raise UserError(
             f"{root} has {', '.join(looks)}, which look like splits: expected them to"
             " be called train and test or val, or a directory of images for every class"

@@ -23,6 +23,8 @@ from nfnet_jax.errors import UserError, nearest
 # Pillow knows more, but some of those run other programs (EPS calls Ghostscript).
 _FORMATS = "AVIF BMP GIF JPEG JPEG2000 MPO PNG PPM TGA TIFF WEBP".split()
 _SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+# Tags of a TIFF: bits of a sample, and whether 0 is white (0) or black (1).
+_BITS, _PHOTOMETRIC = 258, 262
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _ORIENTATION = 0x0112
 # Markers of a JPEG: Exif and XMP are APP1 segments, SOS begins the pixels.
@@ -86,7 +88,8 @@ def decode_image(encoded: bytes, channels: int = 3) -> np.ndarray:
         Image.init()
         formats = [name for name in _FORMATS if name in Image.OPEN]
         with Image.open(io.BytesIO(encoded), formats=formats) as image:
-            pixels = np.asarray(_as_mode(_upright(image), MODES[channels]))
+            ends = _black_and_white(image)
+            pixels = np.asarray(_as_mode(_upright(image), MODES[channels], ends))
     except Image.UnidentifiedImageError as error:
         raise BadImage(
             f"is not an image, expected one of {', '.join(_FORMATS)}"
@@ -187,14 +190,31 @@ def _upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image)
 
 
-def _as_mode(image: Image.Image, mode: str) -> Image.Image:
+def _black_and_white(image: Image.Image) -> tuple[int, int]:
+    """The grey values of black and of white, where a pixel has more than 8 bits."""
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(_BITS, (16,))[0]
+    most = 2**bits - 1 if bits in (12, 16) else 0xFFFF
+    return (most, 0) if tags.get(_PHOTOMETRIC) == 0 else (0, most)
+
+
+def _as_eight_bits(image: Image.Image, black: int, white: int) -> Image.Image:
+    """Grey values scaled to 8 bits, with opacity where one of them is transparent."""
+    values, most = np.asarray(image).astype(np.int64), max(black, white)
+    if values.min() < 0 or values.max() > most:
+        found = f"{values.min()} to {values.max()}"
+        raise ValueError(f"grey values {found}, expected 0 to {most}")
+    levels = ((abs(values - black) * 255 + most // 2) // most).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if transparent is None:
+        return Image.fromarray(levels)
+    opacity = np.where(values == transparent, 0, 255).astype(np.uint8)
+    return Image.fromarray(np.stack([levels, opacity], -1), "LA")
+
+
+def _as_mode(image: Image.Image, mode: str, ends: tuple[int, int]) -> Image.Image:
     if image.mode in _SIXTEEN_BITS:
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            found = f"{values.min()} to {values.max()}"
-            raise ValueError(f"grey values {found}, expected 0 to 65535")
-        eight = ((values + 128) // 257).astype(np.uint8)
-        return Image.fromarray(eight).convert(mode)
+        image = _as_eight_bits(image, *ends)
     if image.mode == "F":
         raise ValueError("floating-point pixels, expected whole numbers")
     if image.has_transparency_data and mode != "RGBA":

@@ -72,6 +72,13 @@ def conv2d(
     _check_channels(x.shape, kernel.shape, groups)
     steps = pair(strides, "strides")
     pads = padding_pixels(padding, x.shape[1:3], kernel.shape[:2], steps)
+    height, width = kernel.shape[:2]
+    window = patches.Window((height, width), steps, pads)
+    if min(window.places(x.shape[1:3])) < 1:
+        raise ValueError(
+            f"a window of {height}x{width} pixels fits nowhere into "
+            f"images of {x.shape[1]}x{x.shape[2]} with padding {padding!r}"
+        )
     if is_native_only():
         return _native(steps, pads, groups, x, kernel)
     return _conv2d(x, kernel, steps, pads, groups)
@@ -87,15 +94,16 @@ def _check_channels(
         )
     channels, features = x_shape[-1], kernel_shape[-1]
     if (
-        groups < 1
+        not isinstance(groups, int)
+        or groups < 1
         or channels % groups
         or features % groups
         or kernel_shape[2] * groups != channels
     ):
         raise ValueError(
             f"{channels} input channels, kernel {tuple(kernel_shape)} and groups="
-            f"{groups} do not fit: expected a kernel [KH, KW, input channels / groups, "
-            "features] with both channel counts divisible by groups"
+            f"{groups!r} do not fit: expected a kernel [KH, KW, input channels / "
+            "groups, features] with both channel counts divisible by groups"
         )
 
 
@@ -160,7 +168,7 @@ def _cpu_forward(strides, padding, groups, x, kernel):
         ]
         return jnp.concatenate(outputs, -1)
     if _is_pointwise(kernel, padding):
-        return _multiply(_subsample(strides, x), kernel[0, 0])
+        return _subsample(strides, x) @ kernel[0, 0]
     if _is_large(kernel, x.shape):
         window = patches.Window(kernel.shape[:2], strides, padding)
         return patches.convolve(x, kernel, window)
@@ -195,7 +203,7 @@ def _input_gradient(strides, padding, groups, x_shape, kernel, grad):
         ]
         return jnp.concatenate(parts, -1)
     if _is_pointwise(kernel, padding):
-        return _spread(strides, x_shape, _multiply(grad, kernel[0, 0].T))
+        return _spread(strides, x_shape, grad @ kernel[0, 0].T)
     if strides != (1, 1) or _is_large(kernel, x_shape):
         window = patches.Window(kernel.shape[:2], strides, padding)
         return patches.input_gradient(x_shape, kernel, grad, window)
@@ -227,7 +235,7 @@ def _kernel_gradient(strides, padding, groups, x, kernel, grad):
     if _is_pointwise(kernel, padding):
         # The derived product would be the other way round, which is slower.
         pixels = _subsample(strides, x).reshape(-1, x.shape[-1])
-        return _multiply(pixels.T, grad.reshape(-1, grad.shape[-1]))[None, None]
+        return (pixels.T @ grad.reshape(-1, grad.shape[-1]))[None, None]
     if strides != (1, 1):
         window = patches.Window(kernel.shape[:2], strides, padding)
         return patches.kernel_gradient(x, grad, window)
@@ -275,12 +283,6 @@ def _is_large(kernel: jax.Array, x_shape: tuple[int, ...]) -> bool:
     """
     wider = any(a > b for a, b in zip(kernel.shape[:2], x_shape[1:3], strict=True))
     return wider or kernel[0, 0].size >= MANY_WEIGHTS
-
-
-def _multiply(a: jax.Array, b: jax.Array) -> jax.Array:
-    """a @ b of one dtype, summed in at least float32."""
-    product = jnp.matmul(a, b, preferred_element_type=at_least_float32(a.dtype))
-    return product.astype(a.dtype)
 
 
 def _subsample(strides, x):

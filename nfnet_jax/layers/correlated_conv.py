@@ -37,7 +37,7 @@ class CorrelatedConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (SIZE, SIZE, x.shape[-1], self.features)
-        kernel = self.param("kernel", fan_in_normal, shape)
+        kernel = self.param("kernel", fan_in_normal, shape, jnp.float32)
         if self.standardized:
             kernel = standardize_correlated(
                 kernel, POOLED_DECAY if self.pool else DECAY

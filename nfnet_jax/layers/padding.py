@@ -43,22 +43,25 @@ def padding_pixels(
     Raises:
       ValueError: another name, or numbers that are no `Padding`.
     """
-    if padding == "symmetric":
+    if isinstance(padding, str) and padding == "symmetric":
         above, beside = ((size - 1) // 2 for size in window)
         return (above, above), (beside, beside)
-    if padding in ("SAME", "VALID"):
+    if isinstance(padding, str) and padding in PADDINGS:
         pads = lax.padtype_to_pads(image_size, window, strides, padding)
         height, width = ((int(low), int(high)) for low, high in pads)
         return height, width
     try:
         (top, bottom), (left, right) = map(_twice, _twice(padding))
         index = operator.index
-        return (index(top), index(bottom)), (index(left), index(right))
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"padding {padding!r}: expected one of {', '.join(PADDINGS)}, a number of "
-            "pixels, or ((top, bottom), (left, right))"
-        ) from error
+        pixels = (index(top), index(bottom)), (index(left), index(right))
+        if min(map(min, pixels)) >= 0:
+            return pixels
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"padding {padding!r}: expected one of {', '.join(PADDINGS)}, a number of "
+        "pixels, or ((top, bottom), (left, right))"
+    )
 
 
 def _twice(value: Any) -> Any:

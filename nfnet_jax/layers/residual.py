@@ -55,7 +55,9 @@ class SkipGain(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return _scaled(x, self.param("skip_gain", nn.initializers.zeros, ()))
+        return _scaled(
+            x, self.param("skip_gain", nn.initializers.zeros, (), jnp.float32)
+        )
 
 
 class StochasticDepth(nn.Module):

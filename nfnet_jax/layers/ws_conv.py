@@ -125,10 +125,13 @@ class WSConv(nn.Module):
             x = self.pool_gain * AveragePool(name="averaged")(x)
         check_floating(x.dtype)
         size = pair(self.kernel_size, "kernel_size")
+        # `conv2d` names what is no number of groups.
+        groups = self.groups if isinstance(self.groups, int) else 1
         kernel = self.param(
             "kernel",
             self.kernel_init,
-            (*size, x.shape[-1] // max(1, self.groups), self.features),
+            (*size, x.shape[-1] // max(1, groups), self.features),
+            jnp.float32,
         )
         if self.standardized:
             gain = self._gain()
@@ -142,10 +145,12 @@ class WSConv(nn.Module):
         )
         if not self.use_bias:
             return y
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        shape, zeros = (self.features,), nn.initializers.zeros
+        bias = self.param("bias", zeros, shape, jnp.float32)
         return add_bias(y, bias)
 
     def _gain(self) -> jax.Array:
         if not self.use_gain:
             return jnp.ones(self.features)
-        return self.param("gain", nn.initializers.ones, (self.features,))
+        shape, ones = (self.features,), nn.initializers.ones
+        return self.param("gain", ones, shape, jnp.float32)

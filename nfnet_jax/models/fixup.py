@@ -9,6 +9,7 @@ import math
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from nfnet_jax.layers.activations import Activation
@@ -56,7 +57,7 @@ class FixupBranch(nn.Module):
         m = len(self.convs)
         x = _add_bias(self, f"bias{m}a", x)
         x = self._convolve(last, nn.initializers.zeros, x)
-        x = _scaled(x, self.param("scale", nn.initializers.ones, ()))
+        x = _scaled(x, self.param("scale", nn.initializers.ones, (), jnp.float32))
         return _add_bias(self, f"bias{m}b", x)
 
     def _initializer(self, spec: ConvSpec) -> nn.initializers.Initializer:
@@ -111,7 +112,8 @@ def fixup_projection(conv: Conv, width: int, stride: int) -> nn.Module:
 
 
 def _add_bias(module: nn.Module, name: str, x: jax.Array) -> jax.Array:
-    return add_bias(x, module.param(name, nn.initializers.zeros, ()))
+    zeros = nn.initializers.zeros
+    return add_bias(x, module.param(name, zeros, (), jnp.float32))
 
 
 @in_float32

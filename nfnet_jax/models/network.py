@@ -109,10 +109,14 @@ class Head(nn.Module):
         self.sow("signal", "pool", x)
         x = Dropout(self.drop_rate)(x, examples, train=train)
         if self.scalar_bias:
-            x = add_bias(x, self.param("bias2", nn.initializers.zeros, ()))
+            zeros = nn.initializers.zeros
+            x = add_bias(x, self.param("bias2", zeros, (), jnp.float32))
         if features:
             return x
         classifier = nn.Dense(
-            self.num_classes, kernel_init=self.kernel_init, name="classifier"
+            self.num_classes,
+            dtype=x.dtype,
+            kernel_init=self.kernel_init,
+            name="classifier",
         )
         return classifier(x)

@@ -294,9 +294,10 @@ def _further_blocks(
 
 
 def _check_layout(layout: Layout) -> None:
-    if len(layout.widths) != len(layout.depths):
+    if not len(layout.widths) == len(layout.depths) == len(layout.strides):
         raise ValueError(
-            f"widths {layout.widths}, depths {layout.depths}: expected equally many"
+            f"widths {layout.widths}, depths {layout.depths}: expected equally many, "
+            f"for stages with strides {layout.strides}"
         )
     blocks, channels = min(layout.depths), min(layout.widths)
     if blocks < 1 or channels < 1:

@@ -81,9 +81,11 @@ def adaptive_gradient_clipping(
       ValueError: there are none.
     """
 
+    axis = tuple(axis) if isinstance(axis, list) else axis
+
     def exempt(params):
         found = matches(params, exclude, "exclude")
-        if exclude and all(jax.tree.leaves(found)):
+        if any(jax.tree.leaves(found)) and all(jax.tree.leaves(found)):
             raise UserError(
                 f"exclude: {exclude!r} exempts all parameters from adaptive gradient "
                 "clipping, expected some to be clipped"

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from nfnet_jax.layers.precision import at_least_float32
 from nfnet_jax.optim.tree import Params
 
 
@@ -37,9 +38,13 @@ def sam_value_and_grad(
 
 def ascend(params: Params, grads: Params, rho: float) -> Params:
     """W + ρ g / ‖g‖ with one norm over all parameters; W where the gradient is 0."""
-    norm = optax.tree.norm(grads)
+    wide = jax.tree.map(lambda g: g.astype(at_least_float32(g.dtype)), grads)
+    norm = optax.tree.norm(wide)
     scale = jnp.where(norm > 0, rho / jnp.where(norm > 0, norm, 1.0), 0.0)
-    return optax.apply_updates(params, optax.tree.scale(scale, grads))
+    steps = jax.tree.map(
+        lambda g, w: (scale.astype(w.dtype) * w).astype(g.dtype), grads, wide
+    )
+    return optax.apply_updates(params, steps)
 
 
 def ascent_size(batch_size: int, fraction: float) -> int:

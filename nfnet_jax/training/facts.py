@@ -30,9 +30,13 @@ class DataFacts:
 
     def __post_init__(self):
         height, width, channels = map(int, self.image_shape)
-        np.asarray([self.mean, self.std], float).reshape(2, channels)
+        moments = np.asarray([self.mean, self.std], float).reshape(2, channels)
+        if not np.isfinite(moments).all() or not (moments[1] > 0).all():
+            raise ValueError(f"mean {self.mean}, std {self.std}: expected std above 0")
         if not self.class_names or min(height, width) < 1:
             raise ValueError("no classes or no pixels")
+        if not all(isinstance(name, str) for name in self.class_names):
+            raise ValueError(f"class_names {self.class_names}: expected texts")
 
     @property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:

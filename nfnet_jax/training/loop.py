@@ -23,7 +23,7 @@ from nfnet_jax.training.processes import ending_with_the_others
 from nfnet_jax.training.programs import FULL, SMALL, Programs
 from nfnet_jax.training.progress import Progress
 from nfnet_jax.training.report import Diverged, Reporter
-from nfnet_jax.training.result import make_result
+from nfnet_jax.training.result import check_result, make_result
 from nfnet_jax.training.rewind import Rewinds
 from nfnet_jax.training.save_times import SaveTimes
 from nfnet_jax.training.setup import Run, check_buildable, load_config_dataset, set_up
@@ -82,6 +82,7 @@ def train(
         dataset = dataset or load_config_dataset(config)
         holds = check_data(workdir, dataset)
     if result is not None:
+        check_result(workdir, result)
         print(
             f"{workdir} holds the finished run of this config: choose another --workdir"
             " to train again"

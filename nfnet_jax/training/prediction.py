@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nfnet_jax.data.class_names import imagenet_class_names
+from nfnet_jax.data.class_names import composed, imagenet_class_names
 from nfnet_jax.data.images import open_image
 from nfnet_jax.data.preprocess import Preprocessing
 from nfnet_jax.errors import UserError
@@ -119,15 +119,17 @@ def with_class_names(
             f"{source} has {len(names)} names, expected {count}, the classes of the "
             "network"
         )
-    own = [_bare(i, name) for i, name in enumerate(predictor.class_names)]
-    if sorted(own) == sorted(names):
+    own = composed([_bare(i, name) for i, name in enumerate(predictor.class_names)])
+    if sorted(own) == sorted(composed(names)):
         return predictor
-    places = {name: i for i, name in enumerate(own)}
-    for i, name in enumerate(names):
-        if name in places and own[i] != name:
+    folded = [name.casefold() for name in own]
+    places = {name: i for i, name in enumerate(folded)}
+    for i, name in enumerate(name.casefold() for name in composed(names)):
+        if name in places and folded[i] != name:
             raise UserError(
-                f"{source}, line {i + 1} is {name!r}, which is class {places[name]} of "
-                f"the network, expected a name of class {i}, {own[i]!r}"
+                f"{source}, line {i + 1} is {names[i]!r}, which is class "
+                f"{places[name]} of the network, expected a name of class {i}, "
+                f"{own[i]!r}"
             )
     return dataclasses.replace(predictor, class_names=names)
 

@@ -12,6 +12,7 @@ from nfnet_jax.data.dataset import Dataset
 from nfnet_jax.data.loaders import check_shape, training_batches
 from nfnet_jax.errors import UserError
 from nfnet_jax.training.facts import DataFacts
+from nfnet_jax.training.plan import make_plan
 from nfnet_jax.training.setup import (
     as_trained,
     check_augmentation,
@@ -45,6 +46,7 @@ def draw_first_batch(config: ConfigDict, facts: DataFacts | None = None) -> Draw
         dataset = as_trained(dataset, facts)
     check_shape(config, dataset)
     check_augmentation(config, dataset.image_shape)
+    make_plan(config, len(dataset.train), jax.device_count())
     facts = data_facts(dataset, facts)
     batches = training_batches(dataset.train, config, 1, device_mesh())
     draw_batch = jax.jit(make_draw_batch(config, batches, facts, dataset.num_classes))

@@ -1,10 +1,13 @@
 """What a finished run has to tell."""
 
+import os
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from nfnet_jax.config import to_json
+from nfnet_jax.errors import UserError
 from nfnet_jax.optim.tree import count
 from nfnet_jax.strict_json import strict
 from nfnet_jax.training.setup import Run
@@ -40,3 +43,12 @@ def make_result(
         "config": to_json(config),
     }
     return strict(result)
+
+
+def check_result(workdir: str, result: Mapping[str, Any]) -> None:
+    """Raises UserError where a result.json does not say what a run reached."""
+    for key in ("test_accuracy", "test_accuracy_ema", "seconds", "images_per_second"):
+        if key not in result:
+            raise UserError(
+                f"{os.path.join(workdir, 'result.json')} is damaged: it has no {key!r}"
+            )

@@ -19,6 +19,8 @@ def test_a_line_is_a_name(tmp_path):
     path = tmp_path / "labels.txt"
     path.write_text("tench, Tinca tinca\r\n goldfish\nKöter\n", encoding="utf-8")
     assert read_class_names(path) == ("tench, Tinca tinca", "goldfish", "Köter")
+    path.write_bytes(b"\xef\xbb\xbfa\x0cb\nd\x1ee\n")
+    assert read_class_names(path) == ("a\x0cb", "d\x1ee"), "mark and controls"
 
 
 @pytest.mark.parametrize(

@@ -360,6 +360,29 @@ def refusal(root, **options) -> str:
     return str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("trainset", "testset"),
+        ("train_set", "eval_set"),
+        ("train.d", "dev.d"),
+        ("images-train", "images-val2"),
+        ("TrainImages", "EvaluationImages"),
+    ],
+)
+def test_more_that_looks_like_splits_is_no_class(train, test, tmp_path):
+    for split in (train, test):
+        draw_classes(tmp_path / split, 3)
+    assert "look like splits" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("Training", "val")])
+def test_splits_in_classes_are_not_mixed(train, test, tmp_path):
+    for name in ("cat", "dog"):
+        draw_classes(tmp_path / name, 3, (train, test))
+    assert "splits in its classes" in refusal(tmp_path)
+
+
 def test_a_missing_folder_names_its_neighbour(flat):
     line = refusal(flat.parent / "sett")
     assert "no directory 'sett'" in line and "'set'?" in line

@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import zlib
 
 import numpy as np
@@ -351,3 +352,38 @@ def test_jpegs_have_the_pixels_that_pillow_reads(save, mode, subsampling, progre
     with Image.open(path) as image:
         expected = np.asarray(image.convert("RGB"))
     np.testing.assert_array_equal(open_image(path), expected)
+
+
+def tiff(values, bits, photometric) -> bytes:
+    """A row of grey pixels, as TIFF 6.0 lays them out: one strip, little-endian."""
+    data = np.asarray(values, {8: "u1", 16: "<u2"}[bits]).tobytes()
+    tags = {256: len(values), 257: 1, 258: bits, 259: 1, 262: photometric}
+    tags |= {273: 8, 277: 1, 278: 1, 279: len(data)}
+    entries = b"".join(struct.pack("<HHII", t, 4, 1, v) for t, v in tags.items())
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_white_may_be_zero_in_a_tiff(bits, photometric):
+    shares = np.array([0.0, 0.25, 0.75, 1.0])
+    content = tiff(np.round(shares * (2**bits - 1)), bits, photometric)
+    expected = np.round(255 * (shares if photometric else 1 - shares))
+    found = decode_image(content, channels=1)[0, :, 0]
+    np.testing.assert_allclose(found, expected, atol=1)
+
+
+def test_transparent_16_bit_grey_is_composited_on_white():
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", 3, 1, 16, 0, 0, 0, 0)
+    row = b"\0" + struct.pack(">HHH", 0, 30_000, 65_535)
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    content += chunk(b"tRNS", struct.pack(">H", 0)) + chunk(b"IDAT", zlib.compress(row))
+    content += chunk(b"IEND", b"")
+    grey = round(30_000 / 257)
+    assert decode_image(content, channels=1)[0, :, 0].tolist() == [255, grey, 255]
+    assert decode_image(content, channels=4)[0, :, 3].tolist() == [0, 255, 255]

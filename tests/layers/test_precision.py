@@ -154,3 +154,33 @@ def test_gradients_have_the_dtype_of_what_they_are_of(name, image_dtype, param_d
     assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {
         jnp.dtype(param_dtype)
     }
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_parameters_are_float32_whatever_the_default(name):
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        params = LAYERS[name].init(KEY, jnp.ones((1, 4, 4, 8), jnp.float64))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
+
+
+def test_gradients_of_single_examples_in_bfloat16():
+    """Of every lowering, under `vmap` over parameters and images."""
+    x = positive((3, 2, 8, 8, 8))
+    for layer in (*LAYERS.values(), WSConv(8, strides=2), WSConv(4, 9), WSConv(8)):
+        params = layer.init(KEY, x[0].astype(jnp.float32))
+
+        def loss(params, x, layer=layer):
+            return jnp.square(layer.apply(params, x).astype(jnp.float32)).sum()
+
+        def product(params, x, loss=loss):
+            return jax.jvp(jax.grad(loss), (params, x), (params, x))[1]
+
+        both = jax.tree.map(lambda p: jnp.stack([p, p, p]), params)
+        for gradient in (jax.grad(loss), product):
+            mapped = jax.jit(jax.vmap(gradient))(both, x)
+            alone = jax.jit(gradient)(params, x[1])
+            for one, other in zip(
+                jax.tree.leaves(mapped), jax.tree.leaves(alone), strict=True
+            ):
+                largest = np.abs(other).max()
+                np.testing.assert_allclose(one[1], other, atol=0.03 * largest)

@@ -147,6 +147,7 @@ def test_without_standardization_the_kernel_is_used_as_it_is():
         (dict(strides=2), dict(strides=(2, 2))),
         (dict(padding=1), dict(padding=((1, 1), (1, 1)))),
         (dict(padding=(1, 2)), dict(padding=((1, 1), (2, 2)))),
+        (dict(padding=np.array([1, 2])), dict(padding=((1, 1), (2, 2)))),
         (dict(kernel_size=np.int64(1)), dict(kernel_size=(1, 1))),
     ],
 )
@@ -170,6 +171,13 @@ def test_one_number_is_for_both_axes(short, whole):
         (dict(padding=((1, 1),)), "padding .*top, bottom"),
         (dict(groups=2), "groups=2 do not fit"),
         (dict(groups=0), "groups=0 do not fit"),
+        (dict(groups="2"), "groups='2' do not fit"),
+        (dict(padding=-1), "padding -1.*pixels"),
+        (
+            dict(kernel_size=11, padding=0),
+            "11x11 pixels fits nowhere into images of 8x8",
+        ),
+        (dict(kernel_size=9, padding="VALID"), "9x9 pixels fits nowhere"),
     ],
 )
 def test_windows_that_are_none_are_named(options, words):

@@ -162,6 +162,7 @@ def test_excluded_parameters_are_left_alone_and_the_others_clipped(exclude, exem
         ({"exclude": "dense,skip_gain"}, "exclude: 'dense,skip_gain' matches no"),
         ({"exclude": "["}, "exclude: '\\[' is not a regular expression"),
         ({"exclude": "[dense,skip]"}, "exclude: '\\[dense,skip\\]' exempts all"),
+        ({"exclude": ""}, "exclude: '' exempts all"),
         ({"stacked": "blocks/"}, "stacked: 'blocks/' matches no parameter"),
     ],
 )
@@ -171,7 +172,7 @@ def test_patterns_of_nothing_and_of_everything_are_refused(options, words):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("axis", [0, 1, -1, (0, 1), (1, 2)])
+@pytest.mark.parametrize("axis", [0, 1, -1, (0, 1), (1, 2), [0, 1]])
 def test_axis_is_that_of_optax(axis):
     params, grads = ({"a": t["stem"]["kernel"]} for t in map(random_tree, (0, 1)))
     theirs = optax.adaptive_grad_clip(0.02, 1e-3, axis)

@@ -280,3 +280,12 @@ def test_ratios_of_every_kernel_in_the_order_of_their_names():
     assert found.keys() == expected.keys()
     for name, ratio in expected.items():
         assert found[name] == pytest.approx(ratio, rel=1e-6), name
+
+
+@pytest.mark.parametrize("scale", [3000.0, 1e-4])
+def test_the_ascent_of_halves_has_its_length(scale):
+    """Squares of these gradients are beyond what float16 holds."""
+    grads = {"w": jnp.full(1000, 0.2 * scale, jnp.float16)}
+    moved = ascend({"w": jnp.zeros(1000, jnp.float16)}, grads, 1.0)["w"]
+    assert moved.dtype == jnp.float16
+    assert np.linalg.norm(np.asarray(moved, float)) == pytest.approx(1.0, rel=1e-3)

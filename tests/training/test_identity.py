@@ -200,6 +200,14 @@ def test_labels_of_a_file_never_exchange_classes(own):
     predictor = Predictor(None, {}, None, shown)
     for names in itertools.permutations(own):
         assert with_class_names(predictor, names, "f").class_names == shown
+        spelt = tuple(unicodedata.normalize("NFD", name) for name in names)
+        assert with_class_names(predictor, spelt, "f").class_names == shown
+        louder = tuple(name.upper() for name in names)
+        if names == own:
+            assert with_class_names(predictor, louder, "f").class_names == louder
+        elif louder != names:
+            with pytest.raises(UserError, match="which is class"):
+                with_class_names(predictor, louder, "f")
     others = ("dog", "eel", "fox")
     assert with_class_names(predictor, others, "f").class_names == others
     for names in itertools.permutations((*own[:2], "dog")):

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -89,6 +90,17 @@ def test_last_checkpoint_scores_what_the_result_says(finished):
     assert scores["step"] == 30
     assert scores["accuracy"] == result["test_accuracy"]
     assert scores["accuracy_ema"] == result["test_accuracy_ema"]
+
+
+def test_a_result_that_lacks_its_scores_is_damaged(finished, tmp_path):
+    config, workdir, result = finished
+    for name in ("config.json", "data.json"):
+        shutil.copy(pathlib.Path(workdir) / name, tmp_path)
+    for key in ("test_accuracy", "images_per_second"):
+        left = {name: value for name, value in result.items() if name != key}
+        (tmp_path / "result.json").write_text(json.dumps(left))
+        with pytest.raises(UserError, match=f"result.json is damaged.*{key}"):
+            loop.train(config, str(tmp_path))
 
 
 def test_a_finished_run_is_left_as_it_is(finished, capsys):

@@ -25,7 +25,15 @@ def test_facts_are_read_as_they_were_written(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"mean": [0.5, 0.5]}, {"class_names": []}, {"image_shape": [8, 8]}, {"more": []}],
+    [
+        {"mean": [0.5, 0.5]},
+        {"mean": [None]},
+        {"std": [0.0]},
+        {"class_names": []},
+        {"class_names": ["a", 3]},
+        {"image_shape": [8, 8]},
+        {"more": []},
+    ],
 )
 def test_damaged_facts_are_one_line(tmp_path, change):
     write_data_facts(str(tmp_path), FACTS)
