@@ -169,6 +169,7 @@ def parse_config_flags(
         or out of range, an unknown flag, a stray argument.
     """
     file, argv = _take_config(argv)
+    _refuse_flag_files(argv)
     _check_overrides(argv)
     argv = _with_tuples(argv)
     config = base_config() if file is None else load_config(file)
@@ -240,6 +241,13 @@ def _check_overrides(argv: list[str]) -> None:
             check_key(name.removeprefix("no").removeprefix("config."))
 
 
+def _refuse_flag_files(argv: list[str]) -> None:
+    """The flag library would read them without the checks made here."""
+    for argument in argv[1:]:
+        if re.match(r"--?(flagfile|undefok)(=|$)", argument):
+            raise UserError(f"{argument}: unknown flag, expected --FLAG=VALUE itself")
+
+
 def _with_tuples(argv: list[str]) -> list[str]:
     """Lists in any notation of `read_list` become the tuples of the flag library."""
     argv = list(argv)
@@ -279,10 +287,7 @@ def _parse(
     """Fills `values`, and `config` with it, and returns the arguments that are not
     flags."""
     flags.DEFINE_boolean("help", False, "", short_name="h", flag_values=values)
-    for argument in argv[1:]:
-        # absl would read these without the checks above.
-        if re.match(r"--?(flagfile|undefok)(=|$)", argument):
-            raise UserError(f"{argument}: unknown flag, expected --FLAG=VALUE itself")
+    _refuse_flag_files(argv)
     with _one_line_errors(values):
         rest = values(argv)[1:]
     if values.help:
