@@ -18,6 +18,7 @@ convolution. On a CPU, where the native gradients are many times slower inside
 
 import functools
 from collections.abc import Sequence
+from numbers import Integral
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +95,7 @@ def _check_channels(
         )
     channels, features = x_shape[-1], kernel_shape[-1]
     if (
-        not isinstance(groups, int)
+        not isinstance(groups, Integral)
         or groups < 1
         or channels % groups
         or features % groups

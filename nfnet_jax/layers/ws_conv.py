@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 import flax.linen as nn
 import jax
@@ -126,7 +127,7 @@ class WSConv(nn.Module):
         check_floating(x.dtype)
         size = pair(self.kernel_size, "kernel_size")
         # `conv2d` names what is no number of groups.
-        groups = self.groups if isinstance(self.groups, int) else 1
+        groups = self.groups if isinstance(self.groups, Integral) else 1
         kernel = self.param(
             "kernel",
             self.kernel_init,

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -99,11 +100,7 @@ def build_model(config: ConfigDict, num_classes: int) -> Network:
 def load_config_dataset(config: ConfigDict) -> Dataset:
     """The data set of `config.data`."""
     return load_dataset(
-        config.data.name,
-        data_dir=config.data.dir and os.path.expanduser(config.data.dir),
-        train_split=config.data.train_split,
-        eval_split=config.data.eval_split,
-        image_size=config.data.image_size,
+        **_where_and_what(config),
         eval_image_size=config.data.eval_image_size,
         crop=config.data.crop,
         loader=choose_loader(config),
@@ -159,13 +156,18 @@ def as_trained(dataset: Dataset, facts: DataFacts) -> Dataset:
 
 def find_config_dataset(config: ConfigDict) -> Dataset | None:
     """The data set of `config.data` by `find_dataset`."""
-    return find_dataset(
-        config.data.name,
-        data_dir=config.data.dir and os.path.expanduser(config.data.dir),
-        train_split=config.data.train_split,
-        eval_split=config.data.eval_split,
-        image_size=config.data.image_size,
-    )
+    return find_dataset(**_where_and_what(config))
+
+
+def _where_and_what(config: ConfigDict) -> dict[str, Any]:
+    """Arguments that opening and loading a data set have in common."""
+    return {
+        "name": config.data.name,
+        "data_dir": config.data.dir and os.path.expanduser(config.data.dir),
+        "train_split": config.data.train_split,
+        "eval_split": config.data.eval_split,
+        "image_size": config.data.image_size,
+    }
 
 
 def check_data(config: ConfigDict) -> None:

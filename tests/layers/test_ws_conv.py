@@ -149,6 +149,7 @@ def test_without_standardization_the_kernel_is_used_as_it_is():
         (dict(padding=(1, 2)), dict(padding=((1, 1), (2, 2)))),
         (dict(padding=np.array([1, 2])), dict(padding=((1, 1), (2, 2)))),
         (dict(kernel_size=np.int64(1)), dict(kernel_size=(1, 1))),
+        (dict(groups=np.int64(1)), dict(groups=1)),
     ],
 )
 def test_one_number_is_for_both_axes(short, whole):
