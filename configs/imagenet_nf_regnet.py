@@ -13,7 +13,7 @@ What the paper reports is in its table of NF-RegNets. NOT measured here.
 """
 
 from nfnet_jax.config import choose
-from nfnet_jax.recipes import imagenet_recipe
+from nfnet_jax.config.recipes import imagenet_recipe
 
 VARIANTS = {
     # side in training, in evaluation, weight decay

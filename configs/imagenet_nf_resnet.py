@@ -18,7 +18,7 @@ here.
 """
 
 from nfnet_jax.config import choose
-from nfnet_jax.recipes import imagenet_recipe
+from nfnet_jax.config.recipes import imagenet_recipe
 
 VARIANTS = {depth: f"nf_resnet{depth}" for depth in ("50", "101", "152", "200", "288")}
 

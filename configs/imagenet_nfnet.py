@@ -16,7 +16,7 @@ f3 85.7, f4 85.9, f5 86.0, f6 86.5 (with SAM).
 """
 
 from nfnet_jax.config import choose
-from nfnet_jax.recipes import imagenet_recipe
+from nfnet_jax.config.recipes import imagenet_recipe
 
 VARIANTS = {
     # side in training, in evaluation, RandAugment magnitude, SAM's ρ

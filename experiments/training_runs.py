@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from nfnet_jax.cli import parse_config_flags
 from nfnet_jax.config import check_config
-from nfnet_jax.optim.build import build_optimizer
+from nfnet_jax.optim.factory import build_optimizer
 from nfnet_jax.training.evaluation import make_tester
 from nfnet_jax.training.setup import set_up
 from nfnet_jax.training.state import TrainState, init_state, init_variables

@@ -8,13 +8,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nfnet_jax.interop.pretrained import load_pretrained
     from nfnet_jax.layers.activations import activation_gain, scaled_activation
     from nfnet_jax.layers.residual import SkipGain, StochasticDepth, beta_schedule
     from nfnet_jax.layers.ws_conv import WSConv, standardize
     from nfnet_jax.models.registry import create_model, list_models
     from nfnet_jax.optim.agc import adaptive_gradient_clipping
     from nfnet_jax.optim.sam import sam_value_and_grad
+    from nfnet_jax.weights.load import load_pretrained
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "interop.pretrained": ("load_pretrained",),
+    "weights.load": ("load_pretrained",),
     "layers.activations": ("activation_gain", "scaled_activation"),
     "layers.residual": ("SkipGain", "StochasticDepth", "beta_schedule"),
     "layers.ws_conv": ("WSConv", "standardize"),

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from nfnet_jax import cli
-from nfnet_jax.errors import UserError
-from nfnet_jax.strict_json import dumps
+from nfnet_jax.utils.errors import UserError
+from nfnet_jax.utils.strict_json import dumps
 
 DATA = ("gaussian", "config")
 LARGEST = 65536

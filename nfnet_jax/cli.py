@@ -17,7 +17,6 @@ from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
-from nfnet_jax.cache import enable_compilation_cache
 from nfnet_jax.config import (
     KEYS,
     base_config,
@@ -25,12 +24,13 @@ from nfnet_jax.config import (
     check_key,
     wrong_value,
 )
+from nfnet_jax.config.files import load_config
+from nfnet_jax.config.help import help_text, own_flags
 from nfnet_jax.config.lists import read_list
-from nfnet_jax.config_file import load_config
-from nfnet_jax.errors import Interrupted, UserError, nearest, one_line
-from nfnet_jax.help import help_text, own_flags
-from nfnet_jax.host_memory import keep_host_memory
-from nfnet_jax.paths import check_local
+from nfnet_jax.utils.cache import enable_compilation_cache
+from nfnet_jax.utils.errors import Interrupted, UserError, nearest, one_line
+from nfnet_jax.utils.host_memory import keep_host_memory
+from nfnet_jax.utils.paths import check_local
 
 _OBJECTS_PER_COLLECTION = 100_000
 URLS = ("storage", "coordinator")

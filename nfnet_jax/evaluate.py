@@ -7,8 +7,8 @@ Prints one JSON object.
 """
 
 from nfnet_jax import cli
-from nfnet_jax.errors import UserError
-from nfnet_jax.strict_json import dumps
+from nfnet_jax.utils.errors import UserError
+from nfnet_jax.utils.strict_json import dumps
 
 
 def main(argv: list[str]) -> None:

@@ -7,7 +7,7 @@ FILE.json beside it tells classes, image shape and normalization.
 """
 
 from nfnet_jax import cli
-from nfnet_jax.errors import UserError
+from nfnet_jax.utils.errors import UserError
 
 LARGEST_SIZE = 4096
 
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
     )
     _check_given(flags)
     size = cli.whole_number("image_size", flags.image_size, LARGEST_SIZE)
-    from nfnet_jax.interop.export import check_target, export, format_of
+    from nfnet_jax.inference.export import check_target, export, format_of
 
     file_format = flags.format or format_of(flags.output)
     check_target(flags.output, file_format)
@@ -71,8 +71,8 @@ def _of_run(workdir: str):
 
 def _published(name: str, weights: str):
     """Network, variables, image shape and facts of published or converted weights."""
-    from nfnet_jax.interop.pretrained import load_pretrained
     from nfnet_jax.models.registry import find
+    from nfnet_jax.weights.load import load_pretrained
 
     try:
         model, params = load_pretrained(name, weights)

@@ -12,8 +12,8 @@ import dataclasses
 import re
 
 from nfnet_jax import cli
-from nfnet_jax.errors import UserError
-from nfnet_jax.strict_json import dumps
+from nfnet_jax.utils.errors import UserError
+from nfnet_jax.utils.strict_json import dumps
 
 MOST_DEVICES = 4096
 
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
 
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", devices)
-    from nfnet_jax.training.forecast import forecast
+    from nfnet_jax.planning.compile import forecast
 
     found = forecast(config, image_shape)
     _print(config, found)
@@ -55,8 +55,8 @@ def _shape(text: str | None) -> tuple[int, int, int] | None:
 
 
 def _print(config, found) -> None:
+    from nfnet_jax.planning.hardware import HARDWARE, UTILIZATION, predict
     from nfnet_jax.reports.units import seconds, with_prefix
-    from nfnet_jax.training.hardware import HARDWARE, UTILIZATION, predict
 
     height, width, channels = found.image_shape
     batch, dtype = config.data.batch_size, config.train.dtype

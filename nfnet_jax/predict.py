@@ -11,8 +11,8 @@ import re
 import sys
 
 from nfnet_jax import cli
-from nfnet_jax.errors import UserError, one_line
-from nfnet_jax.strict_json import dumps
+from nfnet_jax.utils.errors import UserError, one_line
+from nfnet_jax.utils.strict_json import dumps
 
 
 def main(argv: list[str]) -> None:
@@ -30,8 +30,8 @@ def main(argv: list[str]) -> None:
     )
     top = _check(flags, paths)
     from nfnet_jax.data.class_names import read_class_names
-    from nfnet_jax.data.images import list_images
-    from nfnet_jax.training.prediction import Prediction, predict, with_class_names
+    from nfnet_jax.data.images.files import list_images
+    from nfnet_jax.inference.predict import Prediction, predict, with_class_names
 
     cli.prepare_jax()
     # Before the network, which may have to be downloaded.
@@ -68,11 +68,11 @@ def _check(flags, paths: list[str]) -> int:
 
 
 def _load(flags):
-    from nfnet_jax.training.prediction import published_predictor, run_predictor
+    from nfnet_jax.inference.predict import published_predictor, run_predictor
 
     if flags.workdir:
         return run_predictor(flags.workdir)
-    from nfnet_jax.interop.pretrained import load_pretrained
+    from nfnet_jax.weights.load import load_pretrained
 
     try:
         model, params = load_pretrained(flags.model, flags.weights)

@@ -9,7 +9,7 @@ The file needs no network and runs no script.
 import os
 
 from nfnet_jax import cli
-from nfnet_jax.errors import UserError
+from nfnet_jax.utils.errors import UserError
 
 _MOST_MISTAKES = 24
 

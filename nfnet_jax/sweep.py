@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from nfnet_jax import cli
-from nfnet_jax.config_keys import BEST_METRICS
-from nfnet_jax.errors import UserError, nearest
+from nfnet_jax.config.keys import BEST_METRICS
+from nfnet_jax.utils.errors import UserError, nearest
 
 FLAGS: dict[str, Any] = {
     "trials": "how many to draw, for --sample and sweep(trial)",

@@ -11,9 +11,9 @@ The same command continues from the last checkpoint. TensorBoard shows a run by
 import os
 
 from nfnet_jax import cli
-from nfnet_jax.cache import cache_directory
 from nfnet_jax.config import model_overrides
-from nfnet_jax.errors import UserError
+from nfnet_jax.utils.cache import cache_directory
+from nfnet_jax.utils.errors import UserError
 
 
 def main(argv: list[str]) -> None:
@@ -28,15 +28,15 @@ def main(argv: list[str]) -> None:
         process="which of them this is, counted from 0",
     )
     workdir = flags.workdir or os.path.join("runs", config.name)
-    from nfnet_jax.training.processes import connect
+    from nfnet_jax.training.distributed import connect
     from nfnet_jax.training.programs import expect_programs
 
     cli.prepare_jax()
     connect(flags.coordinator, flags.processes, flags.process)
     programs = expect_programs(cache_directory() / "programs", config)
     # Imported last: the programs are loaded meanwhile.
+    from nfnet_jax.training.finetune import has_checkpoint
     from nfnet_jax.training.loop import train
-    from nfnet_jax.training.pretrained import has_checkpoint
 
     pretrained = None
     if config.model.weights and not has_checkpoint(workdir):
@@ -60,8 +60,8 @@ def load_weights(config):
       UserError: no such weights, damaged ones, or weights of another model; before they
         are downloaded, data that cannot be had or that the run does not fit.
     """
+    from nfnet_jax.training.logging.wandb import check_wandb
     from nfnet_jax.training.setup import check_buildable, check_data
-    from nfnet_jax.training.wandb_log import check_wandb
 
     check_buildable(config)
     check_wandb(config)
@@ -76,7 +76,7 @@ def load_weights(config):
 
 
 def _load_run(config, workdir: str):
-    from nfnet_jax.training.pretrained import Pretrained
+    from nfnet_jax.training.finetune import Pretrained
     from nfnet_jax.training.trained import load_run
 
     trained = load_run(workdir)
@@ -99,9 +99,9 @@ def _load_run(config, workdir: str):
 
 def _load_published(config, weights: str):
     from nfnet_jax.data.class_names import imagenet_synsets
-    from nfnet_jax.interop.pretrained import load_pretrained
     from nfnet_jax.models.registry import find
-    from nfnet_jax.training.pretrained import Pretrained
+    from nfnet_jax.training.finetune import Pretrained
+    from nfnet_jax.weights.load import load_pretrained
 
     # A classifier that is not there is new anyway.
     model, params = load_pretrained(

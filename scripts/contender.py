@@ -21,9 +21,9 @@ def jax_contender(options):
     import jax.numpy as jnp
 
     from nfnet_jax import create_model
-    from nfnet_jax.host_memory import keep_host_memory
-    from nfnet_jax.interop.fold import fold
+    from nfnet_jax.inference.fold import fold
     from nfnet_jax.models.flops import multiply_adds
+    from nfnet_jax.utils.host_memory import keep_host_memory
 
     keep_host_memory()
     model = create_model(options.model, 1000, **dict(options.option))

@@ -20,9 +20,9 @@ def ours(folder: str, workers: int, size: int, count: int):
     import jax
 
     from nfnet_jax.config import base_config
-    from nfnet_jax.data.dataset import load_dataset
-    from nfnet_jax.data.loaders import training_batches
-    from nfnet_jax.training.sharding import device_mesh
+    from nfnet_jax.data.load import load_dataset
+    from nfnet_jax.data.loading.loaders import training_batches
+    from nfnet_jax.training.parallel import device_mesh
 
     config = base_config()
     config.data.batch_size, config.data.workers = size, workers

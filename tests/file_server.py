@@ -4,7 +4,7 @@ import hashlib
 import http.server
 import threading
 
-from nfnet_jax.download import RemoteFile
+from nfnet_jax.utils.download import RemoteFile
 
 
 class Server(http.server.ThreadingHTTPServer):

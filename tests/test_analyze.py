@@ -13,8 +13,8 @@ from PIL import Image
 from nfnet_jax import analysis, analyze, cli
 from nfnet_jax.analysis import plot_activations
 from nfnet_jax.config import base_config
-from nfnet_jax.errors import UserError
 from nfnet_jax.training.loop import train
+from nfnet_jax.utils.errors import UserError
 
 SMALL = ["--image_size=16", "--batch_size=2"]
 

@@ -10,10 +10,11 @@ import sys
 
 import pytest
 
-from nfnet_jax import cache, cli, evaluate, export, predict, train
+from nfnet_jax import cli, evaluate, export, predict, train
 from nfnet_jax.config import base_config, to_json
-from nfnet_jax.training.checkpoint import Checkpoints
+from nfnet_jax.training.checkpoint.manager import Checkpoints
 from nfnet_jax.training.setup import set_up
+from nfnet_jax.utils import cache
 
 MAINS = {
     "train": train.main,

@@ -4,11 +4,11 @@ import numpy as np
 
 from nfnet_jax.config import base_config, model_overrides
 from nfnet_jax.data.dataset import Split
-from nfnet_jax.data.memory import training_batches
+from nfnet_jax.data.loading.in_memory import training_batches
 from nfnet_jax.models.registry import create_model
-from nfnet_jax.optim.build import build_optimizer
-from nfnet_jax.training.facts import DataFacts
-from nfnet_jax.training.sharding import device_mesh
+from nfnet_jax.optim.factory import build_optimizer
+from nfnet_jax.training.data_spec import DataFacts
+from nfnet_jax.training.parallel import device_mesh
 from nfnet_jax.training.state import init_state, init_variables
 from nfnet_jax.training.step import make_train_step
 

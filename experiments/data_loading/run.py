@@ -13,9 +13,9 @@ import jax
 import numpy as np
 
 from nfnet_jax.config import base_config
-from nfnet_jax.data.arrays import from_arrays
-from nfnet_jax.data.batches import run_keys
-from nfnet_jax.data.finish import finish_batch
+from nfnet_jax.data.augment.pipeline import finish_batch
+from nfnet_jax.data.loading.batches import run_keys
+from nfnet_jax.data.sources.arrays import from_arrays
 from nfnet_jax.training.setup import set_up
 from nfnet_jax.training.step import make_train_step
 

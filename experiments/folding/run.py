@@ -15,8 +15,8 @@ import time
 import jax
 
 from nfnet_jax import create_model
-from nfnet_jax.interop.fold import fold
-from nfnet_jax.interop.unroll import unroll
+from nfnet_jax.inference.fold import fold
+from nfnet_jax.inference.unroll import unroll
 
 CASES = (
     # model, image size, batch size, rounds

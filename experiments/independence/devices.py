@@ -32,7 +32,7 @@ def losses_on(model: str, mode: str, devices: int, steps: int) -> dict:
 def main(model: str, mode: str, devices: str, steps: str) -> None:
     from experiments.training_runs import short_config
     from nfnet_jax.cli import prepare_jax
-    from nfnet_jax.training.collectives import collective_bytes
+    from nfnet_jax.planning.traffic import collective_bytes
     from nfnet_jax.training.setup import set_up
     from nfnet_jax.training.step import make_train_step
 

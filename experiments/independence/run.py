@@ -18,7 +18,7 @@ from experiments.panels import finish_each, lines, make_panels
 from experiments.signal_runs import drawn, reproduce
 from experiments.training_runs import QUICK, step_costs
 from nfnet_jax import create_model
-from nfnet_jax.data.digits import load_digits
+from nfnet_jax.data.sources.digits import load_digits
 
 HERE = pathlib.Path(__file__).parent
 KINDS = {"normalizer-free": "nf", "BatchNorm": "bn"}

@@ -17,7 +17,7 @@ from experiments.panels import blocks_from, dots, finish, lines, make_panels
 from experiments.signal_runs import arguments, measured, noise, resume
 from experiments.training_runs import QUICK, trained
 from nfnet_jax.cli import prepare_jax
-from nfnet_jax.data.dataset import load_dataset
+from nfnet_jax.data.load import load_dataset
 
 HERE = pathlib.Path(__file__).parent
 NETWORKS = ("nf_regnet_b0", "nfnet_f0")

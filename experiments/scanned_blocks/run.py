@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from nfnet_jax.layers.convolution import DIMENSIONS, conv2d
+from nfnet_jax.ops.conv import DIMENSIONS, conv2d
 
 LAYERS, BATCH, ROUNDS = 6, 32, 2
 SHAPES = ((32, 32), (16, 64), (8, 128))

@@ -6,10 +6,12 @@ A unit test for a network of one's own:
     assert check(signal, predict(signal, depths=(3, 4, 6, 3), alpha=0.2), 0.1) is None
 """
 
-from nfnet_jax.analysis.check import LEFT, NO_CAUSE, Deviation, check, ratios
+from nfnet_jax.analysis.diagnose import LEFT, NO_CAUSE, Deviation, check, ratios
 from nfnet_jax.analysis.gradients import LayerGradient, in_order, measure_gradients
+from nfnet_jax.analysis.measure import Signal, measure, open_branches
 from nfnet_jax.analysis.plot import plot, plot_activations
-from nfnet_jax.analysis.predict import (
+from nfnet_jax.analysis.table import Analysis, table, to_json
+from nfnet_jax.analysis.theory import (
     Prediction,
     block_pattern,
     follows_schedule,
@@ -17,8 +19,6 @@ from nfnet_jax.analysis.predict import (
     predict_network,
     predicted_variance,
 )
-from nfnet_jax.analysis.report import Analysis, table, to_json
-from nfnet_jax.analysis.signal import Signal, measure, open_branches
 
 __all__ = [
     "LEFT",

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import optax
 
-from nfnet_jax.analysis.signal import Signal
+from nfnet_jax.analysis.measure import Signal
 from nfnet_jax.optim.ratios import gradient_ratios, kernel_norms, layer_names
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from nfnet_jax.analysis.report import Analysis
-from nfnet_jax.errors import UserError
+from nfnet_jax.analysis.table import Analysis
 from nfnet_jax.layers.activations import Activation, activation_variance
+from nfnet_jax.utils.errors import UserError
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's, told apart by colour-blind readers too."""

@@ -14,8 +14,8 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from nfnet_jax.config_keys import KEYS
-from nfnet_jax.errors import UserError, nearest
+from nfnet_jax.config.keys import KEYS
+from nfnet_jax.utils.errors import UserError, nearest
 
 
 def base_config() -> ConfigDict:

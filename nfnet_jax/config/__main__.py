@@ -7,7 +7,7 @@ A config file sets what differs; the flag --config.KEY=VALUE overrides it.
 
 from nfnet_jax import cli
 from nfnet_jax.config import base_config
-from nfnet_jax.help import key_table
+from nfnet_jax.config.help import key_table
 
 
 def main(argv: list[str]) -> None:

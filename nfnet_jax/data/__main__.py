@@ -11,7 +11,7 @@ classes of every image and their shares below it.
 import os
 
 from nfnet_jax import cli
-from nfnet_jax.errors import UserError
+from nfnet_jax.utils.errors import UserError
 
 MOST_IMAGES = 64
 
@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
     )
     output = flags.output or "batch.png"
     _check_output(output)
-    from nfnet_jax.data.contact_sheet import contact_sheet
+    from nfnet_jax.data.images.contact_sheet import contact_sheet
     from nfnet_jax.training.preview import preview_batch
 
     cli.prepare_jax()

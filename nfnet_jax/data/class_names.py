@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from nfnet_jax.errors import UserError, nearest
+from nfnet_jax.utils.errors import UserError, nearest
 
 _IMAGENET = "datasets/imagenet2012/labels.txt"
 _MOST_NAMED = 3

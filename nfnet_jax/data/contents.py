@@ -9,9 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from nfnet_jax.data.dataset import Dataset, Split
-from nfnet_jax.data.images import read_file
-from nfnet_jax.data.source import FINGERPRINT_BYTES, ArraySource, BadImage
+from nfnet_jax.data.dataset import (
+    FINGERPRINT_BYTES,
+    ArraySource,
+    BadImage,
+    Dataset,
+    Split,
+)
+from nfnet_jax.data.images.files import read_file
 
 _DIGITS = 16
 _BLOCK = 64

@@ -1,30 +1,114 @@
-"""A labelled image data set, and the one function that loads it by name."""
+"""Labelled image data sets: two splits, decoded in memory or encoded."""
 
 import dataclasses
 import functools
+import hashlib
+import json
 import math
 import os
-import re
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from nfnet_jax.data.bad_images import BadImages
-from nfnet_jax.data.source import ArraySource, EncodedSplit, Source
-from nfnet_jax.errors import UserError, nearest
-
-# NAME, NAME/CONFIG or NAME:VERSION, as TFDS writes them.
-_TFDS_NAME = re.compile(r"[A-Za-z]\w*(/[\w+.\-]+)?(:(\d+|\*)(\.(\d+|\*)){2})?")
-# Names offered when a misspelt one resembles them; any other TFDS set works as well.
-_WELL_KNOWN = ("digits", "tfds:cifar10", "tfds:cifar100", "tfds:mnist")
-# Of the machine's memory, and of a device's, which holds a copy.
-_AUTO_SHARE = 0.25
 # Of ImageNet [SP, HP], for sets that are too large to be measured.
-_STREAM_MOMENTS = {
+STREAM_MOMENTS = {
     1: ((0.458,), (0.226,)),
     3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
+FINGERPRINT_BYTES = 2**26
+"""Of a split's images, at most so many are read for its fingerprint."""
+
+
+class BadImage(Exception):
+    """An image that cannot be decoded; the message says why."""
+
+
+Encoded = bytes | np.ndarray | BadImage
+"""An image file's content, pixels uint8 [H, W, C], or why there is neither."""
+
+
+class Source(Protocol):
+    """Random access to the encoded images of a split; can be pickled for a worker."""
+
+    @property
+    def channels(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: Sequence[int]) -> list[tuple[Encoded, int]]:
+        """Images and labels.
+
+        Raises:
+          UserError: the set itself is damaged.
+        """
+        ...
+
+    def describe(self, index: int) -> str:
+        """What a person finds an image by."""
+        ...
+
+    def identity(self) -> Mapping[str, Any]:
+        """All that the decoded images depend on, as JSON can hold it."""
+        ...
+
+    def fingerprint(self, class_names: Sequence[str]) -> str:
+        """A digest of images and classes, the same wherever they lie and however the
+        classes are numbered; of large sets, of a sample of the images."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArraySource:
+    """Images uint8 [N, H, W, C] and labels int32 [N] that are there already."""
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def channels(self) -> int:
+        return self.images.shape[-1]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, indices: Sequence[int]) -> list[tuple[Encoded, int]]:
+        return [(self.images[i], int(self.labels[i])) for i in indices]
+
+    def describe(self, index: int) -> str:
+        return f"image {index} of {self.name}"
+
+    def identity(self) -> Mapping[str, Any]:
+        arrays = (self.images, self.labels)
+        digests = [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
+        return {"arrays": digests}
+
+    def fingerprint(self, class_names: Sequence[str]) -> str:
+        names = json.dumps([class_names[label] for label in self.labels])
+        digest = hashlib.sha256(f"{self.images.shape}{names}".encode())
+        every = -(-self.images.nbytes // FINGERPRINT_BYTES) or 1
+        digest.update(self.images[::every].tobytes())
+        return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EncodedSplit:
+    """A split that stays encoded; `image_shape` (H, W, C) is that of its batches.
+
+    `resize`: whether images are resized to that shape, by the rule `crop` of
+    `preprocess.CROPS`, or have it already.
+    """
+
+    name: str
+    source: Source
+    image_shape: tuple[int, int, int]
+    resize: bool
+    crop: str = "training"
+
+    def __len__(self) -> int:
+        return len(self.source)
 
 
 # eq=False: arrays have no single truth value, so == would raise.
@@ -96,7 +180,7 @@ class Dataset:
     @functools.cached_property
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
         if isinstance(self.train, EncodedSplit):
-            known = _STREAM_MOMENTS[self.image_shape[-1]]
+            known = STREAM_MOMENTS[self.image_shape[-1]]
             return np.asarray(known[0], np.float32), np.asarray(known[1], np.float32)
         count = self.train.images[..., 0].size
         sums, squares = _sums(self.train.images)
@@ -106,192 +190,6 @@ class Dataset:
         std = [math.sqrt(v) / (255 * count) if v else 1.0 for v in spread]
         mean = [s / (255 * count) for s in sums]
         return np.asarray(mean, np.float32), np.asarray(std, np.float32)
-
-
-def load_dataset(
-    name: str,
-    *,
-    data_dir: str | os.PathLike | None = None,
-    train_split: str = "train",
-    eval_split: str = "test",
-    image_size: int | None = None,
-    eval_image_size: int | None = None,
-    crop: str = "training",
-    loader: str = "memory",
-    max_bad_fraction: float = 0.01,
-) -> Dataset:
-    """Loads the data set `digits`, `tfds:NAME` or `folder:PATH`.
-
-    Args:
-      name: of the set.
-      data_dir: where a TFDS set is looked for first, and prepared if need be.
-      train_split: what to train on, by TFDS's syntax ('train[:90%]').
-      eval_split: what to evaluate on.
-      image_size: in pixels; the shorter side is resized to it and the centre square
-        cropped. None keeps the native size, which a folder does not have.
-      eval_image_size: of the images to evaluate on; None: `image_size`.
-      crop: how those are resized and cropped, one of `preprocess.CROPS`.
-      loader: `memory` decodes both splits now; `stream` leaves them encoded; `auto`
-        decodes what takes at most a quarter of the machine's and of a device's memory.
-      max_bad_fraction: of a split; so many images may be broken and are left out.
-
-    Raises:
-      UserError: unknown name or split, data that is absent, damaged, of differing image
-        sizes, or too large for the machine's memory.
-    """
-    check_name(name)
-    if image_size is not None and image_size < 1:
-        raise UserError(
-            f"data.image_size is {image_size}, expected at least 1 or unset"
-        )
-    dataset = _open(name, data_dir, train_split, eval_split, image_size)
-    if crop != "training" or eval_image_size is not None:
-        dataset = _evaluated_by(dataset, crop, eval_image_size)
-    if loader == "stream" or (loader == "auto" and _is_large(dataset)):
-        return encoded(dataset)
-    dataset = _in_memory(dataset)
-    for split, spec in ((dataset.train, train_split), (dataset.test, eval_split)):
-        assert isinstance(split, Split)
-        examples = len(split) + len(split.skipped)
-        bad = BadImages(f"{name} {spec}", examples, max_bad_fraction)
-        bad.add_all(split.skipped)
-        if not len(split):
-            raise bad.error()
-    return dataset
-
-
-def find_dataset(
-    name: str,
-    *,
-    data_dir: str | os.PathLike | None = None,
-    train_split: str = "train",
-    eval_split: str = "test",
-    image_size: int | None = None,
-) -> Dataset | None:
-    """The set as `load_dataset` opens it, or None of TFDS that is not prepared here.
-
-    Nothing is downloaded or decoded. Raises UserError as `load_dataset` does.
-    """
-    check_name(name)
-    if name.startswith("tfds:"):
-        from nfnet_jax.data.tfds_builder import find
-
-        if find(name.removeprefix("tfds:"), data_dir) is None:
-            return None
-    return _open(name, data_dir, train_split, eval_split, image_size)
-
-
-def check_preparable(name: str, data_dir: str | os.PathLike | None) -> None:
-    """Raises UserError where the set `tfds:NAME` cannot be prepared here."""
-    from nfnet_jax.data import tfds_builder
-
-    tfds_builder.check_preparable(name.removeprefix("tfds:"), data_dir)
-
-
-def _open(name, data_dir, train_split, eval_split, image_size) -> Dataset:
-    # Imported here: each source pulls in a library that the other does not need.
-    if name == "digits":
-        from nfnet_jax.data.digits import load_digits
-
-        return load_digits(train_split, eval_split, image_size)
-    if name.startswith("folder:"):
-        from nfnet_jax.data.folder import open_folder
-
-        path = name.removeprefix("folder:")
-        return open_folder(path, train_split, eval_split, image_size)
-    from nfnet_jax.data.tfds_source import open_tfds
-
-    return open_tfds(
-        name.removeprefix("tfds:"), data_dir, train_split, eval_split, image_size
-    )
-
-
-def _evaluated_by(dataset: Dataset, crop: str, size: int | None) -> Dataset:
-    """The same set, whose test images are resized and cropped in their own way."""
-    test = dataset.test
-    if not isinstance(test, EncodedSplit) or not test.resize:
-        key, value = ("crop", crop) if size is None else ("eval_image_size", size)
-        raise UserError(
-            f"data.{key} is {value!r}, and images of {dataset.name} are not resized: "
-            "set data.image_size of a TFDS set or a folder, or leave it out"
-        )
-    height, _, channels = test.image_shape
-    shape = (size or height, size or height, channels)
-    test = dataclasses.replace(test, crop=crop, image_shape=shape)
-    return dataclasses.replace(dataset, test=test)
-
-
-def _is_large(dataset: Dataset) -> bool:
-    if isinstance(dataset.train, Split):
-        return False
-    from nfnet_jax.data.decoding import decoded_bytes, device_bytes, memory_bytes
-
-    memory = min(memory_bytes(), device_bytes())
-    return decoded_bytes(dataset) > _AUTO_SHARE * memory
-
-
-def _in_memory(dataset: Dataset) -> Dataset:
-    if isinstance(dataset.train, Split):
-        return dataset
-    from nfnet_jax.data.decoding import decode_dataset
-
-    return decode_dataset(dataset)
-
-
-def encoded(dataset: Dataset) -> Dataset:
-    """The same set for a stream.
-
-    Raises:
-      UserError: images that are neither grey nor RGB, or classes that are not known.
-    """
-    channels = dataset.image_shape[-1]
-    if channels not in _STREAM_MOMENTS:
-        raise UserError(
-            f"{dataset.name} has images of {channels} channels, a stream takes grey "
-            "and RGB: set data.loader=memory"
-        )
-    if not dataset.class_names:
-        raise UserError(
-            f"{dataset.name} does not say how many classes it has, as a stream needs: "
-            "set data.loader=memory"
-        )
-    parts: dict[str, Any] = {
-        part: EncodedSplit(
-            f"{dataset.name} {part}",
-            ArraySource(f"{dataset.name} {part}", split.images, split.labels),
-            split.image_shape,
-            resize=False,
-        )
-        for part in ("train", "test")
-        if isinstance(split := getattr(dataset, part), Split)
-    }
-    return dataclasses.replace(dataset, **parts)
-
-
-def check_name(name: str) -> None:
-    """Checks the form of a data set's name without loading anything.
-
-    Raises:
-      UserError: neither `digits` nor `folder:PATH` nor `tfds:NAME` with a plausible
-        NAME.
-    """
-    if name == "digits":
-        return
-    kind, _, rest = str(name).partition(":")
-    if kind == "tfds" and _TFDS_NAME.fullmatch(rest):
-        return
-    if kind == "folder" and rest:
-        return
-    raise UserError(
-        f"data.name is {name!r}, expected 'digits', 'folder:PATH' or 'tfds:NAME' with"
-        f" NAME such as cifar10 or NAME/CONFIG:1.2.3{_nearest_name(str(name))}"
-    )
-
-
-def _nearest_name(name: str) -> str:
-    if os.path.isdir(os.path.expanduser(name)):
-        return f"; did you mean 'folder:{name}'?"
-    return nearest(name, _WELL_KNOWN)
 
 
 def _sums(images: np.ndarray) -> tuple[list[int], list[int]]:

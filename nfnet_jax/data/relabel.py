@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from nfnet_jax.data.class_names import match_classes
-from nfnet_jax.data.dataset import Dataset, Split
-from nfnet_jax.data.source import Encoded, EncodedSplit, Source
+from nfnet_jax.data.dataset import Dataset, Encoded, EncodedSplit, Source, Split
 
 
 def relabel(dataset: Dataset, class_names: Sequence[str]) -> Dataset:

@@ -7,10 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from nfnet_jax.layers.convolution import conv2d
 from nfnet_jax.layers.initializers import fan_in_normal
-from nfnet_jax.layers.precision import at_least_float32
 from nfnet_jax.layers.ws_conv import EPS, FAN_IN
+from nfnet_jax.ops.conv import conv2d
+from nfnet_jax.ops.precision import at_least_float32
 
 SIZE = 3
 DECAY = 0.7

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from nfnet_jax.layers.lowering import is_native_only
-from nfnet_jax.layers.padding import padding_pixels
-from nfnet_jax.layers.patches import Window, add_views, views
-from nfnet_jax.layers.precision import at_least_float32, check_floating
+from nfnet_jax.ops.lowering import is_native_only
+from nfnet_jax.ops.padding import padding_pixels
+from nfnet_jax.ops.patches import Window, add_views, views
+from nfnet_jax.ops.precision import at_least_float32, check_floating
 
 
 class AveragePool(nn.Module):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from nfnet_jax.layers.dropout import kept
-from nfnet_jax.layers.precision import in_float32
+from nfnet_jax.ops.precision import in_float32
 
 BETAS = ("std", "var", "none")
 

@@ -5,7 +5,7 @@ import math
 import flax.linen as nn
 import jax
 
-from nfnet_jax.layers.precision import at_least_float32, in_float32
+from nfnet_jax.ops.precision import at_least_float32, in_float32
 
 
 class SqueezeExcite(nn.Module):

@@ -9,11 +9,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from nfnet_jax.layers.convolution import conv2d
 from nfnet_jax.layers.initializers import fan_in_normal
-from nfnet_jax.layers.padding import Padding, pair
 from nfnet_jax.layers.pooling import AveragePool
-from nfnet_jax.layers.precision import add_bias, at_least_float32, check_floating
+from nfnet_jax.ops.conv import conv2d
+from nfnet_jax.ops.padding import Padding, pair
+from nfnet_jax.ops.precision import add_bias, at_least_float32, check_floating
 
 EPS = 1e-4
 FAN_IN = (0, 1, 2)

@@ -9,7 +9,7 @@ Prints parameters, multiply-adds, sides of the images and published accuracies.
 from typing import Any
 
 from nfnet_jax import cli
-from nfnet_jax.errors import UserError
+from nfnet_jax.utils.errors import UserError
 
 COLUMNS = "{:20} {:>13} {:>15} {:>6} {:>5} {:>7} {:>6} {:>6}"
 TITLES = ("parameters", "multiply-adds", "train", "test", "classes", "top-1", "top-5")

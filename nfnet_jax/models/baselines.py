@@ -13,7 +13,6 @@ import flax.linen as nn
 import jax
 
 from nfnet_jax.layers.activations import Activation, ScaledActivation
-from nfnet_jax.layers.precision import at_least_float32
 from nfnet_jax.models.blocks import Nonlinearity
 from nfnet_jax.models.fixup import (
     FixupBlock,
@@ -32,6 +31,7 @@ from nfnet_jax.models.resnet import (
 )
 from nfnet_jax.models.stage import Options, residual_stages
 from nfnet_jax.models.variant import Variant, cifar_variant
+from nfnet_jax.ops.precision import at_least_float32
 
 UNSCALED = {
     "alpha": 1.0,

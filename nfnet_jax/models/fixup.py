@@ -15,10 +15,10 @@ from jax.typing import ArrayLike
 from nfnet_jax.layers.activations import Activation
 from nfnet_jax.layers.initializers import normal
 from nfnet_jax.layers.pooling import max_pool
-from nfnet_jax.layers.precision import add_bias, in_float32
 from nfnet_jax.layers.residual import StochasticDepth
 from nfnet_jax.models.blocks import Conv, ConvSpec
 from nfnet_jax.models.stage import average_variance, sow_signal
+from nfnet_jax.ops.precision import add_bias, in_float32
 
 
 class FixupStem(nn.Module):

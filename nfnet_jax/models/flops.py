@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from nfnet_jax.layers.lowering import native_operations
 from nfnet_jax.models.network import Network
+from nfnet_jax.ops.lowering import native_operations
 
 Params = Any
 """A nested dict of arrays, as Flax makes it."""

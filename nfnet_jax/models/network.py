@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from nfnet_jax.layers.dropout import Dropout
 from nfnet_jax.layers.initializers import normal
-from nfnet_jax.layers.precision import add_bias, at_least_float32, check_floating
 from nfnet_jax.models.blocks import Nonlinearity
 from nfnet_jax.models.stage import Stage, sow_signal
+from nfnet_jax.ops.precision import add_bias, at_least_float32, check_floating
 
 
 class Spec(NamedTuple):

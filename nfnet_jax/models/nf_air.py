@@ -16,14 +16,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from nfnet_jax.errors import UserError
 from nfnet_jax.layers.activations import Activation
-from nfnet_jax.layers.convolution import conv2d
 from nfnet_jax.layers.correlated_conv import CorrelatedConv
-from nfnet_jax.layers.precision import at_least_float32, in_float32
 from nfnet_jax.models.network import Head, Network
 from nfnet_jax.models.stage import Options, sow_signal
 from nfnet_jax.models.variant import Variant, cifar_variant
+from nfnet_jax.ops.conv import conv2d
+from nfnet_jax.ops.precision import at_least_float32, in_float32
+from nfnet_jax.utils.errors import UserError
 
 WIDTHS = (1, 4, 4)
 """Of the groups, in units of the W in `nf_air_W`."""

@@ -5,11 +5,11 @@ import fnmatch
 import inspect
 from typing import Any
 
-from nfnet_jax.errors import nearest
 from nfnet_jax.models import baselines, nf_air, nf_regnet, nf_resnet, nfnet
 from nfnet_jax.models.network import Network, Spec
 from nfnet_jax.models.stage import Options
 from nfnet_jax.models.variant import Variant
+from nfnet_jax.utils.errors import nearest
 
 FAMILIES = (nf_resnet, nfnet, nf_regnet, nf_air, baselines)
 """Files with a table `VARIANTS` and `parse(name)`, a Variant or None."""

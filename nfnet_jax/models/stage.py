@@ -12,10 +12,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from nfnet_jax.layers.activations import ScaledActivation, gain, scaled_activation
-from nfnet_jax.layers.precision import at_least_float32, in_float32
 from nfnet_jax.layers.residual import SkipGain, StochasticDepth, beta_schedule
 from nfnet_jax.layers.ws_conv import WSConv
 from nfnet_jax.models.blocks import Conv, Nonlinearity, round_channels
+from nfnet_jax.ops.precision import at_least_float32, in_float32
 
 
 class Place(NamedTuple):

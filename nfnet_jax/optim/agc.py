@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nfnet_jax.errors import UserError
 from nfnet_jax.optim.tree import (
     STACKED,
     Params,
@@ -16,6 +15,7 @@ from nfnet_jax.optim.tree import (
     matches,
     require_params,
 )
+from nfnet_jax.utils.errors import UserError
 
 Axis = int | tuple[int, ...] | None
 

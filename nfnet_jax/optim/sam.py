@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nfnet_jax.layers.precision import at_least_float32
+from nfnet_jax.ops.precision import at_least_float32
 from nfnet_jax.optim.tree import Params
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from nfnet_jax.errors import UserError, nearest
+from nfnet_jax.utils.errors import UserError, nearest
 
 Params = Any
 """A nested dict of arrays, as Flax makes it."""

@@ -20,15 +20,15 @@ from nfnet_jax.analysis import (
     open_branches,
     predict_network,
 )
-from nfnet_jax.data.augment import normalize
-from nfnet_jax.errors import UserError
+from nfnet_jax.data.augment.crops import normalize
 from nfnet_jax.models.flops import Counts, counts
 from nfnet_jax.models.network import Network
 from nfnet_jax.optim.tree import Params
-from nfnet_jax.training.facts import find_data_facts
+from nfnet_jax.training.data_spec import find_data_facts
+from nfnet_jax.training.parallel import device_mesh, split_batch
 from nfnet_jax.training.setup import Run, build_model, set_up
-from nfnet_jax.training.sharding import device_mesh, split_batch
 from nfnet_jax.training.trained import Trained, load_run
+from nfnet_jax.utils.errors import UserError
 
 SIGNAL_IMAGES = 64
 """Test images that the signal is measured on."""

@@ -10,9 +10,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nfnet_jax.config import leaves, to_json
-from nfnet_jax.errors import UserError
-from nfnet_jax.strict_json import loads
 from nfnet_jax.training.workdir import read_config, read_result
+from nfnet_jax.utils.errors import UserError
+from nfnet_jax.utils.strict_json import loads
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

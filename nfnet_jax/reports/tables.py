@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nfnet_jax.config import base_config, leaves, to_json
-from nfnet_jax.config_keys import KEYS
+from nfnet_jax.config.keys import KEYS
 from nfnet_jax.reports.elements import Child, Element, element, table
 from nfnet_jax.reports.measured import Measured
 from nfnet_jax.reports.record import Record
 from nfnet_jax.reports.units import duration, grouped, number, percent, with_prefix
-from nfnet_jax.strict_json import dumps
+from nfnet_jax.utils.strict_json import dumps
 
 
 class Fact(NamedTuple):

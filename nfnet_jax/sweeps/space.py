@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nfnet_jax.config import check_key
-from nfnet_jax.config_keys import KEYS
-from nfnet_jax.errors import UserError, nearest
+from nfnet_jax.config.keys import KEYS
+from nfnet_jax.utils.errors import UserError, nearest
 
 SCALES = ("log", "uniform")
 Values = dict[str, Any]

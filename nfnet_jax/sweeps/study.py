@@ -15,10 +15,10 @@ import sqlalchemy.exc
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nfnet_jax.errors import UserError
-from nfnet_jax.paths import check_local
 from nfnet_jax.sweeps.space import Space, Values
 from nfnet_jax.sweeps.trial import Failed, Pruned
+from nfnet_jax.utils.errors import UserError
+from nfnet_jax.utils.paths import check_local
 
 PLACE = "place"
 """User attribute of a trial: which of the planned ones it is."""

@@ -10,9 +10,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from nfnet_jax.errors import UserError
 from nfnet_jax.sweeps.space import Values
 from nfnet_jax.sweeps.study import PLACE, VALUES, planned_trials
+from nfnet_jax.utils.errors import UserError
 
 _ENDED = {TrialState.COMPLETE: "", TrialState.PRUNED: "stopped, hopeless"}
 

@@ -1,7 +1,6 @@
 """One training of a sweep, in a process of its own: a crash is its own too."""
 
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -9,8 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from nfnet_jax.strict_json import loads
-from nfnet_jax.workers import end_with_parent
+from nfnet_jax.utils.strict_json import loads
 
 _POLL_SECONDS = 0.2
 
@@ -44,7 +42,7 @@ def train(
     """
     workdir.parent.mkdir(parents=True, exist_ok=True)
     log = workdir.with_suffix(".log")
-    command = [sys.executable, "-m", __name__, *arguments, f"--workdir={workdir}"]
+    command = [sys.executable, "-m", __package__, *arguments, f"--workdir={workdir}"]
     value = math.nan
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
@@ -84,11 +82,3 @@ def _evaluations(
 def _last_line(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line for line in reversed(lines) if line.strip()), "")[:500]
-
-
-if __name__ == "__main__":
-    from nfnet_jax import cli
-    from nfnet_jax.train import main
-
-    end_with_parent(os.getppid())
-    cli.run(main)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from nfnet_jax.errors import Interrupted
+from nfnet_jax.utils.errors import Interrupted
 
 
 class Interruption:

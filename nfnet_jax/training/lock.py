@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import jax
 
-from nfnet_jax.errors import UserError
 from nfnet_jax.training.workdir import writing
+from nfnet_jax.utils.errors import UserError
 
 
 @contextlib.contextmanager

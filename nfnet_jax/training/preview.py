@@ -9,10 +9,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nfnet_jax.data.dataset import Dataset
-from nfnet_jax.data.loaders import check_shape, training_batches
-from nfnet_jax.errors import UserError
-from nfnet_jax.training.facts import DataFacts
-from nfnet_jax.training.plan import make_plan
+from nfnet_jax.data.loading.loaders import check_shape, training_batches
+from nfnet_jax.training.data_spec import DataFacts
+from nfnet_jax.training.parallel import device_mesh
 from nfnet_jax.training.setup import (
     as_trained,
     check_augmentation,
@@ -20,8 +19,9 @@ from nfnet_jax.training.setup import (
     data_facts,
     load_config_dataset,
 )
-from nfnet_jax.training.sharding import device_mesh
 from nfnet_jax.training.step import make_draw_batch
+from nfnet_jax.training.timeline import make_plan
+from nfnet_jax.utils.errors import UserError
 
 
 class Drawn(NamedTuple):

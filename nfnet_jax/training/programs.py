@@ -19,13 +19,13 @@ import jax
 from jax import export
 from ml_collections import ConfigDict
 
-from nfnet_jax.cache import write_atomically
 from nfnet_jax.config import to_json
 from nfnet_jax.data.dataset import Dataset
-from nfnet_jax.strict_json import dumps, loads
 from nfnet_jax.training.compiler import compiler_options
-from nfnet_jax.training.facts import DataFacts
+from nfnet_jax.training.data_spec import DataFacts
 from nfnet_jax.training.workdir import versions
+from nfnet_jax.utils.cache import write_atomically
+from nfnet_jax.utils.strict_json import dumps, loads
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
 """step(state, fed) -> (state, metrics), as `make_train_step` makes it."""

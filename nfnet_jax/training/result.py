@@ -7,14 +7,14 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from nfnet_jax.config import to_json
-from nfnet_jax.errors import UserError
 from nfnet_jax.optim.tree import count
-from nfnet_jax.strict_json import strict
+from nfnet_jax.training.logging.stopwatch import Stopwatch
 from nfnet_jax.training.setup import Run
 from nfnet_jax.training.state import TrainState
-from nfnet_jax.training.stopwatch import Stopwatch
 from nfnet_jax.training.work import Work
 from nfnet_jax.training.workdir import versions
+from nfnet_jax.utils.errors import UserError
+from nfnet_jax.utils.strict_json import strict
 
 
 def make_result(

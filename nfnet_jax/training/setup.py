@@ -13,18 +13,18 @@ import optax
 from ml_collections import ConfigDict
 
 from nfnet_jax.config import model_overrides
-from nfnet_jax.data.augment import normalize
-from nfnet_jax.data.batches import Batches
+from nfnet_jax.data.augment.crops import normalize
 from nfnet_jax.data.class_names import listed, missing_classes
-from nfnet_jax.data.dataset import (
-    Dataset,
+from nfnet_jax.data.dataset import Dataset, EncodedSplit
+from nfnet_jax.data.load import (
     check_name,
     check_preparable,
     encoded,
     find_dataset,
     load_dataset,
 )
-from nfnet_jax.data.loaders import (
+from nfnet_jax.data.loading.batches import Batches
+from nfnet_jax.data.loading.loaders import (
     check_loader,
     check_shape,
     choose_loader,
@@ -32,18 +32,17 @@ from nfnet_jax.data.loaders import (
     training_batches,
 )
 from nfnet_jax.data.relabel import relabel
-from nfnet_jax.data.source import EncodedSplit
-from nfnet_jax.errors import UserError, no_directory
 from nfnet_jax.models.network import Network, rematerialized
 from nfnet_jax.models.registry import create_model
-from nfnet_jax.optim.build import build_optimizer
+from nfnet_jax.optim.factory import build_optimizer
 from nfnet_jax.optim.schedules import warmup_then
-from nfnet_jax.training.facts import DataFacts
-from nfnet_jax.training.plan import Plan, make_plan
-from nfnet_jax.training.pretrained import Pretrained, start_from
+from nfnet_jax.training.data_spec import DataFacts
+from nfnet_jax.training.finetune import Pretrained, start_from
+from nfnet_jax.training.parallel import device_mesh
 from nfnet_jax.training.programs import INIT, Programs
-from nfnet_jax.training.sharding import device_mesh
 from nfnet_jax.training.state import TrainState, init_state, init_variables
+from nfnet_jax.training.timeline import Plan, make_plan
+from nfnet_jax.utils.errors import UserError, no_directory
 
 FIRST_IMAGES = 512
 """As many images as a network is initialized with."""
@@ -125,7 +124,7 @@ def look_in(config: ConfigDict, data_dir: str) -> None:
     if name.startswith("folder:"):
         config.data.name = f"folder:{data_dir}"
         return
-    from nfnet_jax.data.tfds_builder import check_prepared
+    from nfnet_jax.data.sources.tfds_builder import check_prepared
 
     check_prepared(name.removeprefix("tfds:"), data_dir)
     config.data.dir = data_dir

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from nfnet_jax.optim.sam import ascend, ascent_rows
-from nfnet_jax.training.sharding import Part
+from nfnet_jax.training.parallel import Part
 
 
 def sharpness_aware(gradients: Callable, sam: ConfigDict, part: Part) -> Callable:

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nfnet_jax.layers.lowering import native_operations
 from nfnet_jax.models.network import Network
+from nfnet_jax.ops.lowering import native_operations
 from nfnet_jax.optim.tree import Params
-from nfnet_jax.training.sharding import place
+from nfnet_jax.training.parallel import place
 
 
 class TrainState(flax.struct.PyTreeNode):

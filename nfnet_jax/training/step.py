@@ -9,17 +9,17 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from nfnet_jax.data.augment import normalize, shrink
-from nfnet_jax.data.batches import Batch, Batches, batch_positions, run_keys
-from nfnet_jax.data.finish import finish_batch
+from nfnet_jax.data.augment.crops import normalize, shrink
+from nfnet_jax.data.augment.pipeline import finish_batch
+from nfnet_jax.data.loading.batches import Batch, Batches, batch_positions, run_keys
 from nfnet_jax.models.network import Network
-from nfnet_jax.optim.build import clipped_share, frozen_mask
 from nfnet_jax.optim.ema import update_ema
+from nfnet_jax.optim.factory import clipped_share, frozen_mask
 from nfnet_jax.optim.ratios import gradient_ratios
 from nfnet_jax.optim.tree import keep_frozen
 from nfnet_jax.training.compiler import compiler_options
-from nfnet_jax.training.facts import DataFacts
-from nfnet_jax.training.sharding import (
+from nfnet_jax.training.data_spec import DataFacts
+from nfnet_jax.training.parallel import (
     DEVICE,
     WHOLE,
     Part,

@@ -7,8 +7,8 @@ import jax
 
 from nfnet_jax.models.network import Network
 from nfnet_jax.optim.tree import Params
-from nfnet_jax.training.checkpoint import Checkpoints
-from nfnet_jax.training.facts import DataFacts, read_data_facts
+from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.data_spec import DataFacts, read_data_facts
 from nfnet_jax.training.setup import build_model
 from nfnet_jax.training.state import init_variables
 from nfnet_jax.training.workdir import read_config

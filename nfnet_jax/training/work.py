@@ -5,9 +5,9 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from nfnet_jax.models.flops import multiply_adds, training_multiply_adds
-from nfnet_jax.optim.build import frozen_mask
-from nfnet_jax.training.plan import differentiated_examples
+from nfnet_jax.optim.factory import frozen_mask
 from nfnet_jax.training.setup import Run
+from nfnet_jax.training.timeline import differentiated_examples
 
 
 @dataclasses.dataclass(frozen=True)

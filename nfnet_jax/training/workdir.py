@@ -12,9 +12,9 @@ import jax
 from ml_collections import ConfigDict
 
 from nfnet_jax.config import base_config, check_config, from_json, leaves, to_json
-from nfnet_jax.errors import UserError, nearest
-from nfnet_jax.paths import check_local
-from nfnet_jax.strict_json import dumps, loads
+from nfnet_jax.utils.errors import UserError, nearest
+from nfnet_jax.utils.paths import check_local
+from nfnet_jax.utils.strict_json import dumps, loads
 
 MAY_CHANGE = (
     "name",

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from nfnet_jax.analysis import Signal, check, predict
+from nfnet_jax.analysis.measure import Block, Layer
 from nfnet_jax.analysis.moments import Moments
-from nfnet_jax.analysis.signal import Block, Layer
 from nfnet_jax.layers.residual import beta_schedule
 
 DEPTHS, ALPHA = (7, 7, 7), 0.2

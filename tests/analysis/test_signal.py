@@ -21,7 +21,7 @@ from nfnet_jax.analysis import (
     predicted_variance,
 )
 from nfnet_jax.analysis.moments import pooled_share
-from nfnet_jax.errors import UserError
+from nfnet_jax.utils.errors import UserError
 
 # Zero padding takes variance from border pixels, so images are large enough for those
 # to be few; batches are large enough for a channel's variance to be well estimated.

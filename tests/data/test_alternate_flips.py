@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nfnet_jax.data.augment import alternate_flips, shrink
+from nfnet_jax.data.augment.crops import alternate_flips, shrink
 
 
 def flips(epoch):

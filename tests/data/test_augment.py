@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from nfnet_jax.config import base_config
-from nfnet_jax.data.augment import (
+from nfnet_jax.data.augment.crops import (
     cutout,
     erase,
     erased_window,
     normalize,
     take_crops,
 )
-from nfnet_jax.data.crop import crop_box, resize_crops
+from nfnet_jax.data.augment.resized_crop import crop_box, resize_crops
 
 IMAGES = np.random.RandomState(0).randint(0, 256, (5, 8, 6, 3)).astype(np.uint8)
 

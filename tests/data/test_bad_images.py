@@ -11,10 +11,10 @@ from jpeg_set import jpeg
 from PIL import Image
 
 from nfnet_jax.config import base_config
-from nfnet_jax.data.dataset import load_dataset
-from nfnet_jax.data.loaders import evaluation_batches, training_batches
-from nfnet_jax.errors import UserError
-from nfnet_jax.training.sharding import device_mesh
+from nfnet_jax.data.load import load_dataset
+from nfnet_jax.data.loading.loaders import evaluation_batches, training_batches
+from nfnet_jax.training.parallel import device_mesh
+from nfnet_jax.utils.errors import UserError
 
 PICTURE = jpeg(40, 50, seed=0)
 

@@ -11,8 +11,8 @@ import file_server
 import numpy as np
 import pytest
 
-from nfnet_jax.download import RemoteFile
-from nfnet_jax.errors import UserError
+from nfnet_jax.utils.download import RemoteFile
+from nfnet_jax.utils.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("array_record")
@@ -21,7 +21,7 @@ Image = pytest.importorskip("PIL.Image")
 from tensorflow_datasets.core.features import image_feature  # noqa: E402
 from tensorflow_datasets.image_classification import cifar as stock  # noqa: E402
 
-from nfnet_jax.data import cifar  # noqa: E402
+from nfnet_jax.data.sources import cifar  # noqa: E402
 
 RECORDS_PER_FILE = 7
 FILES = {
@@ -213,8 +213,8 @@ def test_archive_that_cannot_be_read(tmp_path, content):
 
 PREPARE = """
 import os, sys
-from nfnet_jax.data import cifar
-from nfnet_jax.download import RemoteFile
+from nfnet_jax.data.sources import cifar
+from nfnet_jax.utils.download import RemoteFile
 data_dir, sha256, size, images = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 encode = cifar._png
 def encode_or_die(image):

@@ -12,7 +12,7 @@ from nfnet_jax.data.class_names import (
     missing_classes,
     read_class_names,
 )
-from nfnet_jax.errors import UserError
+from nfnet_jax.utils.errors import UserError
 
 
 def test_a_line_is_a_name(tmp_path):

@@ -6,10 +6,10 @@ from PIL import Image
 
 from nfnet_jax.config import base_config
 from nfnet_jax.data import __main__ as command
-from nfnet_jax.data.contact_sheet import contact_sheet
-from nfnet_jax.data.digits import load_digits
-from nfnet_jax.errors import UserError
+from nfnet_jax.data.images.contact_sheet import contact_sheet
+from nfnet_jax.data.sources.digits import load_digits
 from nfnet_jax.training.preview import preview_batch
+from nfnet_jax.utils.errors import UserError
 
 
 def digits_config(**changes):

@@ -9,9 +9,9 @@ from PIL import Image
 
 from nfnet_jax.data import contents as module
 from nfnet_jax.data import source
-from nfnet_jax.data.arrays import from_arrays
 from nfnet_jax.data.contents import contents
-from nfnet_jax.data.dataset import load_dataset
+from nfnet_jax.data.load import load_dataset
+from nfnet_jax.data.sources.arrays import from_arrays
 
 SIDE = 4
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nfnet_jax.data.crop import crop_box, resize_crops
-from nfnet_jax.data.preprocess import bicubic
+from nfnet_jax.data.augment.resized_crop import crop_box, resize_crops
+from nfnet_jax.data.images.preprocess import bicubic
 
 COUNT = 10_000
 IMAGES = np.random.RandomState(0).randint(0, 256, (4, 24, 18, 3)).astype(np.uint8)

@@ -4,13 +4,9 @@ import sys
 import numpy as np
 import pytest
 
-from nfnet_jax.data.dataset import (
-    Dataset,
-    Split,
-    check_name,
-    load_dataset,
-)
-from nfnet_jax.errors import UserError
+from nfnet_jax.data.dataset import Dataset, Split
+from nfnet_jax.data.load import check_name, load_dataset
+from nfnet_jax.utils.errors import UserError
 
 
 def make_dataset(images):
@@ -113,7 +109,7 @@ def test_image_size_must_be_positive():
 def test_only_the_library_of_the_set_is_imported():
     code = """
 import sys
-from nfnet_jax.data.dataset import check_name, load_dataset
+from nfnet_jax.data.load import (check_name, load_dataset)
 check_name("tfds:cifar10")
 heavy = {"sklearn", "tensorflow_datasets", "PIL", "jax", "tensorflow"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)

@@ -3,8 +3,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from nfnet_jax.data.digits import load_digits
-from nfnet_jax.errors import UserError
+from nfnet_jax.data.sources.digits import load_digits
+from nfnet_jax.utils.errors import UserError
 
 sklearn_datasets = pytest.importorskip("sklearn.datasets")
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from nfnet_jax.data.distortions import MAPS, move, places
-from nfnet_jax.data.randaugment import DISTORTIONS, distort
+from nfnet_jax.data.augment.distortions import MAPS, move, places
+from nfnet_jax.data.augment.randaugment import DISTORTIONS, distort
 
 REFERENCE = dict(
     np.load(pathlib.Path(__file__).parents[1] / "reference_outputs/randaugment.npz")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
-from nfnet_jax.data.images import decode_image, list_images, open_image
-from nfnet_jax.data.source import BadImage
-from nfnet_jax.errors import UserError
+from nfnet_jax.data.dataset import BadImage
+from nfnet_jax.data.images.files import decode_image, list_images, open_image
+from nfnet_jax.utils.errors import UserError
 
 GREY = Image.new("L", (8, 8))
 RED, CLEAR_RED, HALF_BLACK = (255, 0, 0, 255), (255, 0, 0, 0), (0, 0, 0, 128)

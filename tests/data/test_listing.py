@@ -6,8 +6,8 @@ import random
 import pytest
 from PIL import Image
 
-from nfnet_jax.data import images
-from nfnet_jax.data.listing import EXTENSIONS, describe, images_below
+from nfnet_jax.data.images import files as images
+from nfnet_jax.data.sources.listing import EXTENSIONS, describe, images_below
 
 
 def touch(path):

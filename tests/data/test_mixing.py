@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from nfnet_jax.config import base_config
-from nfnet_jax.data.mixing import cutmix_mask, drawn_per_image, mix
+from nfnet_jax.data.augment.mixing import cutmix_mask, drawn_per_image, mix
 
 COUNT = 10_000
 IMAGES = np.random.RandomState(0).randint(0, 256, (12, 8, 6, 3)).astype(np.uint8)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nfnet_jax.data.order import drawn_positions, host_order, shuffled_indices
+from nfnet_jax.data.loading.shuffle import drawn_positions, host_order, shuffled_indices
 
 
 def epochs(size, count, seed=0):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from nfnet_jax.data.preprocess import (
+from nfnet_jax.data.images.preprocess import (
     CROPS,
     Preprocessing,
     bicubic,

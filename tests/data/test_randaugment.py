@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from nfnet_jax.data.randaugment import DISTORTIONS, distort, draw, rand_augment
+from nfnet_jax.data.augment.randaugment import DISTORTIONS, distort, draw, rand_augment
 
 COUNT = 10_000
 IMAGES = np.random.RandomState(0).randint(0, 256, (6, 12, 10, 3)).astype(np.uint8)

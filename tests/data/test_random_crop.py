@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from nfnet_jax.data.crop import (
+from nfnet_jax.data.augment.resized_crop import (
     AREA,
     ASPECT,
     crop_box,
     host_crop_draws,
     random_resized_crop,
 )
-from nfnet_jax.data.preprocess import bicubic
+from nfnet_jax.data.images.preprocess import bicubic
 
 
 def box_at(seed, position, height, width):

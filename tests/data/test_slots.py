@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from slot_writer import fill_all
 
-from nfnet_jax.data.slots import shared_slots
-from nfnet_jax.errors import UserError
+from nfnet_jax.data.loading.shared_slots import shared_slots
+from nfnet_jax.utils.errors import UserError
 
 SHAPE = (3, 5)
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from nfnet_jax.data.arrays import from_arrays
-from nfnet_jax.data.dataset import load_dataset
-from nfnet_jax.data.splits import select
-from nfnet_jax.errors import UserError
+from nfnet_jax.data.load import load_dataset
+from nfnet_jax.data.sources.arrays import from_arrays
+from nfnet_jax.data.sources.splits import select
+from nfnet_jax.utils.errors import UserError
 
 SIZES = {"train": 105, "test": 10}
 

@@ -10,18 +10,18 @@ import pytest
 from jpeg_set import write_jpeg_set
 
 from nfnet_jax.config import base_config
-from nfnet_jax.data import stream
-from nfnet_jax.data.dataset import load_dataset
-from nfnet_jax.data.host_batches import HostBatches, center_crop
-from nfnet_jax.data.loaders import (
+from nfnet_jax.data.load import load_dataset
+from nfnet_jax.data.loading import streaming as stream
+from nfnet_jax.data.loading.loaders import (
     check_loader,
     choose_loader,
     evaluation_batches,
     training_batches,
 )
-from nfnet_jax.data.order import host_order
-from nfnet_jax.errors import UserError
-from nfnet_jax.training.sharding import device_mesh
+from nfnet_jax.data.loading.shuffle import host_order
+from nfnet_jax.data.loading.workers import HostBatches, center_crop
+from nfnet_jax.training.parallel import device_mesh
+from nfnet_jax.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

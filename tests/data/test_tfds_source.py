@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 
 from nfnet_jax.data.contents import contents
-from nfnet_jax.data.dataset import load_dataset
-from nfnet_jax.data.preprocess import crop_resize
-from nfnet_jax.download import RemoteFile
-from nfnet_jax.errors import UserError
+from nfnet_jax.data.images.preprocess import crop_resize
+from nfnet_jax.data.load import load_dataset
+from nfnet_jax.utils.download import RemoteFile
+from nfnet_jax.utils.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("array_record")
 Image = pytest.importorskip("PIL.Image")
 
-from nfnet_jax.data import decoding, tfds_builder  # noqa: E402
+from nfnet_jax.data.loading import decoding  # noqa: E402
+from nfnet_jax.data.sources import tfds_builder  # noqa: E402
 
 CLASSES = ["ant", "bee", "cat"]
 

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from nfnet_jax.errors import UserError
 from nfnet_jax.models import __main__ as table
 from nfnet_jax.models.info import model_info
 from nfnet_jax.models.registry import find
+from nfnet_jax.utils.errors import UserError
 
 SIZES = {
     "nfnet_f": [

@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from nfnet_jax.errors import UserError
 from nfnet_jax.optim.agc import adaptive_gradient_clipping
+from nfnet_jax.utils.errors import UserError
 
 
 def random_tree(seed, scale=1.0):

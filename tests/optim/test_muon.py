@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nfnet_jax.config import base_config
-from nfnet_jax.optim.build import build_optimizer
+from nfnet_jax.optim.factory import build_optimizer
 from nfnet_jax.optim.muon import convolution_kernels, muon, orthogonalize
 
 RATE, MOMENTUM = 0.3, 0.6

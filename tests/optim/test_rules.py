@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from nfnet_jax.config import base_config
-from nfnet_jax.optim.build import build_optimizer, clipped_share
 from nfnet_jax.optim.ema import update_ema
+from nfnet_jax.optim.factory import build_optimizer, clipped_share
 from nfnet_jax.optim.ratios import gradient_ratios, layer_names
 from nfnet_jax.optim.sam import ascend, sam_value_and_grad
 

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import pytest
 from html_pages import parse
 
-from nfnet_jax import cache, report
+from nfnet_jax import report
 from nfnet_jax.config import base_config
 from nfnet_jax.training.loop import train
+from nfnet_jax.utils import cache
 
 
 @pytest.fixture(scope="session")

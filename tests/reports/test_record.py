@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nfnet_jax.config import base_config, to_json
-from nfnet_jax.errors import UserError
 from nfnet_jax.reports.record import read_records
+from nfnet_jax.utils.errors import UserError
 
 
 def make_run(folder, *lines: str):

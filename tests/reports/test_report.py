@@ -16,16 +16,17 @@ from html_pages import SVG, table, texts
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from nfnet_jax import cache, cli, report
+from nfnet_jax import cli, report
 from nfnet_jax.analysis import open_branches
-from nfnet_jax.data import digits
-from nfnet_jax.data.arrays import from_arrays
-from nfnet_jax.data.dataset import load_dataset
+from nfnet_jax.data.load import load_dataset
+from nfnet_jax.data.sources import digits
+from nfnet_jax.data.sources.arrays import from_arrays
 from nfnet_jax.reports import measured
 from nfnet_jax.reports.measured import SIGNAL_IMAGES, measure_run
-from nfnet_jax.training.checkpoint import Checkpoints
+from nfnet_jax.training.checkpoint.manager import Checkpoints
 from nfnet_jax.training.setup import set_up
 from nfnet_jax.training.workdir import read_config
+from nfnet_jax.utils import cache
 
 
 @pytest.fixture(scope="module")

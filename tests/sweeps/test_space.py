@@ -5,8 +5,8 @@ import math
 import optuna
 import pytest
 
-from nfnet_jax.errors import UserError
 from nfnet_jax.sweeps.space import make_space
+from nfnet_jax.utils.errors import UserError
 
 
 class Drawn:

@@ -8,10 +8,10 @@ import time
 import optuna
 import pytest
 
-from nfnet_jax.errors import UserError
 from nfnet_jax.sweeps import study, summary
 from nfnet_jax.sweeps.space import make_space
 from nfnet_jax.sweeps.trial import Failed, Pruned
+from nfnet_jax.utils.errors import UserError
 
 WORKER = pathlib.Path(__file__).with_name("worker.py")
 

@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from nfnet_jax import sweep
-from nfnet_jax.errors import UserError
+from nfnet_jax.utils.errors import UserError
 
 CONFIG = str(pathlib.Path(__file__).parents[2] / "configs" / "digits.py")
 TINY = ["--config.model.name=nf_wrn_10_1", "--config.train.steps=3"]

@@ -8,8 +8,8 @@ from small_folder import save_images
 from tiny_run import tiny_config
 
 from nfnet_jax import train
-from nfnet_jax.errors import UserError
-from nfnet_jax.training.plan import make_plan
+from nfnet_jax.training.timeline import make_plan
+from nfnet_jax.utils.errors import UserError
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 
@@ -23,7 +23,7 @@ def downloads(tmp_path, monkeypatch):
         asked.append(weights)
         raise UserError("no network")
 
-    monkeypatch.setattr("nfnet_jax.interop.pretrained.locate", locate)
+    monkeypatch.setattr("nfnet_jax.weights.load.locate", locate)
     monkeypatch.setattr("nfnet_jax.cli.prepare_jax", lambda: None)
     monkeypatch.setenv("NFNET_JAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))

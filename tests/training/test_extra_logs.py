@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from tiny_run import tiny_config
 
-from nfnet_jax.errors import UserError
 from nfnet_jax.training import loop
-from nfnet_jax.training.checkpoint import Checkpoints
-from nfnet_jax.training.metrics import MetricWriter
-from nfnet_jax.training.plan import Plan, make_plan
+from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.logging.metrics import MetricWriter
+from nfnet_jax.training.logging.profiler import traced_steps
 from nfnet_jax.training.setup import set_up
-from nfnet_jax.training.trace import traced_steps
+from nfnet_jax.training.timeline import Plan, make_plan
+from nfnet_jax.utils.errors import UserError
 
 STEPS = {"train.steps": 24, "eval.every_epochs": 16 * 16 / 1438}
 ALL = {"log.tensorboard": True, "log.wandb": True, "log.profile_steps": 5}

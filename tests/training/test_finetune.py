@@ -11,24 +11,25 @@ import optax
 import pytest
 from PIL import Image
 
-from nfnet_jax import cache, cli, evaluate
+from nfnet_jax import cli, evaluate
 from nfnet_jax import train as train_main
 from nfnet_jax.config import base_config, to_json
 from nfnet_jax.data.dataset import Split
-from nfnet_jax.data.memory import training_batches
-from nfnet_jax.errors import UserError
-from nfnet_jax.interop import pretrained as published
+from nfnet_jax.data.loading.in_memory import training_batches
 from nfnet_jax.models.registry import create_model
-from nfnet_jax.optim.build import build_optimizer, describe_groups
+from nfnet_jax.optim.factory import build_optimizer, describe_groups
 from nfnet_jax.training import loop
-from nfnet_jax.training.checkpoint import Checkpoints
-from nfnet_jax.training.facts import DataFacts, write_data_facts
-from nfnet_jax.training.pretrained import Pretrained, start_from
+from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.data_spec import DataFacts, write_data_facts
+from nfnet_jax.training.finetune import Pretrained, start_from
+from nfnet_jax.training.parallel import device_mesh
 from nfnet_jax.training.setup import set_up
-from nfnet_jax.training.sharding import device_mesh
 from nfnet_jax.training.state import init_state, init_variables
 from nfnet_jax.training.step import make_train_step
 from nfnet_jax.training.workdir import create_workdir
+from nfnet_jax.utils import cache
+from nfnet_jax.utils.errors import UserError
+from nfnet_jax.weights import load as published
 
 NAME = "nf_wrn_10_1"
 SHAPE = (8, 8, 3)

@@ -11,22 +11,23 @@ import pytest
 from PIL import Image
 from tiny_run import tiny_config
 
-from nfnet_jax import cache, cli, evaluate, predict, report
+from nfnet_jax import cli, evaluate, predict, report
 from nfnet_jax import train as train_main
 from nfnet_jax.data.class_names import imagenet_synsets
-from nfnet_jax.data.dataset import load_dataset
+from nfnet_jax.data.load import load_dataset
 from nfnet_jax.data.relabel import relabel
-from nfnet_jax.errors import UserError
-from nfnet_jax.interop import pretrained as published
+from nfnet_jax.inference.predict import Predictor, with_class_names
 from nfnet_jax.models.registry import create_model
 from nfnet_jax.reports.measured import measure_run
 from nfnet_jax.training.evaluation import score_checkpoint
+from nfnet_jax.training.finetune import Pretrained, start_from
 from nfnet_jax.training.loop import train
-from nfnet_jax.training.prediction import Predictor, with_class_names
-from nfnet_jax.training.pretrained import Pretrained, start_from
 from nfnet_jax.training.preview import draw_first_batch
 from nfnet_jax.training.trained import load_run
 from nfnet_jax.training.workdir import read_config
+from nfnet_jax.utils import cache
+from nfnet_jax.utils.errors import UserError
+from nfnet_jax.weights import load as published
 
 NAMES = ("ant", "bee", "cat")
 ORDER = ("cat", "ant", "bee")

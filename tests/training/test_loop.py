@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from nfnet_jax.config import base_config, to_json
-from nfnet_jax.errors import UserError
 from nfnet_jax.training import loop
-from nfnet_jax.training.checkpoint import Checkpoints
+from nfnet_jax.training.checkpoint.manager import Checkpoints
 from nfnet_jax.training.evaluation import score_checkpoint
-from nfnet_jax.training.plan import differentiated_examples, make_plan
 from nfnet_jax.training.setup import set_up
+from nfnet_jax.training.timeline import differentiated_examples, make_plan
+from nfnet_jax.utils.errors import UserError
 
 RESULT_KEYS = {
     "test_accuracy",

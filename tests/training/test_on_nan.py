@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from tiny_run import tiny_config
 
-from nfnet_jax.errors import Interrupted, UserError
 from nfnet_jax.training import loop, step
-from nfnet_jax.training.checkpoint import Checkpoints
-from nfnet_jax.training.report import Diverged, Reporter
+from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.logging.reporter import Diverged, Reporter
 from nfnet_jax.training.setup import set_up
+from nfnet_jax.utils.errors import Interrupted, UserError
 
 NAN = float("nan")
 REWIND = {

@@ -14,13 +14,13 @@ from jax.sharding import PartitionSpec as P
 from trajectory import CHANGES, devices
 
 from nfnet_jax.config import base_config
-from nfnet_jax.errors import UserError
 from nfnet_jax.models.registry import create_model
-from nfnet_jax.optim.build import build_optimizer
-from nfnet_jax.training.processes import connect
+from nfnet_jax.optim.factory import build_optimizer
+from nfnet_jax.training.distributed import connect
+from nfnet_jax.training.parallel import fsdp_spec
 from nfnet_jax.training.setup import check_buildable
-from nfnet_jax.training.sharding import fsdp_spec
 from nfnet_jax.training.state import init_state, init_variables
+from nfnet_jax.utils.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
 SHORT = {"train.steps": 3, "data.augment.randaugment.layers": 0}

@@ -11,11 +11,11 @@ import optax
 import pytest
 from tiny_run import tiny_config
 
-from nfnet_jax.data.arrays import from_arrays
+from nfnet_jax.data.sources.arrays import from_arrays
 from nfnet_jax.training import loop
 from nfnet_jax.training import programs as kept
-from nfnet_jax.training.checkpoint import Checkpoints
-from nfnet_jax.training.facts import DataFacts
+from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.data_spec import DataFacts
 from nfnet_jax.training.loop import train
 from nfnet_jax.training.setup import set_up
 

@@ -8,12 +8,12 @@ import re
 import pytest
 from tiny_run import tiny_config
 
-from nfnet_jax.training import stopwatch as module
-from nfnet_jax.training.plan import make_plan
-from nfnet_jax.training.progress import Progress
+from nfnet_jax.training.logging import stopwatch as module
+from nfnet_jax.training.logging.progress import Progress
+from nfnet_jax.training.logging.stopwatch import Stopwatch
+from nfnet_jax.training.logging.summary import flop, summarize
 from nfnet_jax.training.setup import set_up
-from nfnet_jax.training.stopwatch import Stopwatch
-from nfnet_jax.training.summary import flop, summarize
+from nfnet_jax.training.timeline import make_plan
 from nfnet_jax.training.work import Work, count_work
 
 TRAIN = {"train/loss": 1.25, "train/accuracy": 0.5, "epoch": 2.0}

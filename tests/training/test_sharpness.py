@@ -9,11 +9,11 @@ import pytest
 from ml_collections import ConfigDict
 from tiny_training import DATA, setup
 
-from nfnet_jax.errors import UserError
 from nfnet_jax.layers.dropout import kept as draw
-from nfnet_jax.training.plan import make_plan
-from nfnet_jax.training.sharding import WHOLE
+from nfnet_jax.training.parallel import WHOLE
 from nfnet_jax.training.sharpness import sharpness_aware
+from nfnet_jax.training.timeline import make_plan
+from nfnet_jax.utils.errors import UserError
 
 RNG = np.random.RandomState(0)
 FEATURES, VALUES = RNG.standard_normal((20, 6)), RNG.standard_normal(20)

@@ -14,8 +14,8 @@ import optax
 import pytest
 from tiny_training import DATA, FACTS, setup
 
-from nfnet_jax.data.memory import evaluation_batches, training_batches
-from nfnet_jax.training.sharding import device_mesh
+from nfnet_jax.data.loading.in_memory import evaluation_batches, training_batches
+from nfnet_jax.training.parallel import device_mesh
 from nfnet_jax.training.step import make_draw_batch, make_eval_step
 
 

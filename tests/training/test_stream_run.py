@@ -8,11 +8,11 @@ import pytest
 from jpeg_set import write_jpeg_set
 
 from nfnet_jax.config import base_config
-from nfnet_jax.data.arrays import from_arrays
-from nfnet_jax.errors import UserError
+from nfnet_jax.data.sources.arrays import from_arrays
 from nfnet_jax.training import loop
-from nfnet_jax.training.checkpoint import Checkpoints
+from nfnet_jax.training.checkpoint.manager import Checkpoints
 from nfnet_jax.training.setup import set_up
+from nfnet_jax.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

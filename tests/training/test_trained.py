@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from nfnet_jax.config import base_config
-from nfnet_jax.data.dataset import load_dataset
-from nfnet_jax.errors import UserError
-from nfnet_jax.training.checkpoint import Checkpoints
-from nfnet_jax.training.facts import DataFacts, read_data_facts, write_data_facts
+from nfnet_jax.data.load import load_dataset
+from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.data_spec import DataFacts, read_data_facts, write_data_facts
 from nfnet_jax.training.loop import train
 from nfnet_jax.training.setup import set_up
 from nfnet_jax.training.trained import load_run
+from nfnet_jax.utils.errors import UserError
 
 FACTS = DataFacts((0.5,), (0.25,), ("no", "yes"), (8, 8, 1))
 

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from nfnet_jax.config import base_config, to_json
-from nfnet_jax.config_keys import KEYS
-from nfnet_jax.errors import UserError
+from nfnet_jax.config.keys import KEYS
 from nfnet_jax.training.workdir import check_workdir, create_workdir, may_change
+from nfnet_jax.utils.errors import UserError
 
 
 def changed(**changes):

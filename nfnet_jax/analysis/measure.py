@@ -1,0 +1,317 @@
+"""Signal propagation [SP, section 3]: what each block does to the signal's moments.
+
+Modules are watched from outside (`flax.linen.intercept_methods`): the network stays as
+it is.
+"""
+
+import contextlib
+import dataclasses
+import operator
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from nfnet_jax.analysis.moments import Moments, moments, pooled_share
+from nfnet_jax.layers.ws_conv import WSConv
+from nfnet_jax.models.blocks import ImageNetStem
+from nfnet_jax.ops.padding import pair
+from nfnet_jax.utils.errors import UserError
+
+BLOCKS = r"^stages_\d+/(transition|blocks(_\d+)?)$"
+BRANCHES = r"/branch$"
+SHORTCUTS = r"/shortcut$"
+POOLS = r"/shortcut/averaged$"
+"""Paths of modules in the residual networks of this project."""
+
+
+class Layer(NamedTuple):
+    """A convolution: its path, and the moments of its input and output.
+
+    `shared_mean`: squared mean of all channels of the input together, None: not known.
+    """
+
+    name: str
+    input: Moments
+    output: Moments
+    shared_mean: jax.Array | float | None = None
+
+
+class Pooling(NamedTuple):
+    """Shares of the variance that 2x2 averages before a projection leave.
+
+    `predicted` from the spatial correlation of what is pooled (`pooled_share`).
+    """
+
+    predicted: jax.Array | float
+    measured: jax.Array | float
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A residual block: its path, and the moments of the signal before and after it.
+
+    `branch_var`: average variance of the branch before skip gain and α, nan where
+    nothing matches `branches`. `convs`: of the branch, in the order of their calls.
+    `values`: of a channel, N · H · W after the block, 0: not known.
+    """
+
+    name: str
+    input: Moments
+    output: Moments
+    branch_var: float
+    convs: tuple[Layer, ...]
+    pooling: Pooling | None
+    values: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Signal:
+    """What `measure` found: `blocks`, and all convolutions in the order of calls.
+
+    As arrays: `avg_sq_mean`, `avg_var` [blocks + 1] of the signal before the first
+    block and after each; `res_avg_var` [blocks] of the branches.
+    """
+
+    blocks: tuple[Block, ...]
+    layers: tuple[Layer, ...]
+
+    @property
+    def avg_sq_mean(self) -> np.ndarray:
+        return np.asarray([moments.sq_mean for moments in self._moments()])
+
+    @property
+    def avg_var(self) -> np.ndarray:
+        return np.asarray([moments.var for moments in self._moments()])
+
+    @property
+    def res_avg_var(self) -> np.ndarray:
+        return np.asarray([block.branch_var for block in self.blocks])
+
+    def _moments(self) -> Iterator[Moments]:
+        yield self.blocks[0].input
+        yield from (block.output for block in self.blocks)
+
+
+class _Call(NamedTuple):
+    """What is recorded of a call; on a leading axis where the module is scanned."""
+
+    input: Moments
+    output: Moments
+    pooled_share: jax.Array
+    shared_mean: jax.Array
+    values: jax.Array
+
+
+class _Patterns(NamedTuple):
+    blocks: re.Pattern
+    branches: re.Pattern
+    shortcuts: re.Pattern
+    pools: re.Pattern
+
+
+def measure(
+    model: nn.Module,
+    variables: Any,
+    images: jax.Array,
+    *,
+    blocks: str = BLOCKS,
+    branches: str = BRANCHES,
+    shortcuts: str = SHORTCUTS,
+    pools: str = POOLS,
+    borders: bool = True,
+    **arguments: Any,
+) -> Signal:
+    """The moments of every block and convolution of `model` on images [N, H, W, C].
+
+    `blocks`, `branches`, `shortcuts` and `pools` (2x2 averages in a shortcut) are
+    regular expressions searched in module paths such as "stages_0/blocks/branch/conv0".
+    A convolution is a module with a 4-D parameter. Blocks under `nn.scan` are told
+    apart if it maps the collection "signal" (`variable_axes={"params": 0, "signal":
+    0}`). `arguments` go to the model, for example `train=False`; collections other than
+    "params" may be updated, which has no effect. With `borders=False` every `WSConv`
+    reads beyond an edge what lies at the opposite one instead of zeros, so that no
+    variance is lost there.
+
+    Raises:
+      UserError: no module matches `blocks`.
+    """
+    patterns = _Patterns(*map(re.compile, (blocks, branches, shortcuts, pools)))
+    order: dict[str, bool] = {}
+    # What `init` left there would be added to.
+    variables = {name: tree for name, tree in variables.items() if name != "signal"}
+    mutable = ["signal", *(name for name in variables if name != "params")]
+
+    @jax.jit
+    def run(variables, images):
+        with (
+            nn.intercept_methods(_recorder(order, patterns)),
+            contextlib.nullcontext() if borders else nn.intercept_methods(_wrapped),
+        ):
+            _, updated = model.apply(
+                variables,
+                images,
+                mutable=mutable,
+                rngs={"dropout": jax.random.key(0)},
+                **arguments,
+            )
+        flat = traverse_util.flatten_dict(updated.get("signal", {}), sep="/")
+        suffix = "/calls"
+        return {k.removesuffix(suffix): v for k, v in flat.items() if suffix in k}
+
+    found = jax.tree.map(np.asarray, run(variables, images))
+    _check_blocks(order, found, patterns)
+    calls = {path: found[path] for path in order if path in found}
+    return _assemble(_unstacked(calls, patterns), order, patterns)
+
+
+def open_branches(params):
+    """`params` with every skip gain forced to 1, so that all branches contribute."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf * 0 + 1 if path[-1].key == "skip_gain" else leaf, params
+    )
+
+
+def _recorder(order: dict[str, bool], patterns: _Patterns) -> Callable:
+    """Sows a `_Call` after every call of a module that counts.
+
+    `order` gets their paths, and whether they are convolutions.
+    """
+
+    def record(call, args, kwargs, context):
+        y = call(*args, **kwargs)
+        module, path = context.module, "/".join(context.module.path)
+        if context.method_name != "__call__" or not args or not _are_maps(args[0], y):
+            return y
+        convolution = _is_convolution(module)
+        if convolution or any(pattern.search(path) for pattern in patterns):
+            x = args[0]
+            pools = patterns.pools.search(path)
+            share = pooled_share(x) if pools else jnp.full((), jnp.nan)
+            order[path] = convolution
+            shared = jnp.square(x.astype(jnp.float32).mean())
+            values = jnp.asarray(y.size // y.shape[-1])
+            found = _Call(moments(x), moments(y), share, shared, values)
+            module.sow("signal", "calls", found)
+        return y
+
+    return record
+
+
+def _wrapped(call, args, kwargs, context):
+    """A module whose padding is not zeros but what lies at the opposite edge."""
+    beyond, stride = _reach(context.module)
+    if context.method_name != "__call__" or not beyond:
+        return call(*args, **kwargs)
+    edge = beyond * stride
+    sides = ((0, 0), (edge, edge), (edge, edge), (0, 0))
+    y = call(jnp.pad(args[0], sides, mode="wrap"), *args[1:], **kwargs)
+    return y[:, beyond:-beyond, beyond:-beyond]
+
+
+def _reach(module: nn.Module) -> tuple[int, int]:
+    """Pixels of its output by which a module looks beyond an edge, and its stride."""
+    if isinstance(module, ImageNetStem):
+        return 2, 4
+    if isinstance(module, WSConv) and not module.pool:
+        stride, _ = pair(module.strides, "strides")
+        size = max(pair(module.kernel_size, "kernel_size"))
+        return -(-(size - 1) // stride), stride
+    return 0, 1
+
+
+def _are_maps(*values: Any) -> bool:
+    return all(getattr(value, "ndim", 0) == 4 for value in values)
+
+
+def _is_convolution(module: nn.Module) -> bool:
+    own = module.variables.get("params", {}).values()
+    return any(getattr(leaf, "ndim", 0) == 4 for leaf in own)
+
+
+def _check_blocks(order: dict, found: dict, patterns: _Patterns) -> None:
+    blocks = [path for path in order if patterns.blocks.search(path)]
+    if not blocks:
+        raise UserError(
+            f"no module matches blocks={patterns.blocks.pattern!r}, expected a regular "
+            f"expression of module paths, of which {', '.join(order) or 'none'} have "
+            "convolutions"
+        )
+    for path in blocks:
+        if path not in found:
+            raise UserError(
+                f"block {path} runs under a transformation that drops the collection "
+                "'signal', expected variable_axes={'signal': 0} of nn.scan"
+            )
+
+
+def _unstacked(
+    calls: dict[str, tuple[_Call, ...]], patterns: _Patterns
+) -> dict[str, tuple[_Call, ...]]:
+    """`calls` with an entry "block[i]/..." for every layer of a stack, in order."""
+    blocks = [path for path in calls if patterns.blocks.search(path)]
+    flat: dict[str, tuple[_Call, ...]] = {}
+    for path in calls:
+        block = next((b for b in blocks if _is_below(path, b)), None)
+        if block is None:
+            flat[path] = calls[path]
+        elif np.ndim(calls[block][0].input.var) == 0:
+            flat[path] = calls[path]
+        elif block == path:
+            members = [member for member in calls if _is_below(member, block)]
+            for i in range(np.shape(calls[block][0].input.var)[0]):
+                for member in members:
+                    name = f"{block}[{i}]{member.removeprefix(block)}"
+                    flat[name] = jax.tree.map(operator.itemgetter(i), calls[member])
+    return flat
+
+
+def _assemble(calls: dict, order: dict[str, bool], patterns: _Patterns) -> Signal:
+    raw = {name: re.sub(r"\[\d+\]", "", name) for name in calls}
+    layers = [
+        Layer(
+            name,
+            calls[name][0].input,
+            calls[name][0].output,
+            calls[name][0].shared_mean,
+        )
+        for name in calls
+        if order[raw[name]]
+    ]
+    blocks = []
+    for name in calls:
+        if not patterns.blocks.search(raw[name]):
+            continue
+        inside = [member for member in calls if _is_below(member, name)]
+        branches = [m for m in inside if patterns.branches.search(raw[m])]
+        shortcuts = [m for m in inside if patterns.shortcuts.search(raw[m])]
+        pools = [m for m in inside if patterns.pools.search(raw[m])]
+        blocks.append(
+            Block(
+                name,
+                calls[name][0].input,
+                calls[name][0].output,
+                calls[branches[-1]][-1].output.var if branches else np.nan,
+                tuple(
+                    layer
+                    for layer in layers
+                    if layer.name in inside and layer.name not in shortcuts
+                ),
+                _pooling(*calls[pools[0]]) if pools else None,
+                int(calls[name][0].values),
+            )
+        )
+    return Signal(tuple(blocks), tuple(layers))
+
+
+def _pooling(call: _Call) -> Pooling:
+    return Pooling(call.pooled_share, call.output.var / call.input.var)
+
+
+def _is_below(path: str, block: str) -> bool:
+    return path == block or path.startswith(f"{block}/")

@@ -1,0 +1,404 @@
+"""Folders of images: a directory per class, split by directories or by hashes.
+
+PATH/train/CLASS/... with PATH/test or PATH/val beside it, under any of the names of
+`_MEANINGS` in any case, or PATH/CLASS/... alone: then 20 % of every class is the test
+split, chosen by a hash of each file's path below PATH, so that it is the same on every
+machine and new images do not reshuffle the others.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nfnet_jax.data.contents import digest_files
+from nfnet_jax.data.dataset import BadImage, Dataset, Encoded, EncodedSplit
+from nfnet_jax.data.images.files import read_file
+from nfnet_jax.data.sources.listing import (
+    EXTENSIONS,
+    Listing,
+    describe,
+    found_instead,
+    images_below,
+    is_directory,
+    say_once,
+    visible_entries,
+)
+from nfnet_jax.data.sources.splits import select
+from nfnet_jax.utils.errors import UserError, nearest
+from nfnet_jax.utils.paths import local_path
+
+TEST_FRACTION = 0.2
+_MEANINGS = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+}
+# trainset, train_images, eval-2, ...
+_LOOK = re.compile(
+    "(?:^|[^a-z])(train|training|test|testing|val|valid|validation|eval|evaluation|dev)"
+    "(?:set|split|data|images?)?(?:$|[^a-z])"
+)
+# "test" is what data.eval_split says unless it is set.
+_STAND_INS = {"test": ("test", "validation")}
+# Looking at so many files takes a second where the disk is near.
+_MOST_COMPARED = 100_000
+
+
+@dataclasses.dataclass(frozen=True)
+class _Split:
+    """The files of one split, by class; paths are below the set's folder."""
+
+    name: str
+    classes: dict[str, list[Path]]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.classes.values()))
+
+    def examples(self, class_names: Sequence[str]) -> list[tuple[Path, int]]:
+        """Paths and labels, in the order of a hash of the path."""
+        labelled = [
+            (path, label)
+            for label, name in enumerate(class_names)
+            for path in self.classes[name]
+        ]
+        return sorted(labelled, key=lambda example: _hash(example[0]))
+
+
+def open_folder(
+    path: str, train_split: str, eval_split: str, image_size: int | None
+) -> Dataset:
+    """Lists the images below the folder `path`; both splits stay encoded.
+
+    Any mode and size: they become RGB, uint8 [N, image_size, image_size, 3]. Classes
+    are the names of the directories in Unicode's composed form, in alphabetical order;
+    what is passed over is counted on stderr. Within a split, images are in the order of
+    a hash of their path, so that a slice of it is a sample of all classes. Where a
+    folder has no `test`, the split 'test' is its `validation`.
+
+    Raises:
+      UserError: no such folder or split, no `image_size`, no classes, a class of one
+        split only, or too few images.
+    """
+    if image_size is None:
+        raise UserError(
+            f"data.image_size is unset, folder:{path} needs it (such as 224): images"
+            " of a folder are resized to one size"
+        )
+    root = local_path(path, "data.name, folder:")
+    _check_folder(path, root)
+    found = Listing()
+    splits = _list_splits(root, found)
+    found.passed_over["image in no class directory"] += len(found.images)
+    if passed_over := +found.passed_over:
+        say_once(f"folder:{path}: passed over {describe(passed_over)}")
+    sizes = {name: len(listing) for name, listing in splits.items()}
+    selections = [
+        select(_as_on_disk(spec, splits), sizes, key, f"folder:{path}")
+        for key, spec in (("train_split", train_split), ("eval_split", eval_split))
+    ]
+    used = dict.fromkeys(name for parts in selections for name, _ in parts)
+    class_names = _common_classes(root, [splits[name] for name in used])
+    sources = [_make_source(root, splits, parts, class_names) for parts in selections]
+    _say_what_is_shared(path, *sources)
+    train, test = (
+        EncodedSplit(
+            f"{root.absolute().name} {spec}",
+            source,
+            (image_size, image_size, 3),
+            resize=True,
+        )
+        for spec, source in zip((train_split, eval_split), sources, strict=True)
+    )
+    return Dataset(f"folder:{path}", train, test, class_names)
+
+
+# --- What the folder holds ----------------------------------------------------------
+
+
+def _check_folder(path: str, root: Path) -> None:
+    try:
+        if stat.S_ISDIR(root.stat().st_mode):
+            return
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise UserError(
+            f"data.name is 'folder:{path}', which cannot be read: {error.strerror}"
+        ) from error
+    # The first component that is absent is the one to correct.
+    missing = root
+    while missing.parent != missing and not missing.parent.is_dir():
+        missing = missing.parent
+    if missing.exists():
+        raise UserError(
+            f"data.name is 'folder:{path}': {missing} is a file, expected a directory"
+        )
+    beside = [entry.name for entry in _directories(missing.parent, Listing())]
+    hint = nearest(missing.name, beside)
+    raise UserError(
+        f"data.name is 'folder:{path}': no directory {missing.name!r} in"
+        f" {missing.parent.absolute()}{hint}"
+    )
+
+
+def _list_splits(root: Path, found: Listing) -> dict[str, _Split]:
+    """All splits of a folder, whichever of the two forms it has, by directory.
+
+    `found` takes what is passed over, and images that are in no class directory.
+    """
+    directories = _directories(root, found)
+    # A directory of images called "train" is a class.
+    splits = [d for d in directories if _meaning(d.name) and _directories(d, Listing())]
+    if not splits:
+        _check_look(root, directories)
+        return _split_by_hash(root, _list_classes(root, directories, root, found))
+    meanings = [_meaning(d.name) for d in splits]
+    for one, other in itertools.combinations(splits, 2):
+        if _meaning(one.name) == _meaning(other.name):
+            raise UserError(
+                f"{root} has {one.name!r} and {other.name!r}, which both mean the"
+                f" {_meaning(one.name)} split, expected one of them"
+            )
+    if "train" not in meanings or not splits[1:]:
+        lacking = "val, validation or test" if "train" in meanings else "train"
+        raise UserError(
+            f"{root} has {', '.join(d.name for d in splits)} but no {lacking} with"
+            " class directories: expected both, or class directories alone"
+        )
+    for other in directories:
+        if other not in splits:
+            found.passed_over[f"directory {other.name!r}"] += 1
+    return {
+        d.name: _Split(
+            d.name, _list_classes(Path(d), _directories(d, found), root, found)
+        )
+        for d in splits
+    }
+
+
+def _meaning(name: str) -> str | None:
+    """The split that a directory, or a word of data.train_split, stands for."""
+    return _MEANINGS.get(name.lower())
+
+
+def _check_look(root: Path, directories: Sequence[os.DirEntry[str]]) -> None:
+    """Refuses training_set/CLASS/... beside test_set/CLASS/..., two classes otherwise,
+    and CLASS/train/... beside CLASS/test/..., whose images would be mixed.
+
+    Raises:
+      UserError: the directories look like splits, and none is called like one.
+    """
+    looks = {}
+    for d in directories:
+        inside = [inner.name for inner in _directories(d, Listing())]
+        if len({_meaning(name) for name in inside} - {None}) > 1:
+            raise UserError(
+                f"{root} has splits in its classes ({d.name}/{inside[0]}): expected"
+                f" {inside[0]}/{d.name}, classes in splits"
+            )
+        if inside and (found := _LOOK.search(d.name.lower())):
+            looks[d.name] = found[1]
+    if 0 < sum(look.startswith("train") for look in looks.values()) < len(looks):
+        raise UserError(
+            f"{root} has {', '.join(looks)}, which look like splits: expected them to"
+            " be called train and test or val, or a directory of images for every class"
+        )
+    if directories and all(_meaning(d.name) for d in directories):
+        names = ", ".join(d.name for d in directories)
+        say_once(f"{root}: {names} hold no class directories and are taken for classes")
+
+
+def _list_classes(
+    folder: Path, directories: Sequence[os.DirEntry[str]], root: Path, found: Listing
+) -> dict[str, list[Path]]:
+    """The files of each of the directories in `folder`, below `root`, by class."""
+    if len(directories) < 2:
+        only = f"only {directories[0].name!r}" if directories else "none"
+        raise UserError(
+            f"{folder} should hold a directory of images for every class, at least two;"
+            f" found {only}"
+        )
+    classes: dict[str, list[Path]] = {}
+    names: dict[str, str] = {}
+    for directory in directories:
+        name = _class_name(directory.name)
+        if name in classes:
+            raise UserError(
+                f"{folder} has {names[name]!a} and {directory.name!a}, two spellings of"
+                f" the same name {name!r}, expected one directory for a class"
+            )
+        names[name] = directory.name
+        below = images_below(directory)
+        if below.unreadable:
+            raise UserError(below.unreadable[0])
+        if not below.images:
+            raise UserError(
+                f"class directory {directory.path} holds no images (files ending in"
+                f" {', '.join(EXTENSIONS)}){found_instead(below.passed_over)}"
+            )
+        found.passed_over += below.passed_over
+        classes[name] = [Path(path).relative_to(root) for path in below.images]
+    return dict(sorted(classes.items()))
+
+
+def _class_name(directory: str) -> str:
+    """A name of a directory as text that is equal where people see no difference."""
+    # Bytes that are no text would stop whatever prints or stores the name.
+    text = directory.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return unicodedata.normalize("NFC", text)
+
+
+def _directories(folder: str | os.PathLike, found: Listing) -> list[os.DirEntry[str]]:
+    """The directories in one; `found` takes everything else."""
+    try:
+        entries = visible_entries(folder, found)
+    except OSError as error:
+        where = os.fspath(folder)
+        raise UserError(f"cannot read {where}: {error.strerror}") from error
+    directories = []
+    for entry in entries:
+        if is_directory(entry):
+            directories.append(entry)
+        else:
+            found.add(entry)
+    return directories
+
+
+def _split_by_hash(root: Path, classes: dict[str, list[Path]]) -> dict[str, _Split]:
+    train, test = {}, {}
+    for name, images in classes.items():
+        if len(images) < 2:
+            raise UserError(
+                f"class directory {root / name} holds one image, expected at least two:"
+                " one to train on, one to test on"
+            )
+        ordered = sorted(images, key=_hash)
+        held_out = max(1, round(TEST_FRACTION * len(images)))
+        test[name], train[name] = sorted(ordered[:held_out]), sorted(ordered[held_out:])
+    return {"train": _Split("train", train), "test": _Split("test", test)}
+
+
+def _hash(path: Path) -> bytes:
+    # Some machines decompose the names of files.
+    name = unicodedata.normalize("NFC", path.as_posix())
+    return hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+
+
+def _as_on_disk(spec: str, splits: Mapping[str, _Split]) -> str:
+    """The split names of `spec`, in any spelling, replaced by those of directories."""
+    by_meaning = {_meaning(name): name for name in splits}
+    parts = []
+    for part in spec.split("+"):
+        name, bracket, rest = part.strip().partition("[")
+        meaning = _meaning(name.strip())
+        wanted = _STAND_INS.get(meaning or "", (meaning,))
+        present = [by_meaning[m] for m in wanted if m in by_meaning]
+        parts.append((present[0] if present else name) + bracket + rest)
+    return "+".join(parts)
+
+
+def _common_classes(root: Path, listings: Sequence[_Split]) -> tuple[str, ...]:
+    for one, other in itertools.permutations(listings, 2):
+        if lone := sorted(one.classes.keys() - other.classes.keys()):
+            others = f" and {len(lone) - 1} more" if lone[1:] else ""
+            raise UserError(
+                f"{root}: class {lone[0]!r}{others} is in {one.name!r} but not in"
+                f" {other.name!r}{nearest(lone[0], other.classes)}"
+            )
+    return tuple(listings[0].classes)
+
+
+# --- Reading a split ----------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FolderSource:
+    """Files of one split: `paths` below `root`, and their labels int32 [N]."""
+
+    root: Path
+    paths: Sequence[Path]
+    labels: np.ndarray
+    channels: int = 3
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, indices: Sequence[int]) -> list[tuple[Encoded, int]]:
+        return [(self._content(i), int(self.labels[i])) for i in indices]
+
+    def _content(self, index: int) -> Encoded:
+        try:
+            return read_file(self.root / self.paths[index])
+        except BadImage as error:
+            return error
+
+    def describe(self, index: int) -> str:
+        return os.fspath(self.root / self.paths[index])
+
+    def identity(self) -> Mapping[str, Any]:
+        files = [[os.fspath(p), *_status(self.root / p)] for p in self.paths]
+        return {"files": files, "labels": self.labels.tolist()}
+
+    def fingerprint(self, class_names: Sequence[str]) -> str:
+        return digest_files(self.root, self.paths)
+
+
+def _make_source(
+    root: Path,
+    splits: Mapping[str, _Split],
+    parts: Sequence[tuple[str, np.ndarray]],
+    class_names: tuple[str, ...],
+) -> FolderSource:
+    paths, labels = [], []
+    for name, indices in parts:
+        examples = splits[name].examples(class_names)
+        paths += [examples[i][0] for i in indices]
+        labels += [examples[i][1] for i in indices]
+    return FolderSource(root, paths, np.asarray(labels, np.int32))
+
+
+def _status(path: Path) -> tuple[int, ...]:
+    """What another content of a file differs in, whatever its owner sets."""
+    try:
+        found = path.stat()
+    # A link to nowhere, for one: its turn to be named comes with decoding.
+    except OSError:
+        return ()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def _say_what_is_shared(path: str, train: FolderSource, test: FolderSource) -> None:
+    """Says how many files are tested that are trained on under another name."""
+    if len(train) + len(test) > _MOST_COMPARED:
+        return
+    names, files = set(train.paths), _files(train, train.paths)
+    others = [name for name in test.paths if name not in names]
+    if shared := [name for file, name in _files(test, others).items() if file in files]:
+        say_once(
+            f"folder:{path}: {len(shared):,} of {len(test):,} test images, such as"
+            f" {shared[0]}, are trained on under another name"
+        )
+
+
+def _files(source: FolderSource, paths: Sequence[Path]) -> dict[tuple[int, int], Path]:
+    """One of the names of every file, by device and inode."""
+    found = {}
+    for path in paths:
+        with contextlib.suppress(OSError):
+            status = (source.root / path).stat()
+            found[status.st_dev, status.st_ino] = path
+    return found

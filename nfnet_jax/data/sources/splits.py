@@ -1,0 +1,64 @@
+"""Splits by TFDS's syntax, `train[:90%]` or `train[10%:20%]+test`, of any source."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from nfnet_jax.utils.errors import UserError, nearest
+
+
+def select(
+    spec: str, sizes: Mapping[str, int], key: str, owner: str
+) -> list[tuple[str, np.ndarray]]:
+    """What `spec` selects: names of splits, and of each the indices, int64.
+
+    Args:
+      spec: value of the config key `data.KEY`.
+      sizes: examples of each split that `owner` has.
+      key: `train_split` or `eval_split`.
+      owner: of the splits, for messages.
+
+    Raises:
+      UserError: not the syntax, an unknown split, or nothing selected.
+    """
+    parts = [(spec, slice(None))] if spec in sizes else _parse(spec, sizes, key, owner)
+    selected = [(name, np.arange(sizes[name])[part]) for name, part in parts]
+    if not any(len(indices) for _, indices in selected):
+        raise UserError(f"data.{key} is {spec!r}, which holds no examples")
+    return selected
+
+
+def wrong_split(
+    spec: str, known: Mapping[str, int] | list[str], key: str, owner: str
+) -> UserError:
+    """The error of a `spec` that TFDS's parser refuses."""
+    known = list(known)
+    for part in spec.split("+"):
+        base = part.split("[")[0].strip()
+        if base not in known:
+            return UserError(
+                f"data.{key} is {spec!r}, {owner} has {', '.join(known)}"
+                f"{nearest(base, known)}"
+            )
+    return UserError(
+        f"data.{key} is {spec!r}, expected a split or a slice of one such as "
+        f"{known[0]}[:90%]"
+    )
+
+
+def _parse(
+    spec: str, sizes: Mapping[str, int], key: str, owner: str
+) -> list[tuple[str, slice]]:
+    # Imported here: it takes a second that a plain name need not wait.
+    from tensorflow_datasets import core
+
+    infos = {
+        name: core.SplitInfo(name=name, shard_lengths=[size], num_bytes=0)
+        for name, size in sizes.items()
+    }
+    try:
+        parts = core.ReadInstruction.from_spec(spec).to_absolute(infos)
+    # TFDS adds notes and types of its own to what its parser raises.
+    except Exception as error:
+        raise wrong_split(spec, sizes, key, owner) from error
+    return [(part.splitname, slice(part.from_, part.to)) for part in parts]

@@ -1,0 +1,215 @@
+"""TFDS image classification sets, read without TensorFlow.
+
+A prepared directory is read record by record, in the order on disk.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from nfnet_jax.data.dataset import BadImage, Dataset, Encoded, EncodedSplit
+from nfnet_jax.data.images.files import MODES, decode_image
+from nfnet_jax.data.loading.decoding import check_shape, decode
+from nfnet_jax.data.sources.splits import wrong_split
+from nfnet_jax.data.sources.tfds_builder import find_or_prepare, one_line
+from nfnet_jax.utils.errors import UserError
+
+_FINGERPRINT_RECORDS = 512
+_JPEG = b"\xff\xd8"
+
+
+def open_tfds(
+    name: str,
+    data_dir: str | os.PathLike | None,
+    train_split: str,
+    eval_split: str,
+    image_size: int | None,
+) -> Dataset:
+    """Opens a TFDS set such as `cifar10` or `imagenette/160px:1.0.0`, undecoded.
+
+    Splits may be sliced ('train[:90%]'). Images will be uint8 [N, H, W, C] of the
+    native size, or [N, image_size, image_size, C]; grey images have C = 1.
+
+    Raises:
+      UserError: the set or split is unknown, absent, damaged, or holds no images with
+        labels.
+    """
+    builder = find_or_prepare(name, data_dir)
+    image_key, label_key = _find_features(name, builder.info)
+    _check_split("train_split", train_split, builder)
+    _check_split("eval_split", eval_split, builder)
+    train, test = (
+        _open_split(TfdsSource(name, builder, split, image_key, label_key), image_size)
+        for split in (train_split, eval_split)
+    )
+    if train.image_shape != test.image_shape:
+        check_shape(train, np.empty(test.image_shape, np.uint8))
+    label = builder.info.features[label_key]
+    class_names = label.names or [str(i) for i in range(label.num_classes or 0)]
+    return Dataset(f"tfds:{name}", train, test, tuple(class_names))
+
+
+# --- What the set holds -------------------------------------------------------------
+
+
+def _find_features(name: str, info: tfds.core.DatasetInfo) -> tuple[str, str]:
+    """Keys of the image and of the label, found by type."""
+    features = info.features
+    is_dict = isinstance(features, tfds.features.FeaturesDict)
+    by_type = {
+        kind: [key for key in features if isinstance(features[key], kind)]
+        if is_dict
+        else []
+        for kind in (tfds.features.Image, tfds.features.ClassLabel)
+    }
+    image_key = _choose(by_type[tfds.features.Image], "image", info.supervised_keys)
+    label_key = _choose(
+        by_type[tfds.features.ClassLabel], "label", info.supervised_keys
+    )
+    if image_key is None or label_key is None:
+        found = ", ".join(sorted(features)) if is_dict else type(features).__name__
+        raise UserError(
+            f"tfds:{name} is no image classification set: expected one image and one"
+            f" class label, found the features {found}"
+        )
+    feature = features[image_key]
+    if np.dtype(feature.np_dtype) != np.uint8 or feature.shape[-1] not in MODES:
+        raise UserError(
+            f"tfds:{name} has {np.dtype(feature.np_dtype)} images of"
+            f" {feature.shape[-1]} channels, expected uint8 of 1, 3 or 4"
+        )
+    return image_key, label_key
+
+
+def _choose(
+    keys: Sequence[str], usual: str, supervised_keys: Sequence[str] | None
+) -> str | None:
+    """The supervised key, else the usual one, else the only one."""
+    for key in (*(supervised_keys or ()), usual):
+        if key in keys:
+            return key
+    return keys[0] if len(keys) == 1 else None
+
+
+def _check_split(
+    config_key: str, split: str, builder: tfds.core.DatasetBuilder
+) -> None:
+    try:
+        count = builder.info.splits[split].num_examples
+    except Exception as error:
+        known = list(builder.info.splits)
+        raise wrong_split(split, known, config_key, builder.info.full_name) from error
+    if count == 0:
+        raise UserError(f"data.{config_key} is {split!r}, which holds no examples")
+
+
+# --- Reading a split ----------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsSource:
+    """Records of one split, undecoded."""
+
+    name: str
+    builder: tfds.core.DatasetBuilder
+    split: str
+    image_key: str
+    label_key: str
+
+    @property
+    def channels(self) -> int:
+        return self.builder.info.features[self.image_key].shape[-1]
+
+    def __len__(self) -> int:
+        return self.builder.info.splits[self.split].num_examples
+
+    @functools.cached_property
+    def _records(self) -> Any:
+        skip = {self.image_key: tfds.decode.SkipDecoding()}
+        return self.builder.as_data_source(split=self.split, decoders=skip)
+
+    def read(self, indices: Sequence[int]) -> list[tuple[Encoded, int]]:
+        """Encoded images and labels of some records.
+
+        Raises:
+          UserError: a record is missing, damaged or without a label.
+        """
+        try:
+            examples: list[tuple[Encoded, int]] = [
+                (bytes(record[self.image_key]), int(record[self.label_key]))
+                for record in self._records.__getitems__(list(indices))
+            ]
+        except Exception as error:
+            raise UserError(
+                f"tfds:{self.name} in {self.builder.data_path} is damaged near record"
+                f" {indices[0]} of {self.split!r} ({one_line(error)}); prepare it in"
+                " another directory and set data.dir to that"
+            ) from error
+        if any(label < 0 for _, label in examples):
+            raise UserError(
+                f"{self.split!r} of tfds:{self.name} has examples without a label;"
+                " choose another data.train_split or data.eval_split"
+            )
+        return examples
+
+    def describe(self, index: int) -> str:
+        return f"record {index} of {self.split!r} of tfds:{self.name}"
+
+    def identity(self) -> Mapping[str, Any]:
+        paths = sorted(Path(self.builder.data_path).iterdir())
+        files = [(path.name, path.stat()) for path in paths]
+        return {
+            "set": self.builder.info.full_name,
+            "split": self.split,
+            "features": [self.image_key, self.label_key],
+            # The time of a change is nobody's to set.
+            "files": [[n, s.st_size, s.st_ctime_ns, s.st_ino] for n, s in files],
+        }
+
+    def fingerprint(self, class_names: Sequence[str]) -> str:
+        every = -(-len(self) // _FINGERPRINT_RECORDS)
+        digest = hashlib.sha256(f"{len(self)} every {every}".encode())
+        for encoded, label in self.read(range(0, len(self), every)):
+            digest.update(f"\0{class_names[label]}\0".encode())
+            digest.update(_pixels(encoded, self.channels))
+        return digest.hexdigest()
+
+
+def _pixels(encoded: Encoded, channels: int) -> bytes:
+    """What an image shows: lossless formats are written differently by different
+    versions of their libraries."""
+    assert isinstance(encoded, bytes)
+    if encoded.startswith(_JPEG):
+        return encoded
+    try:
+        return decode_image(encoded, channels).tobytes()
+    except BadImage:
+        return encoded
+
+
+def _open_split(source: TfdsSource, image_size: int | None) -> EncodedSplit:
+    name = f"{source.builder.info.full_name} {source.split}"
+    if image_size is not None:
+        shape = (image_size, image_size, source.channels)
+        return EncodedSplit(name, source, shape, resize=True)
+    shape = source.builder.info.features[source.image_key].shape
+    split = EncodedSplit(name, source, shape, resize=False)
+    if None not in shape:
+        return split
+    return dataclasses.replace(split, image_shape=_first_shape(split))
+
+
+def _first_shape(split: EncodedSplit) -> tuple[int, int, int]:
+    """That of the first image which is not broken."""
+    for index in range(len(split)):
+        with contextlib.suppress(BadImage):
+            return decode(split, split.source.read([index])[0][0]).shape
+    raise UserError(f"{split.name} holds no image that can be decoded")

@@ -1,0 +1,216 @@
+"""What a step of a config needs on devices that are not there: compiled, never run."""
+
+import dataclasses
+import functools
+import math
+import os
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from nfnet_jax.data.augment.mixing import drawn_per_image
+from nfnet_jax.data.loading.batches import Batch, Batches, batch_positions, every_row
+from nfnet_jax.models.registry import find
+from nfnet_jax.ops.lowering import native_operations
+from nfnet_jax.optim.factory import build_optimizer
+from nfnet_jax.planning.traffic import collective_bytes
+from nfnet_jax.training.data_spec import DataFacts
+from nfnet_jax.training.flops import matrix_flops
+from nfnet_jax.training.parallel import AXIS, device_mesh, shardings
+from nfnet_jax.training.setup import (
+    build_model,
+    check_augmentation,
+    check_buildable,
+    find_config_dataset,
+)
+from nfnet_jax.training.state import TrainState, init_state, init_variables
+from nfnet_jax.training.step import make_train_step
+from nfnet_jax.training.timeline import make_plan
+from nfnet_jax.utils.errors import UserError
+
+CHANNELS = 3
+"""Channels of images that nothing is known of."""
+
+
+class DataShape(NamedTuple):
+    """Shape of the data of a run: an image (H, W, C), classes, training examples.
+
+    None for what is not known. `source` says where that is from.
+    """
+
+    image: tuple[int, int, int]
+    classes: int | None
+    examples: int | None
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """Of one training step. Bytes are per device.
+
+    `source` says where `image_shape` is from. `parameters`, `optimizer`, `average`,
+    `batch`: of what stays between steps and of what is fed. `working`: what XLA
+    allocates within the step, activations and gradients above all. `flops`: of
+    convolutions and matrix products on all devices together, two a multiply-add.
+    `collectives`: see `collective_bytes`.
+    """
+
+    devices: int
+    image_shape: tuple[int, int, int]
+    classes: int
+    source: str
+    parameters: int
+    optimizer: int
+    average: int
+    batch: int
+    working: int
+    flops: int
+    collectives: dict[str, float]
+    compile_seconds: float
+
+    @property
+    def memory(self) -> int:
+        """Bytes per device, all together."""
+        state = self.parameters + self.optimizer + self.average
+        return state + self.batch + self.working
+
+
+def data_shape(
+    config: ConfigDict, image_shape: tuple[int, int, int] | None = None
+) -> DataShape:
+    """Shape of the data where they lie here, opened but not decoded.
+
+    Of data that are not here, or with `image_shape` as they are stored, nothing is
+    opened: images have the side of `data.image_size`, else that shape, else the side of
+    the published variant and three channels.
+
+    Raises:
+      UserError: data that are here and cannot be used.
+    """
+    side = config.data.image_size
+    if image_shape:
+        height, width, channels = image_shape
+        image = (side or height, side or width, channels)
+        return DataShape(image, None, None, "as given")
+    dataset = None if _is_absent(config.data.name) else find_config_dataset(config)
+    if dataset and None not in dataset.image_shape:
+        return DataShape(
+            dataset.image_shape,
+            dataset.num_classes or None,
+            len(dataset.train),
+            f"of {config.data.name}",
+        )
+    side = side or find(config.model.name).train_size
+    return DataShape(
+        (side, side, CHANNELS),
+        dataset.num_classes if dataset else None,
+        len(dataset.train) if dataset else None,
+        f"assumed, as {config.data.name} is not here (--image_shape and "
+        "--config.model.num_classes say otherwise)",
+    )
+
+
+def _is_absent(name: str) -> bool:
+    kind, _, path = name.partition(":")
+    return kind == "folder" and not os.path.isdir(os.path.expanduser(path))
+
+
+def forecast(
+    config: ConfigDict, image_shape: tuple[int, int, int] | None = None
+) -> Forecast:
+    """Compiles the step of `config` for all devices of this process's JAX.
+
+    Images and classes are as `data_shape` says; they arrive as from a stream, so that
+    no data set is needed. The program uses the convolutions of GPU and TPU.
+
+    Raises:
+      UserError: values that do not fit together, or `parallel.mode` pmap.
+    """
+    if config.parallel.mode != "jit":
+        raise UserError(
+            f"parallel.mode is {config.parallel.mode!r}, expected 'jit', the only one "
+            "whose step can be compiled for devices that are not there"
+        )
+    check_buildable(config)
+    shape = data_shape(config, image_shape)
+    classes = (
+        config.model.num_classes or shape.classes or find(config.model.name).num_classes
+    )
+    check_augmentation(config, shape.image)
+    make_plan(config, shape.examples or config.data.batch_size, jax.device_count())
+    step, state, fed = _abstract_step(config, shape.image, classes)
+    started = time.perf_counter()
+    with native_operations():
+        traced = step.trace(state, fed)
+    # Machine code, which takes the longest, need not be good: it is never run.
+    compiled = traced.lower().compile({"xla_backend_optimization_level": 0})
+    seconds = time.perf_counter() - started
+    return Forecast(
+        devices=jax.device_count(),
+        image_shape=shape.image,
+        classes=classes,
+        source=shape.source,
+        parameters=device_bytes(state.params),
+        optimizer=device_bytes(state.opt_state),
+        average=device_bytes(state.ema_params),
+        batch=device_bytes(fed),
+        working=compiled.memory_analysis().temp_size_in_bytes,
+        flops=matrix_flops(traced.jaxpr),
+        collectives=collective_bytes(compiled.as_text(), jax.device_count()),
+        compile_seconds=seconds,
+    )
+
+
+def abstract_state(
+    config: ConfigDict, image_shape: tuple[int, int, int], classes: int
+) -> tuple[TrainState, optax.GradientTransformation]:
+    """Shapes and shardings of the training state, and its optimizer."""
+    model, fsdp = build_model(config, classes), config.parallel.fsdp
+    params, stats = jax.eval_shape(
+        functools.partial(init_variables, model, config.seed, image_shape)
+    )
+    optimizer = build_optimizer(config.optim, params, optax.constant_schedule(1.0))
+    state = jax.eval_shape(
+        functools.partial(init_state, optimizer=optimizer), params, stats
+    )
+    return jax.tree.map(_placed, state, shardings(state, fsdp)), optimizer
+
+
+def device_bytes(tree) -> int:
+    """Of the part of all leaves, which have shardings, that lies on one device."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def _abstract_step(config: ConfigDict, image_shape: tuple[int, int, int], classes: int):
+    """The step, and the shapes of the state and of what is fed."""
+    size, channels = config.data.batch_size, image_shape[-1]
+    state, optimizer = abstract_state(config, image_shape, classes)
+
+    def take(fed, number, own=every_row) -> Batch:
+        images, labels = fed
+        return Batch(images, labels, own(batch_positions(number, size)))
+
+    batches = Batches(lambda number: (_ for _ in range(0)), take, divided=True)
+    names = tuple(map(str, range(classes)))
+    facts = DataFacts((0.5,) * channels, (0.25,) * channels, names, image_shape)
+    model = build_model(config, classes)
+    step = make_train_step(config, model, optimizer, batches, facts)
+    drawn = size * drawn_per_image(config.train)
+    rows = NamedSharding(device_mesh(), PartitionSpec(AXIS))
+    fed = (
+        jax.ShapeDtypeStruct((drawn, *image_shape), jnp.uint8, sharding=rows),
+        jax.ShapeDtypeStruct((drawn,), jnp.int32, sharding=rows),
+    )
+    return step, state, fed
+
+
+def _placed(leaf, sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

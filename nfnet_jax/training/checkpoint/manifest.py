@@ -1,0 +1,122 @@
+"""Whether a directory still holds the files that were written into it.
+
+Orbax restores flipped bits without a word, so every checkpoint gets a manifest of its
+files. It is written last: a directory without one was not completed.
+"""
+
+import hashlib
+import json
+import os
+from typing import Any
+
+from nfnet_jax.utils.strict_json import dumps, strict
+
+_MANIFEST = "manifest.json"
+
+
+class Unsound(Exception):
+    """A directory is not as it was sealed; the message says what is wrong."""
+
+
+def seal(directory: str, **facts: Any) -> None:
+    """Writes the manifest: `facts`, and size and SHA-256 of every file.
+
+    The files are on the disk, not only on their way there, before the manifest is.
+    """
+    files = {}
+    for name in _files(directory):
+        _sync(os.path.join(directory, name))
+        files[name] = _describe(directory, name)
+    content = {"facts": strict(facts), "files": files}
+    path = os.path.join(directory, _MANIFEST)
+    with open(f"{path}.part", "w", encoding="utf-8") as file:
+        file.write(dumps(content | {"checksum": _checksum(content)}, indent=1))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(f"{path}.part", path)
+    _sync(directory)
+
+
+def unseal(directory: str) -> None:
+    """Removes the manifest, before the files are removed or replaced."""
+    os.unlink(os.path.join(directory, _MANIFEST))
+
+
+def is_sealed(directory: str) -> bool:
+    """Whether there is a manifest."""
+    return os.path.exists(os.path.join(directory, _MANIFEST))
+
+
+def read_facts(directory: str) -> dict[str, Any]:
+    """What `seal` was given.
+
+    Raises:
+      Unsound: there is no manifest, or it is damaged.
+    """
+    return _read(directory)["facts"]
+
+
+def verify(directory: str, **facts: Any) -> None:
+    """Compares `facts` and every file with the manifest.
+
+    Raises:
+      Unsound: one of them differs.
+    """
+    content = _read(directory)
+    for name, expected in facts.items():
+        if content["facts"].get(name) != expected:
+            raise Unsound(f"its {name} is {content['facts'].get(name)}")
+    for name, expected in content["files"].items():
+        try:
+            found = _describe(directory, name)
+        except OSError as error:
+            raise Unsound(f"{name}: {error.strerror}") from error
+        if found["bytes"] != expected["bytes"]:
+            raise Unsound(
+                f"{name} has {found['bytes']} bytes, expected {expected['bytes']}"
+            )
+        if found != expected:
+            raise Unsound(f"{name} does not have the bytes that were written")
+
+
+def _read(directory: str) -> dict[str, Any]:
+    try:
+        with open(os.path.join(directory, _MANIFEST), encoding="utf-8") as file:
+            content = json.load(file)
+        checksum = content.pop("checksum")
+    except FileNotFoundError as error:
+        raise Unsound("was not completed") from error
+    except (OSError, ValueError, AttributeError, KeyError, RecursionError) as error:
+        raise Unsound(f"{_MANIFEST} is damaged") from error
+    if checksum != _checksum(content):
+        raise Unsound(f"{_MANIFEST} is damaged")
+    return content
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _files(directory: str) -> list[str]:
+    return sorted(
+        os.path.relpath(os.path.join(folder, name), directory)
+        for folder, _, names in os.walk(directory)
+        for name in names
+        if not name.startswith(_MANIFEST)
+    )
+
+
+def _describe(directory: str, name: str) -> dict[str, Any]:
+    with open(os.path.join(directory, name), "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": file.tell(), "sha256": digest}
+
+
+def _sync(path: str) -> None:
+    """Waits until a file, or the entries of a directory, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

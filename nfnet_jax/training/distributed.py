@@ -1,0 +1,118 @@
+"""One run of several processes, as on several hosts."""
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+from nfnet_jax.utils.errors import UserError
+
+HEARTBEAT_SECONDS = 30
+"""After so long without a sign of life a process counts as dead: the others end."""
+_LOST = re.compile(
+    r"gloo|nccl|coordination|unhealthy|socket closed|connection (closed|reset)"
+    "|deadline_exceeded|unavailable",
+    re.IGNORECASE,
+)
+"""In what JAX, and the libraries that it sends by, say of a process that is gone."""
+
+
+def connect(coordinator: str | None, processes: str | None, process: str | None):
+    """Joins the other processes of a run, before JAX looks for devices.
+
+    `coordinator` is HOST:PORT of process 0, with `processes`, how many there are, and
+    `process`, which of them this is; or "auto", where a TPU pod, Slurm, Kubernetes or
+    Open MPI says all that. None: this process is alone. All but the first one print
+    nothing from here on.
+
+    Raises:
+      UserError: flags that do not fit together, or no connection.
+    """
+    if coordinator in (None, "auto"):
+        _refuse_numbers(coordinator, processes, process)
+        if coordinator is None:
+            return
+        arguments: dict[str, Any] = {}
+    else:
+        arguments = _explicit(coordinator, processes, process)
+    try:
+        jax.distributed.initialize(
+            **arguments,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=HEARTBEAT_SECONDS,
+        )
+        # Before compilation, which may take one of them longer than CPUs wait.
+        multihost_utils.sync_global_devices("connected")
+    # No cluster found, no answer from a host: each has its own type.
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "")[:200]
+        raise UserError(
+            f"--coordinator={coordinator}: {reason or type(error).__name__}"
+        ) from error
+    if jax.process_index():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def ending_with_the_others(workdir: str) -> Iterator[None]:
+    """Where another process is lost, this one says so in a line and ends: exit code 2.
+
+    At once: at its exit JAX would wait for the one that is gone.
+    """
+    try:
+        yield
+    # JAX raises a ValueError for some of them.
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), "")[:200]
+        if jax.process_count() == 1 or not _LOST.search(reason):
+            raise
+        sys.stderr.write(
+            f"error: another process of this run is gone ({reason}); start all of them "
+            f"again: they continue from the last checkpoint in {workdir}\n"
+        )
+        sys.stderr.flush()
+        os._exit(2)
+
+
+def _refuse_numbers(
+    coordinator: str | None, processes: str | None, process: str | None
+) -> None:
+    for name, value in (("processes", processes), ("process", process)):
+        if value is not None:
+            found = (
+                f"--coordinator={coordinator}" if coordinator else "no --coordinator"
+            )
+            raise UserError(
+                f"--{name}={value} with {found}, expected --coordinator=HOST:PORT"
+            )
+
+
+def _explicit(
+    coordinator: str, processes: str | None, process: str | None
+) -> dict[str, str | int]:
+    """What `jax.distributed.initialize` takes."""
+    if not re.fullmatch(r".+:\d{1,5}", coordinator):
+        raise UserError(
+            f"--coordinator is {coordinator!r}, expected HOST:PORT of process 0 or auto"
+        )
+    count = _whole_number("processes", processes, 1, 2**20)
+    return {
+        "coordinator_address": coordinator,
+        "num_processes": count,
+        "process_id": _whole_number("process", process, 0, count - 1),
+    }
+
+
+def _whole_number(name: str, text: str | None, low: int, high: int) -> int:
+    if text is None or not text.isdecimal() or not low <= int(text) <= high:
+        found = "missing" if text is None else f"{text!r}"
+        raise UserError(
+            f"--{name} is {found}, expected a whole number in [{low}, {high}], with "
+            "--coordinator=HOST:PORT"
+        )
+    return int(text)

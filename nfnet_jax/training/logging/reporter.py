@@ -1,0 +1,134 @@
+"""What a run says while it trains, an interval late so that nothing waits for it."""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from nfnet_jax.optim.ratios import layer_names
+from nfnet_jax.training.logging.metrics import MetricWriter
+from nfnet_jax.training.logging.progress import Progress
+from nfnet_jax.training.setup import Run
+from nfnet_jax.training.step import Metrics
+from nfnet_jax.utils.errors import UserError
+
+_MOST_SKIPPED = 100
+
+
+class Diverged(UserError):
+    """Loss or gradient of the update number `step` are not finite."""
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message)
+        self.step = step
+
+
+class Reporter:
+    """Collects the metrics of every step on the device and writes interval means.
+
+    Fetching a value waits until it is computed; the values of an interval are fetched
+    when the next one ends, and by then they are there.
+    """
+
+    def __init__(
+        self, config: ConfigDict, run: Run, writer: MetricWriter, progress: Progress
+    ):
+        self._config, self._run = config, run
+        self._writer, self._progress = writer, progress
+        self._interval: list[tuple[int, Metrics]] = []
+        self._previous: list[tuple[int, Metrics]] = []
+        self._layers = layer_names(run.state.params)
+        self._ratios: tuple[int, np.ndarray] | None = None
+        self._skipped = 0
+
+    def add(self, step: int, metrics: Metrics) -> None:
+        """Keeps the metrics of the update that made it `step` updates."""
+        self._interval.append((step, metrics))
+        self._progress.advance(step)
+
+    def end_interval(self) -> None:
+        """Writes the interval before this one. Raises as `flush` does."""
+        if self._previous:
+            fetched = jax.device_get(self._previous)
+            self._progress.stopwatch.late(fetched[-1][0])
+            self._write(fetched)
+        self._interval, self._previous = [], self._interval
+
+    def flush(self) -> None:
+        """Writes all that has not been written, waiting for the device.
+
+        Raises:
+          Diverged: a loss or a gradient is not finite, and the update was not skipped,
+            or it is the hundredth of them in a row.
+        """
+        intervals = [i for i in (self._previous, self._interval) if i]
+        self._interval, self._previous = [], []
+        fetched = jax.device_get(intervals)
+        if fetched:
+            self._progress.stopwatch.lap(fetched[-1][-1][0])
+        for interval in fetched:
+            self._write(interval)
+
+    def _write(self, fetched: list[tuple[int, Any]]) -> None:
+        for step, metrics in fetched:
+            self._check(step, metrics)
+            ratios = metrics.pop("gradient_ratios", None)
+            if ratios is not None and np.isfinite(ratios).all():
+                self._ratios = (step, ratios)
+        step = fetched[-1][0]
+        if self._ratios is not None:
+            self._write_ratios(*self._ratios)
+        row = {
+            f"train/{name}": _mean([metrics[name] for _, metrics in fetched])
+            for name in fetched[0][1]
+        }
+        row["learning_rate"] = float(self._run.schedule(step - 1))
+        row["epoch"] = step / self._run.plan.steps_per_epoch
+        self._writer.write(step, row)
+        self._progress.show_training(step, row)
+
+    def _write_ratios(self, step: int, ratios: np.ndarray) -> None:
+        names = [f"gradient_ratio/{layer}" for layer in self._layers]
+        self._writer.write(step, dict(zip(names, ratios.tolist(), strict=True)))
+
+    def _check(self, step: int, metrics: dict[str, Any]) -> None:
+        if math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"]):
+            self._skipped = 0
+            return
+        self._skipped += 1
+        if "skipped" not in metrics:
+            raise Diverged(self._divergence(step, metrics), step)
+        if self._skipped == _MOST_SKIPPED:
+            reason = self._divergence(step, metrics)
+            raise Diverged(f"{_MOST_SKIPPED} updates skipped in a row; {reason}", step)
+
+    def _divergence(self, step: int, metrics: dict[str, Any]) -> str:
+        agc = self._config.optim.agc.clipping
+        remedy = (
+            f"lower optim.learning_rate or optim.agc.clipping (now {agc:g})"
+            if agc
+            else "turn AGC on (optim.agc.clipping=0.1) or lower optim.learning_rate"
+        )
+        rate = float(self._run.schedule(step - 1))
+        return (
+            f"step {step}: the loss is {metrics['loss']}, the norm of the gradient "
+            f"{metrics['grad_norm']}; likely cause: the learning rate, {rate:g} at "
+            f"that step, is too high; {remedy}{self._largest_ratio()}"
+        )
+
+    def _largest_ratio(self) -> str:
+        if self._ratios is None:
+            return ""
+        step, ratios = self._ratios
+        return (
+            f"; the largest gradient / weight norm at step {step} was "
+            f"{ratios.max():.3g}, of {self._layers[ratios.argmax()]}"
+        )
+
+
+def _mean(values: list[Any]) -> float:
+    """Of those that are finite: the others are of skipped updates."""
+    finite = [float(value) for value in values if np.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan

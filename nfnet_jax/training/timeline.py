@@ -1,0 +1,113 @@
+"""What follows from the config and the data set, derived in one place."""
+
+import dataclasses
+import math
+
+from ml_collections import ConfigDict
+
+from nfnet_jax.optim.sam import ascent_size
+from nfnet_jax.utils.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Numbers of one run, in updates: the length, the warm-up, between evaluations.
+
+    `peak_rate` is the largest learning rate. The first `small_steps` updates see images
+    of `train.small_size`. `batches` are as many as there may be, those that a rewind
+    leaves out included.
+    """
+
+    peak_rate: float
+    steps: int
+    batches: int
+    small_steps: int
+    steps_per_epoch: float
+    warmup_steps: int
+    eval_every: int
+    checkpoint_every: int
+
+    def evaluations_after(self, step: int) -> int:
+        """How many are left, the one after the last update included."""
+        return -(-self.steps // self.eval_every) - step // self.eval_every
+
+
+def make_plan(config: ConfigDict, train_examples: int, devices: int) -> Plan:
+    """The plan of `config` for a training split of `train_examples`.
+
+    Epochs follow each other without a gap: they need not be whole numbers of batches.
+
+    Raises:
+      UserError: a batch that the data, the microbatches or the devices do not fit.
+    """
+    batch, accumulate = config.data.batch_size, config.optim.accumulate
+    parts = accumulate * devices
+    if batch > train_examples:
+        raise UserError(
+            f"data.batch_size is {batch}, expected at most {train_examples}, the size "
+            f"of the training split of {config.data.name}"
+            f"{_batch_hint(config, train_examples, parts)}"
+        )
+    if batch % parts:
+        raise UserError(
+            f"data.batch_size is {batch}, expected a multiple of {parts}: {accumulate} "
+            f"microbatches (optim.accumulate) on {devices} devices"
+            f"{_batch_hint(config, min(train_examples, batch + parts - 1), parts)}"
+        )
+    _check_ascent(config, parts)
+    steps_per_epoch = train_examples / batch
+    steps = config.train.steps or math.ceil(config.train.epochs * steps_per_epoch)
+    warmup = min(
+        round(config.optim.schedule.warmup_epochs * steps_per_epoch), steps // 2
+    )
+
+    def every(epochs: float) -> int:
+        return max(1, round(epochs * steps_per_epoch)) if epochs else steps
+
+    return Plan(
+        peak_rate=peak_rate(config),
+        steps=steps,
+        batches=2 * steps if config.train.on_nan == "rewind" else steps,
+        small_steps=round(config.train.small_share * steps)
+        if config.train.small_size
+        else 0,
+        steps_per_epoch=steps_per_epoch,
+        warmup_steps=warmup,
+        eval_every=every(config.eval.every_epochs),
+        checkpoint_every=every(config.checkpoint.every_epochs),
+    )
+
+
+def _batch_hint(config: ConfigDict, most: int, parts: int) -> str:
+    """The largest batch up to `most` that divides into `parts`, as a flag."""
+    sam = config.optim.sam
+    for batch in range(most // parts * parts, 0, -parts):
+        if not sam.rho or ascent_size(batch, sam.fraction) % parts == 0:
+            return f"; set --config.data.batch_size={batch}"
+    return f", which do not divide into {parts} parts (optim.accumulate on all devices)"
+
+
+def peak_rate(config: ConfigDict) -> float:
+    """The largest rate: learning_rate · batch_size / base_batch_size."""
+    batch = config.data.batch_size
+    base = config.optim.base_batch_size or batch
+    return config.optim.learning_rate * (batch / base)
+
+
+def differentiated_examples(config: ConfigDict) -> int:
+    """Examples of an update that gradients are computed of, SAM's ascent included."""
+    batch, sam = config.data.batch_size, config.optim.sam
+    return batch + (ascent_size(batch, sam.fraction) if sam.rho else 0)
+
+
+def _check_ascent(config: ConfigDict, parts: int) -> None:
+    """Raises UserError if SAM's share of the batch does not divide into `parts`."""
+    batch, fraction = config.data.batch_size, config.optim.sam.fraction
+    size = ascent_size(batch, fraction)
+    if config.optim.sam.rho and size % parts:
+        valid = max(1, round(size / parts)) * parts
+        raise UserError(
+            f"optim.sam.fraction is {fraction}, {size} of {batch} examples, expected a "
+            f"multiple of {parts} (optim.accumulate on all devices) such as {valid}; "
+            f"did you mean {valid / batch:.6g}?"
+        )

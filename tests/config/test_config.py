@@ -1,0 +1,251 @@
+"""The base config and the files in configs/."""
+
+import ast
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+import nfnet_jax
+from nfnet_jax import cli
+from nfnet_jax.config import (
+    KEYS,
+    base_config,
+    check_config,
+    from_json,
+    leaves,
+    nearest_key,
+    to_json,
+)
+from nfnet_jax.config.lists import read_list
+from nfnet_jax.training.setup import check_buildable
+from nfnet_jax.training.workdir import check_workdir, create_workdir
+from nfnet_jax.utils.errors import UserError, nearest
+
+PACKAGE = pathlib.Path(nfnet_jax.__file__).parent
+CONFIGS = sorted((PACKAGE.parent / "configs").glob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def nodes() -> list[ast.AST]:
+    """The syntax of every module but those that define the config."""
+    own = ("config.py", "config_keys.py")
+    paths = [path for path in PACKAGE.rglob("*.py") if path.name not in own]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
+    return [node for tree in trees for node in ast.walk(tree)]
+
+
+@pytest.mark.parametrize("path", KEYS)
+def test_every_key_is_read_somewhere(path, nodes):
+    section, _, leaf = path.rpartition(".")
+    read = {
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+    if section == "model":
+        # Model options travel by name, as `**model_overrides(config)`.
+        read |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    assert leaf in read
+
+
+def test_every_key_says_what_it_means_and_expects():
+    for path, key in KEYS.items():
+        assert key.meaning, path
+        assert key.expected and key.expected != "any value", path
+
+
+def test_the_base_config_passes_its_own_checks():
+    check_config(base_config())
+    assert leaves(base_config()).keys() == KEYS.keys()
+
+
+def test_the_base_config_takes_no_new_keys():
+    with pytest.raises(AttributeError):
+        base_config().optim.lr = 0.1
+
+
+def test_json_round_trip_is_exact():
+    config = base_config()
+    config.model.num_classes = 7
+    config.model.weight_standardization = False
+    config.data.dir = "~/données"
+    config.optim.learning_rate = 0.1 + 0.2
+    config.optim.agc.exclude = ("classifier", r"conv\d+/kernel$")
+    config.optim.weight_decay_exclude = ()
+    restored = from_json(json.loads(json.dumps(to_json(config))))
+    assert leaves(restored) == leaves(config)
+    types = [[type(value) for value in leaves(c).values()] for c in (restored, config)]
+    assert types[0] == types[1]
+    assert to_json(restored) == to_json(config)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"optim": {"lr": 1}}, "'optim.learning_rate'"),
+        ({"nothing": {"like": {"it": 1}}}, "'nothing.like.it'"),
+        ({"optim": 1}, "'optim' is a section"),
+        ({"seed": {"a": 1}}, "'seed.a'"),
+        ({"seed": "1"}, "seed is '1', expected a whole number"),
+        ({"optim": {"agc": {"exclude": 3}}}, "optim.agc.exclude is 3"),
+    ],
+)
+def test_json_of_other_keys_or_types_is_refused(values, words):
+    with pytest.raises(UserError) as error:
+        from_json(values)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_files_are_valid(path):
+    config, _ = cli.parse_config_flags(["train.py", f"--config={path}"], workdir="")
+    check_config(config)
+    check_buildable(config)
+    assert config.name.startswith(path.stem)
+
+
+LISTS = {
+    ("a", "b"): (
+        "['a', 'b']", '("a","b")', "a,b", "[a,b]", "( a , b )", '["a", "b"]', "a,b,",
+        "[a, 'b',]", r"r'a',b",
+    ),
+    ("a",): ("a", "[a]", "(a,)", "(a)", "'a'", '["a"]', " a "),
+    (): ("[]", "()", "[ ]"),
+    # Regular expressions keep their own brackets, commas and backslashes.
+    ("stages_[0,1]/", "b{1,2}"): (
+        "stages_[0,1]/,b{1,2}", "[stages_[0,1]/, b{1,2}]", "['stages_[0,1]/','b{1,2}']",
+    ),
+    ("[ab]c", "[cd]e"): ("[ab]c,[cd]e", "([ab]c,[cd]e)"),
+    ("(a|b)$",): ("(a|b)$", "[(a|b)$]"),
+    ("(?i:a,b)",): ("(?i:a,b)",),
+    ("[^]a]x", r"c\d"): (r"[^]a]x,c\d", r"['[^]a]x', 'c\\d']", r"['[^]a]x', 'c\d']"),
+    ("[ab]",): ("'[ab]'", "['[ab]']"),
+    (0.5, 0.75): ("0.5,0.75", "[.5, 75e-2]", "(0.5, 0.75)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("expected", "text"), [(e, text) for e, texts in LISTS.items() for text in texts]
+)
+def test_a_list_in_any_notation(expected, text):
+    assert read_list(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ",", "(,)", "a,,b", "[a", "a]", "('a',", "'a", "'a' 'b'", "'a'b", "[a,b],"]
+    + ["[[a,b]]", "[a],[b]", "['a',,'b']", "a(b", "a)b"],
+)
+def test_what_is_no_list_is_refused_and_not_guessed(text):
+    with pytest.raises(ValueError, match=" is no "):
+        read_list(text)
+
+
+def test_what_python_and_json_print_is_read_back():
+    letters = r"ab/_.$^*+?()[]{}|\\,'\" "
+    random = np.random.RandomState(0)
+    for _ in range(500):
+        lengths = random.randint(1, 9, random.randint(4))
+        items = ["".join(random.choice([*letters], length)) for length in lengths]
+        for text in (repr(items), repr(tuple(items)), json.dumps(items)):
+            assert read_list(text) == tuple(items)
+
+
+def parsed(*arguments):
+    return cli.parse_config_flags(["train.py", *arguments], file_needed=False)[0]
+
+
+PATTERNS = ("optim.weight_decay_exclude", "optim.agc.exclude", "optim.freeze")
+
+
+@pytest.mark.parametrize("key", PATTERNS)
+@pytest.mark.parametrize("expected", [("a", "b"), ("a",), ()], ids=str)
+def test_every_notation_makes_the_same_config(key, expected, tmp_path):
+    config = base_config()
+    config.update_from_flattened_dict({key: expected})
+    create_workdir(str(tmp_path), config)
+    file = tmp_path / "config.py"
+    file.write_text(
+        "from nfnet_jax.config import base_config\n\n\n"
+        "def get_config():\n    config = base_config()\n"
+        f"    config.{key} = {list(expected)!r}\n    return config\n"
+    )
+    found = [parsed(f"--config.{key}={text}") for text in LISTS[expected]]
+    found += [parsed(f"--config.{key}", text) for text in LISTS[expected]]
+    found += [parsed(f"--config={file}"), from_json(to_json(config))]
+    for other in found:
+        assert leaves(other) == leaves(config)
+        check_workdir(str(tmp_path), other)
+
+
+def test_a_list_of_numbers_and_what_is_none():
+    key = "--config.optim.schedule.boundaries"
+    for text in LISTS[0.5, 0.75]:
+        assert parsed(f"{key}={text}").optim.schedule.boundaries == (0.5, 0.75)
+    for text in ("0.75,0.5", "['a']", "[0.5", "0.5;0.75", ""):
+        with pytest.raises(UserError, match="expected a list of increasing numbers"):
+            parsed(f"{key}={text}")
+
+
+def test_a_text_in_the_place_of_a_list_is_not_its_characters(tmp_path):
+    file = tmp_path / "config.py"
+    file.write_text(
+        "from nfnet_jax.config import base_config\n\n\n"
+        "def get_config():\n    config = base_config()\n"
+        "    config.optim.freeze = 'stem'\n    return config\n"
+    )
+    with pytest.raises(UserError, match=r"freeze is stem \(str\), expected tuple such"):
+        parsed(f"--config={file}")
+    with pytest.raises(UserError, match="optim.freeze is 'stem', expected a list"):
+        from_json({"optim": {"freeze": "stem"}})
+
+
+@pytest.mark.parametrize(
+    "path, choice", [(path, c) for path, key in KEYS.items() for c in key.choices]
+)
+def test_the_choice_that_is_written_otherwise_is_named(path, choice):
+    with pytest.raises(UserError, match=rf"did you mean '{choice}'\?"):
+        parsed(f"--config.{path}={choice.upper()}")
+
+
+def test_there_are_config_files():
+    assert CONFIGS
+
+
+@pytest.mark.parametrize("path", KEYS)
+def test_a_key_without_its_section_is_recognized(path):
+    leaf = path.rpartition(".")[2]
+    assert f"{leaf}'?" in nearest_key(leaf)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("data.augment.crop", "data.augment.crop_padding"),
+        ("train.crop", "data.crop"),
+        ("data.size", "data.image_size"),
+        ("train.momentum", "optim.momentum"),
+    ],
+)
+def test_a_key_of_the_section_that_was_named_is_nearest(path, expected):
+    assert nearest_key(path) == f"; did you mean {expected!r}?"
+
+
+@pytest.mark.parametrize(
+    ("word", "choices", "expected"),
+    [
+        ("digts", ["digits", "tfds:cifar10"], "digits"),
+        ("--work-dir", ["--workdir", "--split"], "--workdir"),
+        ("resnet50", ["nf_resnet101", "nf_resnet50"], "nf_resnet50"),
+        ("Train", ["train", "test"], "train"),
+    ],
+)
+def test_nearest(word, choices, expected):
+    assert nearest(word, choices) == f"; did you mean {expected!r}?"
+
+
+def test_nearest_is_silent_where_nothing_is_near():
+    assert nearest("qqqq", ["digits", "train"]) == ""
+    assert nearest("qqqq", []) == ""

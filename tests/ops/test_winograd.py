@@ -1,0 +1,151 @@
+"""Minimal filtering against convolutions in float64."""
+
+import functools
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from nfnet_jax.ops import winograd
+from nfnet_jax.ops.conv import conv2d
+
+SAME = ((1, 1), (1, 1))
+
+
+def exact(x, kernel, padding):
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def arrays(x_shape, features):
+    rng = np.random.RandomState(0)
+    return rng.standard_normal(x_shape), rng.standard_normal(
+        (3, 3, x_shape[-1], features)
+    )
+
+
+def assert_close(found, expected):
+    """Within 1e-5 of the largest value: the transforms amplify roundings tenfold."""
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.ptp(expected))
+
+
+@pytest.mark.parametrize("height", [3, 4, 5, 7, 8, 18])
+@pytest.mark.parametrize("padding", [SAME, ((0, 0), (0, 0)), ((2, 0), (1, 2))])
+def test_values_and_kernel_gradient_match_float64(height, padding):
+    x, kernel = arrays((2, height, 6, 5), 3)
+    with jax.enable_x64(True):
+        y, vjp = jax.vjp(lambda k: exact(jnp.asarray(x), k, padding), kernel)
+        y, (kernel_grad,) = np.asarray(y), vjp(y)
+        kernel_grad = np.asarray(kernel_grad)
+    x, kernel = np.float32(x), np.float32(kernel)
+    assert_close(winograd.convolve(x, kernel, padding), y)
+    assert_close(winograd.kernel_gradient(x, np.float32(y), padding), kernel_grad)
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+def test_groups_match_float64(groups):
+    x, _ = arrays((2, 9, 5, 6), 1)
+    kernel = np.random.RandomState(1).standard_normal((3, 3, 6 // groups, 12))
+    with jax.enable_x64(True):
+        stock = functools.partial(
+            lax.conv_general_dilated,
+            window_strides=(1, 1),
+            padding=SAME,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+        )
+        y, vjp = jax.vjp(stock, jnp.asarray(x), jnp.asarray(kernel))
+        y, (x_grad, kernel_grad) = np.asarray(y), map(np.asarray, vjp(y))
+    x, kernel, grad = np.float32(x), np.float32(kernel), np.float32(y)
+    assert_close(winograd.convolve(x, kernel, SAME, groups), y)
+    assert_close(winograd.input_gradient(grad, kernel, SAME, groups), x_grad)
+    assert_close(winograd.kernel_gradient(x, grad, SAME, groups), kernel_grad)
+
+
+def test_large_convolutions_use_it_and_match_in_both_derivatives():
+    """Values, gradients, and the gradient of a function of the gradients."""
+    x, kernel = map(np.float32, arrays((4, 16, 16, 128), 128))
+    assert winograd.convolves(x, kernel, (1, 1), SAME, 1)
+    assert winograd.differentiates(x, kernel, (1, 1), SAME, 1)
+
+    def power(conv):
+        return lambda x, k: jnp.square(conv(x, k)).mean()
+
+    def gradient_power(conv):
+        def function(x, k):
+            grads = jax.grad(power(conv), (0, 1))(x, k)
+            return sum(jnp.square(grad).sum() for grad in grads)
+
+        return function
+
+    stock = lambda x, k: exact(x, k, SAME)  # noqa: E731
+    for function in (power, gradient_power):
+        found = jax.jit(jax.grad(function(conv2d), (0, 1)))(x, kernel)
+        expected = jax.jit(jax.grad(function(stock), (0, 1)))(x, kernel)
+        for one, other in zip(found, expected, strict=True):
+            assert_close(one, np.asarray(other))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(strides=(2, 2)),
+        dict(padding=((1, -1), (1, 1))),
+        dict(dtype=jnp.bfloat16),
+        dict(window=(1, 3)),
+        dict(height=2),
+        dict(channels=4),
+        dict(groups=4),
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_other_convolutions_stay_as_they_are(change):
+    case = dict(strides=(1, 1), padding=SAME, dtype=jnp.float32, window=(3, 3))
+    case |= dict(height=32, channels=128, groups=1) | change
+    x = jax.ShapeDtypeStruct((8, case["height"], 32, case["channels"]), case["dtype"])
+    inputs = case["channels"] // case["groups"]
+    shape = (*case["window"], inputs, case["channels"])
+    kernel = jax.ShapeDtypeStruct(shape, case["dtype"])
+    assert not winograd.convolves(
+        x, kernel, case["strides"], case["padding"], case["groups"]
+    )
+    assert not winograd.differentiates(
+        x, kernel, case["strides"], case["padding"], case["groups"]
+    )
+
+
+def test_forward_mode_is_refused_clearly():
+    x, kernel = jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 2))
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(conv2d, (x, kernel), (x, kernel))
+
+
+def test_examples_do_not_depend_on_each_other():
+    x, kernel = map(np.float32, arrays((6, 8, 8, 4), 4))
+    together = winograd.convolve(x, kernel, SAME)
+    alone = winograd.convolve(x[2:3], kernel, SAME)
+    assert_close(together[2:3], alone)
+
+
+@pytest.mark.parametrize("groups, size", [(1, (32, 33)), (2, (48, 48))])
+def test_an_exported_program_takes_any_number_of_images(groups, size):
+    kernel = np.float32(arrays((1, 3, 3, 128 // groups), 128)[1])
+    (count,) = jax.export.symbolic_shape("n")
+    images = jax.ShapeDtypeStruct((count, *size, 128), jnp.float32)
+    assert winograd.convolves(images, kernel, (1, 1), SAME, groups)
+    convolve = jax.jit(lambda x: conv2d(x, kernel, groups=groups))
+    exported = jax.export.export(convolve)(images)
+    x = np.float32(arrays((3, *size, 128), 1)[0])
+    stock = lax.conv_general_dilated(
+        x,
+        kernel,
+        (1, 1),
+        SAME,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+    assert_close(exported.call(x), np.asarray(stock))

@@ -1,0 +1,43 @@
+import subprocess
+import sys
+
+FAULTS = """
+import resource
+import statistics
+import sys
+
+if sys.argv[1] == "keep":
+    from nfnet_jax.utils.host_memory import keep_host_memory
+
+    keep_host_memory()
+
+import jax
+import jax.numpy as jnp
+
+# Its sine, 16,384 pages of working memory, has to exist before the product.
+call = jax.jit(lambda x: jnp.sin(x).T @ jnp.sin(x))
+x = jnp.ones((2**20, 16))
+
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    jax.block_until_ready(call(x))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+for _ in range(30):
+    faults()
+print(statistics.median(faults() for _ in range(30)))
+"""
+
+
+def page_faults(how: str) -> float:
+    """Median of the page faults of a call of a compiled program, after 30 others."""
+    command = [sys.executable, "-c", FAULTS, how]
+    return float(subprocess.run(command, capture_output=True, check=True).stdout)
+
+
+def test_repeated_calls_take_no_memory_from_the_kernel():
+    # Now and then a call does: XLA has not freed the block of the call before it yet.
+    assert page_faults("keep") < 100
+    assert page_faults("leave") > 16_000

@@ -1,0 +1,137 @@
+"""What is on another machine is refused in a line, never a directory called "gs:"."""
+
+import importlib
+import os
+import re
+
+import pytest
+from help_cases import COMMANDS, WITH_CONFIG
+from tiny_run import tiny_config
+
+from nfnet_jax import cli
+from nfnet_jax.config import base_config, check_config
+from nfnet_jax.data.load import load_dataset
+from nfnet_jax.inference.export import check_target
+from nfnet_jax.training.loop import train
+from nfnet_jax.training.workdir import read_config
+from nfnet_jax.utils.cache import cache_directory
+from nfnet_jax.utils.errors import UserError
+from nfnet_jax.utils.paths import scheme_of
+from nfnet_jax.weights.load import load_pretrained
+
+BUCKET = "gs://bucket/runs"
+
+
+@pytest.fixture(autouse=True)
+def empty(tmp_path, monkeypatch):
+    """Nothing is written into the directory that a test runs in."""
+    file = tmp_path / "x.py"
+    file.write_text("from tiny_run import tiny_config as get_config\n")
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(cli, "prepare_jax", lambda: None)
+    yield file
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("path", "scheme"),
+    [
+        ("gs://b", "gs"),
+        ("GS://b", "gs"),
+        ("gs:/b", "gs"),
+        ("s3a:/b/c", "s3a"),
+        ("abfs://b@c/d", "abfs"),
+        ("made-up+of.it://x", "made-up+of.it"),
+        ("https://host/weights.npz", "https"),
+        ("file:///data", "file"),
+        ("/data/gs://b", None),
+        ("runs/a:b", None),
+        ("./gs:/b", None),
+        ("odd:/b", None),
+        ("~/runs", None),
+        ("", None),
+    ],
+)
+def test_schemes(path, scheme):
+    assert scheme_of(path) == scheme
+
+
+def main_of(command: str):
+    module = f"nfnet_jax.{command}"
+    package = importlib.util.find_spec(module).submodule_search_locations
+    return importlib.import_module(f"{module}.__main__" if package else module).main
+
+
+def flags_of(command: str, capsys) -> list[str]:
+    with pytest.raises(SystemExit):
+        main_of(command)([f"nfnet_jax/{command}.py", "--help"])
+    found = re.findall(r"^  --(\w+)=VALUE", capsys.readouterr().out, re.MULTILINE)
+    return [flag for flag in found if flag not in cli.URLS]
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c != "config"])
+def test_every_flag_of_every_command_refuses_a_bucket(command, empty, capsys):
+    """Whatever its meaning: a flag that comes later is held to it as well."""
+    main, flags = main_of(command), flags_of(command, capsys)
+    assert flags or command == "models"
+    own = [f"--config={empty}"] if command in WITH_CONFIG else []
+    for flag in flags:
+        with pytest.raises(UserError, match=rf"--{flag} is '{BUCKET}'.*this machine"):
+            main([command, *own, f"--{flag}={BUCKET}"])
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("predict", ["--workdir=x", "s3://bucket/photo.jpg"]),
+        ("report", ["s3:/bucket/run"]),
+        ("train", ["--config=s3://bucket/config.py"]),
+        ("train", ["--config=CONFIG", "--config.data.dir=s3://b"]),
+        ("train", ["--config=CONFIG", "--config.data.name=folder:s3://b"]),
+        ("train", ["--config=CONFIG", "--config.model.weights=s3://b/w.npz"]),
+        ("sweep", ["--config=CONFIG", "--grid=config.data.dir=s3://b,s3://c"]),
+        ("sweep", ["--config=CONFIG", "--grid=config.seed=1", "--storage=s3:/b"]),
+        ("sweep", ["--config=CONFIG", "--grid=config.seed=1", "--storage=s3://b"]),
+    ],
+    ids=str,
+)
+def test_so_do_arguments_and_keys(command, arguments, empty, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = [argument.replace("CONFIG", str(empty)) for argument in arguments]
+    with pytest.raises(UserError) as error:
+        main_of(command)([command, *given])
+    assert "s3:/" in str(error.value) and "\n" not in str(error.value)
+    assert not [entry for entry in os.listdir() if "s3" in entry]
+
+
+def test_a_local_path_behind_file_is_offered():
+    with pytest.raises(UserError, match=r"did you mean '/data/runs'\?"):
+        read_config("file:///data/runs")
+
+
+def test_so_does_the_library():
+    config = base_config()
+    config.data.dir = BUCKET
+    calls = (
+        lambda: check_config(config),
+        lambda: train(tiny_config(), BUCKET),
+        lambda: read_config(BUCKET),
+        lambda: load_dataset(f"folder:{BUCKET}", image_size=8),
+        lambda: load_dataset("tfds:mnist", data_dir=BUCKET),
+        lambda: load_pretrained("nfnet_f0", f"{BUCKET}/f0.npz"),
+        lambda: check_target(f"{BUCKET}/f0.jaxexport", "jax"),
+    )
+    for call in calls:
+        with pytest.raises(UserError, match="this machine"):
+            call()
+
+
+@pytest.mark.parametrize("name", ["NFNET_JAX_CACHE", "XDG_CACHE_HOME", "TFDS_DATA_DIR"])
+def test_so_does_the_environment(name, monkeypatch):
+    monkeypatch.delenv("NFNET_JAX_CACHE", raising=False)
+    monkeypatch.setenv(name, BUCKET)
+    with pytest.raises(UserError, match=rf"{name} is '{BUCKET}'.*gs:// is not"):
+        cache_directory()
+        load_dataset("tfds:mnist")
