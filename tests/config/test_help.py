@@ -5,25 +5,12 @@ import subprocess
 import sys
 
 import pytest
+from help_cases import COMMANDS, WITH_CONFIG
 
 from nfnet_jax import cli
 from nfnet_jax.config import KEYS
 from nfnet_jax.config.help import command
 
-COMMANDS = (
-    "analyze",
-    "config",
-    "data",
-    "evaluate",
-    "export",
-    "models",
-    "plan",
-    "predict",
-    "report",
-    "sweep",
-    "train",
-)
-WITH_CONFIG = {"analyze", "data", "plan", "sweep", "train"}
 HEAVY = {"jax", "flax", "optax", "sklearn", "optuna", "tensorflow_datasets"}
 
 
