@@ -91,7 +91,7 @@ class Trainer:
 
     def updates(self, rates: Iterable[float], state: TrainState) -> Iterator:
         """The state and the metrics after each update, as long as both are finite."""
-        with contextlib.closing(self._run.train.feed(0)) as feed:
+        with contextlib.closing(self._run.train.iterate(0)) as feed:
             for rate in rates:
                 state, metrics = self._step(rate, state, next(feed))
                 metrics = {name: float(value) for name, value in metrics.items()}
@@ -201,7 +201,7 @@ def _compiled(file: str, changes: Changes):
     config = short_config(file, changes)
     run = set_up(config)
     step = make_train_step(config, run.model, run.optimizer, run.train, run.facts)
-    with contextlib.closing(run.train.feed(0)) as feed:
+    with contextlib.closing(run.train.iterate(0)) as feed:
         fed = next(feed)
     return step.lower(run.state, fed).compile(), run.state, fed
 

@@ -31,8 +31,8 @@ def ours(folder: str, workers: int, size: int, count: int):
         f"folder:{folder}", eval_split="val", image_size=SIZE, loader="stream"
     )
     batches = training_batches(dataset.train, config, count, device_mesh())
-    with contextlib.closing(batches.feed(0)) as feed:
-        for images, _ in feed:
+    with contextlib.closing(batches.iterate(0)) as host_batches:
+        for images, _ in host_batches:
             yield jax.block_until_ready(images)
 
 

@@ -33,7 +33,7 @@ def setup(**changes):
     optimizer = build_optimizer(config.optim, params, lambda step: 0.1)
     batches = training_batches(DATA, config, device_mesh())
     train_step = make_train_step(config, model, optimizer, batches, FACTS)
-    fed = next(batches.feed(0))
+    fed = next(batches.iterate(0))
 
     def step(state):
         return train_step(state, fed)

@@ -98,7 +98,7 @@ def main() -> None:
             state = checkpoints.restore(state)
     assert int(state.step) == first
     losses = []
-    with contextlib.closing(run.train.feed(first)) as feed:
+    with contextlib.closing(run.train.iterate(first)) as feed:
         for _ in range(first, last):
             state, metrics = step(state, next(feed))
             losses.append(float(metrics["loss"]))

@@ -31,11 +31,11 @@ def main() -> None:
     images = random.randint(0, 256, (50_000, 32, 32, 3), dtype=np.uint8)
     arrays = (images, random.randint(0, 10, 50_000))
     run = set_up(config, dataset=from_arrays({"train": arrays, "test": arrays}))
-    fed = next(run.train.feed(0))
+    fed = next(run.train.iterate(0))
 
     @jax.jit
     def draw(fed, number):
-        batch = run.train.take(fed, number)
+        batch = run.train.materialize(fed, number)
         key = run_keys(config.seed).augment
         return finish_batch(batch, key, config, run.facts.moments, 10)
 

@@ -40,7 +40,7 @@ def main(model: str, mode: str, devices: str, steps: str) -> None:
     config = short_config("digits", {"model.name": model, "parallel.mode": mode})
     run = set_up(config)
     step = make_train_step(config, run.model, run.optimizer, run.train, run.facts)
-    state, fed = run.state, next(run.train.feed(0))
+    state, fed = run.state, next(run.train.iterate(0))
     found = {}
     if mode == "jit":
         step = step.lower(state, fed).compile()

@@ -54,7 +54,7 @@ class Forecast:
     """Of one training step. Bytes are per device.
 
     `source` says where `image_shape` is from. `parameters`, `optimizer`, `average`,
-    `batch`: of what stays between steps and of what is fed. `working`: what XLA
+    `batch`: bytes of what stays between steps, and of a host batch. `working`: what XLA
     allocates within the step, activations and gradients above all. `flops`: of
     convolutions and matrix products on all devices together, two a multiply-add.
     `collectives`: see `collective_bytes`.
@@ -143,10 +143,10 @@ def forecast(
     )
     check_augmentation(config, shape.image)
     make_plan(config, shape.examples or config.data.batch_size, jax.device_count())
-    step, state, fed = _abstract_step(config, shape.image, classes)
+    step, state, host_batch = _abstract_step(config, shape.image, classes)
     started = time.perf_counter()
     with native_operations():
-        traced = step.trace(state, fed)
+        traced = step.trace(state, host_batch)
     # Machine code, which takes the longest, need not be good: it is never run.
     compiled = traced.lower().compile({"xla_backend_optimization_level": 0})
     seconds = time.perf_counter() - started
@@ -158,7 +158,7 @@ def forecast(
         parameters=device_bytes(state.params),
         optimizer=device_bytes(state.opt_state),
         average=device_bytes(state.ema_params),
-        batch=device_bytes(fed),
+        batch=device_bytes(host_batch),
         working=compiled.memory_analysis().temp_size_in_bytes,
         flops=matrix_flops(traced.jaxpr),
         collectives=collective_bytes(compiled.as_text(), jax.device_count()),
@@ -190,26 +190,26 @@ def device_bytes(tree) -> int:
 
 
 def _abstract_step(config: ConfigDict, image_shape: tuple[int, int, int], classes: int):
-    """The step, and the shapes of the state and of what is fed."""
+    """The step, and the shapes of the state and of what a host batch holds."""
     size, channels = config.data.batch_size, image_shape[-1]
     state, optimizer = abstract_state(config, image_shape, classes)
 
-    def take(fed, number, own=every_row) -> Batch:
-        images, labels = fed
-        return Batch(images, labels, own(batch_positions(number, size)))
+    def materialize(host_batch, number, local_rows=every_row) -> Batch:
+        images, labels = host_batch
+        return Batch(images, labels, local_rows(batch_positions(number, size)))
 
-    batches = Batches(lambda number: (_ for _ in range(0)), take, divided=True)
+    batches = Batches(lambda number: (_ for _ in range(0)), materialize, sharded=True)
     names = tuple(map(str, range(classes)))
     facts = DataFacts((0.5,) * channels, (0.25,) * channels, names, image_shape)
     model = build_model(config, classes)
     step = make_train_step(config, model, optimizer, batches, facts)
     drawn = size * drawn_per_image(config.train)
     rows = NamedSharding(device_mesh(), PartitionSpec(AXIS))
-    fed = (
+    host_batch = (
         jax.ShapeDtypeStruct((drawn, *image_shape), jnp.uint8, sharding=rows),
         jax.ShapeDtypeStruct((drawn,), jnp.int32, sharding=rows),
     )
-    return step, state, fed
+    return step, state, host_batch
 
 
 def _placed(leaf, sharding) -> jax.ShapeDtypeStruct:

@@ -117,8 +117,8 @@ def _on_all_devices(trained: Trained) -> Trained:
 
 def _first_test_images(run: Run) -> jax.Array:
     """Normalized, [N, H, W, C]."""
-    with contextlib.closing(run.test.feed(0)) as feed:
-        images, labels, _ = run.test.take(next(feed), 0)
+    with contextlib.closing(run.test.iterate(0)) as host_batches:
+        images, labels, _ = run.test.materialize(next(host_batches), 0)
     real = np.flatnonzero(np.asarray(labels) >= 0)[:SIGNAL_IMAGES]
     return normalize(images[real], *run.facts.moments)
 
@@ -145,8 +145,8 @@ def _test(run: Run, trained: Trained, most_mistakes: int) -> Tested:
     """One pass over the test split, in the order of the images."""
 
     @jax.jit
-    def step(variables, fed, number):
-        pixels, labels, positions = run.test.take(fed, number)
+    def step(variables, host_batch, number):
+        pixels, labels, positions = run.test.materialize(host_batch, number)
         images = normalize(pixels, *run.facts.moments).astype(trained.dtype)
         images, labels = split_batch(images, labels)
         logits: Any = trained.model.apply(variables, images, train=False)
@@ -155,9 +155,9 @@ def _test(run: Run, trained: Trained, most_mistakes: int) -> Tested:
     columns = trained.model.spec.num_classes
     confusion = np.zeros((len(run.facts.class_names), columns), np.int64)
     mistakes: list[Mistake] = []
-    with contextlib.closing(run.test.feed(0)) as feed:
-        for number, fed in enumerate(feed):
-            batch = jax.device_get(step(trained.variables, fed, number))
+    with contextlib.closing(run.test.iterate(0)) as host_batches:
+        for number, host_batch in enumerate(host_batches):
+            batch = jax.device_get(step(trained.variables, host_batch, number))
             images, labels, positions, probabilities = batch
             real = labels >= 0
             guesses = probabilities.argmax(-1)

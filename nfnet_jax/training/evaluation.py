@@ -69,10 +69,10 @@ def evaluate(
 ) -> list[dict[str, float]]:
     """For each of `variables`, in one pass over the batches of a `make_eval_step`:
     `accuracy` in [0, 1] and mean cross entropy `loss`."""
-    with contextlib.closing(batches.feed(0)) as feed:
+    with contextlib.closing(batches.iterate(0)) as host_batches:
         sums = [
-            [eval_step(v, fed, number) for v in variables]
-            for number, fed in enumerate(feed)
+            [eval_step(v, host_batch, number) for v in variables]
+            for number, host_batch in enumerate(host_batches)
         ]
     totals = jax.tree.map(lambda *parts: float(sum(parts)), *jax.device_get(sums))
     return [

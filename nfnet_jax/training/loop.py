@@ -204,13 +204,15 @@ def _run_steps(
     traced = traced_steps(first_step, plan, config.log.profile_steps)
     scores: dict[str, float] = {}
     with (
-        contextlib.closing(run.train.feed(first_step + int(state.skipped))) as feed,
+        contextlib.closing(
+            run.train.iterate(first_step + int(state.skipped))
+        ) as host_batches,
         Trace(session.workdir, traced, progress.stopwatch, progress.say) as trace,
     ):
         for step in range(first_step + 1, plan.steps + 1):
             trace.before(step, state)
             update = small_step if step <= plan.small_steps else full_step
-            state, metrics = update(state, next(feed))
+            state, metrics = update(state, next(host_batches))
             trace.after(step, state)
             reporter.add(step, metrics)
             checkpoints.check()

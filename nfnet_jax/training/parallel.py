@@ -68,17 +68,17 @@ def fsdp_spec(shape: tuple[int, ...], devices: int) -> PartitionSpec:
     return PartitionSpec(*[None] * axis, AXIS)
 
 
-class Part(NamedTuple):
-    """What one program computes of a batch.
+class BatchView(NamedTuple):
+    """How one program sees the batch.
 
-    own: rows of the batch -> those of the part.
-    split: arrays of these rows -> the same, axis 0 over the devices of the program.
-    mean: values of the part -> those of the batch.
+    local_rows: rows of the batch -> those of this program.
+    shard: arrays of these rows -> the same, axis 0 over the devices of the program.
+    average: values of these rows -> values of the batch.
     """
 
-    own: Callable[[jax.Array], jax.Array]
-    split: Callable[..., tuple[jax.Array, ...]]
-    mean: Callable[[Any], Any]
+    local_rows: Callable[[jax.Array], jax.Array]
+    shard: Callable[..., tuple[jax.Array, ...]]
+    average: Callable[[Any], Any]
 
 
 def _own_rows(rows: jax.Array) -> jax.Array:
@@ -86,64 +86,64 @@ def _own_rows(rows: jax.Array) -> jax.Array:
     return parts[jax.lax.axis_index(AXIS)]
 
 
-WHOLE = Part(lambda rows: rows, split_batch, lambda tree: tree)
-DEVICE = Part(
+GLOBAL = BatchView(lambda rows: rows, split_batch, lambda tree: tree)
+PER_DEVICE = BatchView(
     _own_rows, lambda *arrays: arrays, functools.partial(jax.lax.pmean, axis_name=AXIS)
 )
 
 Compute = Callable[..., Any]
-"""(part, params, batch_stats, fed, step) -> values of the batch; `fed` as in `Batches`,
-of the part alone where it is divided."""
+"""(view, params, batch_stats, host_batch, step) -> values of the batch; `host_batch` as in `Batches`,
+of this view alone where it is sharded."""
 
 
-def compute_under_jit(compute: Compute, divided: bool) -> Callable:
-    """`compute` on all devices: run(params, batch_stats, fed, step) in a jitted step.
+def compute_under_jit(compute: Compute, sharded: bool) -> Callable:
+    """`compute` on all devices: run(params, batch_stats, host_batch, step) in a jitted step.
 
     Each has its part, except where there are batch statistics: those of BatchNorm
     are of the whole batch, so the compiler divides that program. It would divide others
     too, but gathers the batch for kernel gradients of grouped convolutions.
     """
 
-    def run(params, batch_stats, fed, step):
+    def run(params, batch_stats, host_batch, step):
         if jax.device_count() == 1 or jax.tree.leaves(batch_stats):
-            return compute(WHOLE, params, batch_stats, fed, step)
+            return compute(GLOBAL, params, batch_stats, host_batch, step)
         whole, rows = PartitionSpec(), PartitionSpec(AXIS)
         return jax.shard_map(
-            functools.partial(compute, DEVICE),
+            functools.partial(compute, PER_DEVICE),
             mesh=device_mesh(),
-            in_specs=(whole, whole, rows if divided else whole, whole),
+            in_specs=(whole, whole, rows if sharded else whole, whole),
             out_specs=whole,
             check_vma=False,
-        )(params, batch_stats, fed, step)
+        )(params, batch_stats, host_batch, step)
 
     return run
 
 
-def pmap_step(step: Callable, divided: bool) -> Callable:
-    """The step(state, fed) of one device, run on each; the state is donated.
+def pmap_step(step: Callable, sharded: bool) -> Callable:
+    """The step(state, host_batch) of one device, run on each; the state is donated.
 
     State and metrics go in and out as whole arrays, as they do under jit.
     """
     mesh = device_mesh()
     by_row = NamedSharding(mesh, PartitionSpec(AXIS))
     mapped = jax.pmap(
-        lambda state, fed, index: step(state, fed),
+        lambda state, host_batch, index: step(state, host_batch),
         AXIS,
-        in_axes=(None, 0 if divided else None, 0),
+        in_axes=(None, 0 if sharded else None, 0),
         out_axes=None,
         donate_argnums=0,
         devices=tuple(mesh.devices.flat),
     )
-    # pmap wants to map over an argument, also where nothing that is fed is divided.
+    # pmap wants to map over an argument, also where no host batch is sharded.
     index = jax.jit(lambda: jax.numpy.arange(mesh.size), out_shardings=by_row)()
 
     @jax.jit
-    def deal(fed):
-        parts = [array.reshape(mesh.size, -1, *array.shape[1:]) for array in fed]
+    def deal(host_batch):
+        parts = [array.reshape(mesh.size, -1, *array.shape[1:]) for array in host_batch]
         return jax.lax.with_sharding_constraint(parts, by_row)
 
-    def run(state, fed):
-        results = mapped(state, deal(fed) if divided else fed, index)
+    def run(state, host_batch):
+        results = mapped(state, deal(host_batch) if sharded else host_batch, index)
         return jax.tree.map(_of_all_processes, results)
 
     return run

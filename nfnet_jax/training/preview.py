@@ -50,8 +50,8 @@ def draw_first_batch(config: ConfigDict, facts: DataFacts | None = None) -> Draw
     facts = data_facts(dataset, facts)
     batches = training_batches(dataset.train, config, 1, device_mesh())
     draw_batch = jax.jit(make_draw_batch(config, batches, facts, dataset.num_classes))
-    with contextlib.closing(batches.feed(0)) as feed:
-        drawn = draw_batch(next(feed), jnp.zeros((), jnp.int32))
+    with contextlib.closing(batches.iterate(0)) as host_batches:
+        drawn = draw_batch(next(host_batches), jnp.zeros((), jnp.int32))
     return Drawn(dataset, *drawn)
 
 

@@ -20,9 +20,9 @@ from nfnet_jax.optim.tree import keep_frozen
 from nfnet_jax.training.compiler import compiler_options
 from nfnet_jax.training.data_spec import DataFacts
 from nfnet_jax.training.parallel import (
-    DEVICE,
-    WHOLE,
-    Part,
+    GLOBAL,
+    PER_DEVICE,
+    BatchView,
     compute_under_jit,
     gather,
     place,
@@ -41,9 +41,9 @@ def make_draw_batch(
     facts: DataFacts,
     num_classes: int,
     image_size: int | None = None,
-    part: Part = WHOLE,
+    view: BatchView = GLOBAL,
 ) -> Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]:
-    """`draw_batch(fed, step) -> (images, targets)`, for use inside a jitted function.
+    """`draw_batch(host_batch, step) -> (images, targets)`, for use inside a jitted function.
 
     Images [N, H, W, C] are what the network sees, in `config.train.dtype`; targets are
     class probabilities float32 [N, num_classes] before label smoothing; N are the
@@ -52,11 +52,13 @@ def make_draw_batch(
     """
     key, moments = run_keys(config.seed).augment, facts.moments
 
-    def draw_batch(fed, step):
-        batch = Batch(*part.split(*batches.take(fed, step, part.own)))
+    def draw_batch(host_batch, step):
+        batch = Batch(
+            *view.shard(*batches.materialize(host_batch, step, view.local_rows))
+        )
         images, targets = finish_batch(batch, key, config, moments, num_classes)
         images = shrink(images, image_size) if image_size else images
-        return part.split(images.astype(config.train.dtype), targets)
+        return view.shard(images.astype(config.train.dtype), targets)
 
     return draw_batch
 
@@ -69,9 +71,9 @@ def make_train_step(
     facts: DataFacts,
     image_size: int | None = None,
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
-    """`step(state, fed) -> (state, metrics)`: draw, augment, differentiate, update.
+    """`step(state, host_batch) -> (state, metrics)`: draw, augment, differentiate, update.
 
-    `fed` is what `batches.feed` gives for the batch that `TrainState` tells. The state
+    `host_batch` is what `batches.iterate` gives for the batch that `TrainState` tells. The state
     is donated. Metrics are scalars of the batch: `loss` (the objective, with label
     smoothing; with SAM, after its ascent), `accuracy` (of mixed images: for the class
     with the larger share), `grad_norm` (before clipping) and, with AGC,
@@ -126,19 +128,19 @@ def make_train_step(
         start = (jax.tree.map(jnp.zeros_like, params), zeros)
         return jax.lax.scan(add, (start, batch_stats), microbatches)[0]
 
-    def compute(part, params, batch_stats, fed, step):
+    def compute(view, params, batch_stats, host_batch, step):
         """`gradients` of the batch number `step`, from the part of this program."""
         draw_batch = make_draw_batch(
-            config, batches, facts, model.spec.num_classes, image_size, part
+            config, batches, facts, model.spec.num_classes, image_size, view
         )
-        images, targets = draw_batch(fed, step)
-        positions = part.own(batch_positions(step, config.data.batch_size))
+        images, targets = draw_batch(host_batch, step)
+        positions = view.local_rows(batch_positions(step, config.data.batch_size))
 
         def mean_gradients(*arguments):
-            return part.mean(gradients(*arguments))
+            return view.average(gradients(*arguments))
 
         if config.optim.sam.rho:
-            mean_gradients = sharpness_aware(mean_gradients, config.optim.sam, part)
+            mean_gradients = sharpness_aware(mean_gradients, config.optim.sam, view)
         return mean_gradients(params, batch_stats, images, targets, positions)
 
     def observe(grads, params):
@@ -170,23 +172,30 @@ def make_train_step(
             return skip_if_not_finite(new_state, state, metrics)
         return new_state, metrics
 
-    def device_step(state: TrainState, fed: Any):
+    def device_step(state: TrainState, host_batch: Any):
         (grads, metrics), stats = compute(
-            DEVICE, state.params, state.batch_stats, fed, state.step + state.skipped
+            PER_DEVICE,
+            state.params,
+            state.batch_stats,
+            host_batch,
+            state.step + state.skipped,
         )
         return update(state, grads, stats, metrics)
 
     @functools.partial(
         jax.jit, donate_argnums=0, compiler_options=compiler_options(config)
     )
-    def step(state: TrainState, fed: Any):
-        (grads, metrics), stats = compute_under_jit(compute, batches.divided)(
-            gather(state.params), state.batch_stats, fed, state.step + state.skipped
+    def step(state: TrainState, host_batch: Any):
+        (grads, metrics), stats = compute_under_jit(compute, batches.sharded)(
+            gather(state.params),
+            state.batch_stats,
+            host_batch,
+            state.step + state.skipped,
         )
         new_state, metrics = update(state, place(grads, fsdp), stats, metrics)
         return place(new_state, fsdp), gather(metrics)
 
-    return pmap_step(device_step, batches.divided) if under_pmap else step
+    return pmap_step(device_step, batches.sharded) if under_pmap else step
 
 
 def skip_if_not_finite(
@@ -203,7 +212,7 @@ def skip_if_not_finite(
 def make_eval_step(
     config: ConfigDict, model: Network, batches: Batches, facts: DataFacts
 ) -> Callable[..., Metrics]:
-    """`step(variables, fed, number) -> sums` over one batch of an evaluation.
+    """`step(variables, host_batch, number) -> sums` over one batch of an evaluation.
 
     Sums over the examples that there are: their number `examples`, `correct`, `loss`
     (cross entropy without smoothing).
@@ -211,8 +220,8 @@ def make_eval_step(
     moments = facts.moments
 
     @jax.jit
-    def step(variables, fed, number):
-        images, labels, _ = batches.take(fed, number)
+    def step(variables, host_batch, number):
+        images, labels, _ = batches.materialize(host_batch, number)
         images = normalize(images, *moments)
         images, labels = split_batch(images.astype(config.train.dtype), labels)
         logits: Any = model.apply(gather(variables), images, train=False)

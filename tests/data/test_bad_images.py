@@ -114,7 +114,7 @@ def test_streamed_all_are_named_once_and_skipped(pictures, caplog, workers):
     config.data.workers, config.data.max_bad_fraction = workers, 0.6
     dataset = load_dataset(f"folder:{pictures}", image_size=8, loader="stream")
     train = training_batches(dataset.train, config, 9, device_mesh())
-    with contextlib.closing(train.feed(0)) as feed:
+    with contextlib.closing(train.iterate(0)) as feed:
         batches = jax.device_get(list(feed))
     assert sorted(named(caplog)) == sorted(BROKEN)
     images, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
@@ -130,7 +130,7 @@ def test_streamed_all_are_named_once_and_skipped(pictures, caplog, workers):
         eval_split="train",
     )
     test = evaluation_batches(flipped.test, config, device_mesh())
-    with contextlib.closing(test.feed(0)) as feed:
+    with contextlib.closing(test.iterate(0)) as feed:
         labels = np.concatenate([labels for _, labels in jax.device_get(list(feed))])
     assert sorted(named(caplog)) == sorted(BROKEN)
     assert np.sum(labels >= 0) == 1 + 1 + len(UNUSUAL) + 14
@@ -143,7 +143,7 @@ def test_too_many_stop_the_run_with_a_list(pictures, loader):
     with pytest.raises(UserError) as error:
         dataset = load_dataset(f"folder:{pictures}", image_size=8, loader=loader)
         batches = training_batches(dataset.train, config, 9, device_mesh())
-        with contextlib.closing(batches.feed(0)) as feed:
+        with contextlib.closing(batches.iterate(0)) as feed:
             list(feed)
     message = str(error.value)
     assert "\n" not in message and "data.max_bad_fraction (0.01)" in message

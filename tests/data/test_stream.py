@@ -43,9 +43,9 @@ def make_config(**changes):
 
 def read(batches, start, stop):
     """Images and labels of some batches."""
-    with contextlib.closing(batches.feed(start)) as feed:
+    with contextlib.closing(batches.iterate(start)) as feed:
         fed = [next(feed) for _ in range(start, stop)]
-    taken = [batches.take(arrays, start + i) for i, arrays in enumerate(fed)]
+    taken = [batches.materialize(arrays, start + i) for i, arrays in enumerate(fed)]
     images, labels, positions = zip(*jax.device_get(taken), strict=True)
     expected = np.arange(start * len(labels[0]), stop * len(labels[0]))
     np.testing.assert_array_equal(np.concatenate(positions), expected)
@@ -105,7 +105,7 @@ def test_an_evaluation_is_one_pass_in_order(jpegs):
     config = make_config(**{"data.eval_batch_size": 20})
     batches = evaluation_batches(jpegs.test, config, device_mesh())
     _, labels = read(batches, 0, 3)
-    with contextlib.closing(batches.feed(0)) as feed:
+    with contextlib.closing(batches.iterate(0)) as feed:
         assert len(list(feed)) == 3
     source = jpegs.test.source
     assert labels.tolist() == [label for _, label in source.read(range(50))]
@@ -147,7 +147,7 @@ def test_the_death_of_a_worker_ends_a_run_in_one_line(jpegs):
     config = make_config(**{"data.workers": 1, "data.batch_size": 2})
     before = set(multiprocessing.active_children())
     batches = training_batches(jpegs.train, config, 100_000, device_mesh())
-    with contextlib.closing(batches.feed(0)) as feed:
+    with contextlib.closing(batches.iterate(0)) as feed:
         next(feed)
         (worker,) = set(multiprocessing.active_children()) - before
         worker.kill()

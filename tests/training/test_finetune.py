@@ -71,7 +71,7 @@ def test_frozen_leaves_keep_every_bit_and_the_others_move():
     batches = training_batches(split, config, device_mesh())
     facts = DataFacts((0.5,) * 3, (0.25,) * 3, tuple("0123456789"), SHAPE)
     step = make_train_step(config, model, optimizer, batches, facts)
-    data = next(batches.feed(0))
+    data = next(batches.iterate(0))
     before = leaves(params)
     state = init_state(params, stats, optimizer)
     for _ in range(3):

@@ -154,7 +154,7 @@ def without_batches(config, workdir, start: int, skipped: int):
         config, run.model, run.optimizer, run.train, run.facts
     )
     state = state.replace(skipped=jnp.int32(skipped))
-    feed = run.train.feed(start + skipped)
+    feed = run.train.iterate(start + skipped)
     for fed in itertools.islice(feed, config.train.steps - start):
         state, _ = update(state, fed)
     return state

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from tiny_training import DATA, setup
 
 from nfnet_jax.layers.dropout import kept as draw
-from nfnet_jax.training.parallel import WHOLE
+from nfnet_jax.training.parallel import GLOBAL
 from nfnet_jax.training.sharpness import sharpness_aware
 from nfnet_jax.training.timeline import make_plan
 from nfnet_jax.utils.errors import UserError
@@ -33,7 +33,7 @@ def test_five_steps_of_descent_against_numpy(fraction, rows, rho):
         return ({"w": slope(params["w"], x, y)}, {}), stats
 
     sam = ConfigDict({"rho": rho, "fraction": fraction})
-    aware = jax.jit(sharpness_aware(gradients, sam, WHOLE))
+    aware = jax.jit(sharpness_aware(gradients, sam, GLOBAL))
     params = {"w": jnp.zeros(6)}
     expected = np.zeros(6)
     x, y = (jnp.asarray(a, jnp.float32) for a in (FEATURES, VALUES))
@@ -55,7 +55,7 @@ def test_both_passes_draw_alike_and_statistics_are_those_before_the_ascent():
 
     sam = ConfigDict({"rho": 0.3, "fraction": 1.0})
     weights, positions = np.arange(6.0), jnp.arange(100, 120)
-    (grads, metrics), stats = sharpness_aware(gradients, sam, WHOLE)(
+    (grads, metrics), stats = sharpness_aware(gradients, sam, GLOBAL)(
         {"w": jnp.asarray(weights)},
         jnp.zeros(6),
         jnp.asarray(FEATURES),

@@ -71,7 +71,7 @@ def test_small_images_are_not_larger():
 def test_whitening_is_of_the_training_images():
     run = set_up(small_config())
     kernel = np.asarray(run.state.params["stem"]["kernel"])
-    pixels = np.asarray(next(run.train.feed(0))[0]) / 255
+    pixels = np.asarray(next(run.train.iterate(0))[0]) / 255
     mean, std = run.facts.moments
     images = jnp.asarray((pixels - mean) / std)
     outputs = jax.lax.conv_general_dilated(

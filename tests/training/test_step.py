@@ -23,7 +23,7 @@ def evaluate(config, model, variables):
     """The sums of each batch."""
     batches = evaluation_batches(DATA, config.data.eval_batch_size, device_mesh())
     step = make_eval_step(config, model, batches, FACTS)
-    return [step(variables, fed, i) for i, fed in enumerate(batches.feed(0))]
+    return [step(variables, fed, i) for i, fed in enumerate(batches.iterate(0))]
 
 
 def test_first_loss_is_that_of_a_guess():
@@ -55,7 +55,7 @@ def draw(config, number, data=DATA, classes=10):
     """Images and targets of a batch."""
     batches = training_batches(data, config, device_mesh())
     draw_batch = jax.jit(make_draw_batch(config, batches, FACTS, classes))
-    return draw_batch(next(batches.feed(number)), jnp.array(number))
+    return draw_batch(next(batches.iterate(number)), jnp.array(number))
 
 
 def test_an_images_fate_depends_on_its_position_alone():

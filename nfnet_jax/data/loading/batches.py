@@ -31,18 +31,19 @@ class Batch(NamedTuple):
 class Batches:
     """The batches of a split, by number.
 
-    feed: `feed(number)` generates what the compiled step gets, from that batch on;
-      close it when done. For training without end or to the last step, for evaluation
-      one pass.
-    take: `take(fed, number)`, inside the compiled step -> `Batch`. With a third
-      argument, `own(rows)` of the batch, and a `fed` of them alone where it is divided.
-    divided: whether axis 0 of what is fed counts examples of the batch and is split
-      over the devices; else each of them has all of it.
+    iterate: `iterate(number)` yields the host side of that batch and of those after it;
+      close it when done. Training batches come without end or to the last step,
+      evaluation batches in one pass.
+    materialize: `materialize(host_batch, number)`, called inside the compiled step,
+      returns the `Batch`. A third argument, `local_rows`, selects rows of the batch;
+      a sharded `host_batch` holds these rows alone.
+    sharded: whether axis 0 of a host batch counts examples of the batch and is split
+      over the devices; otherwise each device has all of it.
     """
 
-    feed: Callable[[int], Generator[Any, None, None]]
-    take: Callable[..., Batch]
-    divided: bool = False
+    iterate: Callable[[int], Generator[Any, None, None]]
+    materialize: Callable[..., Batch]
+    sharded: bool = False
 
 
 class Keys(NamedTuple):

@@ -24,13 +24,13 @@ def training_batches(split: Split, config: ConfigDict, mesh: Mesh) -> Batches:
     augment, per_image = config.data.augment, drawn_per_image(config.train)
     data = _put(split, mesh)
 
-    def feed(number: int):
+    def iterate(number: int):
         while True:
             yield data
 
-    def take(data, number, own=every_row) -> Batch:
+    def materialize(data, number, local_rows=every_row) -> Batch:
         images, labels = data
-        positions = own(batch_positions(number, size))
+        positions = local_rows(batch_positions(number, size))
         drawn, places = drawn_positions(positions, per_image, augment.repeats)
         indices = shuffled_indices(keys.order, places, len(split))
         draws = crop_draws(keys.crop, drawn)
@@ -40,7 +40,7 @@ def training_batches(split: Split, config: ConfigDict, mesh: Mesh) -> Batches:
         crops = take_crops(images, indices, draws, augment)
         return Batch(crops, labels[indices], positions)
 
-    return Batches(feed, take)
+    return Batches(iterate, materialize)
 
 
 def evaluation_batches(split: Split, size: int, mesh: Mesh) -> Batches:
@@ -48,18 +48,18 @@ def evaluation_batches(split: Split, size: int, mesh: Mesh) -> Batches:
     size = min(size, len(split))
     data = _put(split, mesh)
 
-    def feed(number: int):
+    def iterate(number: int):
         for _ in range(number, -(-len(split) // size)):
             yield data
 
-    def take(data, number) -> Batch:
+    def materialize(data, number) -> Batch:
         images, labels = data
         positions = batch_positions(number, size)
         real = positions < len(split)
         indices = jnp.where(real, positions, 0)
         return Batch(images[indices], jnp.where(real, labels[indices], -1), positions)
 
-    return Batches(feed, take)
+    return Batches(iterate, materialize)
 
 
 def _put(split: Split, mesh: Mesh) -> tuple[jax.Array, jax.Array]:

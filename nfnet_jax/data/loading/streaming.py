@@ -69,16 +69,16 @@ def training_batches(
         allowed_bad=int(config.data.max_bad_fraction * len(split)),
     )
 
-    def take(fed, number, own=every_row) -> Batch:
-        images, labels = fed
-        positions = own(batch_positions(number, size))
+    def materialize(host_batch, number, local_rows=every_row) -> Batch:
+        images, labels = host_batch
+        positions = local_rows(batch_positions(number, size))
         if not augment.random_resized_crop:
             drawn, _ = drawn_positions(positions, per_image, augment.repeats)
             draws = crop_draws(keys.crop, drawn)
             images = take_crops(images, jnp.arange(len(drawn)), draws, augment)
         return Batch(images, labels, positions)
 
-    return Batches(_feeder(batches, steps, config, mesh), take, divided=True)
+    return Batches(_iterator(batches, steps, config, mesh), materialize, sharded=True)
 
 
 def evaluation_batches(
@@ -89,15 +89,15 @@ def evaluation_batches(
     size = -(-min(size, len(split)) // mesh.size) * mesh.size
     batches = HostBatches(split, size, center_crop)
 
-    def take(fed, number) -> Batch:
-        images, labels = fed
+    def materialize(host_batch, number) -> Batch:
+        images, labels = host_batch
         return Batch(images, labels, batch_positions(number, size))
 
     count = -(-len(split) // size)
-    return Batches(_feeder(batches, count, config, mesh), take, divided=True)
+    return Batches(_iterator(batches, count, config, mesh), materialize, sharded=True)
 
 
-def _feeder(
+def _iterator(
     batches: HostBatches, stop: int, config: ConfigDict, mesh: Mesh
 ) -> Callable[[int], Generator[Any, None, None]]:
     split = batches.split
@@ -111,12 +111,12 @@ def _feeder(
             jax.make_array_from_process_local_data(sharding, array) for array in arrays
         )
 
-    def feed(number: int):
+    def iterate(number: int):
         with _pieces(local, number, stop, worker_count(config)) as (pieces, slots):
             made = (assemble(local, pieces, slots, bad) for _ in range(number, stop))
             yield from _ahead(map(put, made))
 
-    return feed
+    return iterate
 
 
 def worker_count(config: ConfigDict) -> int:
