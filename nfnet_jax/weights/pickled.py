@@ -1,38 +1,47 @@
-"""Arrays out of a pickle, without running it.
+"""Arrays from a pickle, by an unpickler that neither imports nor calls what it names.
 
-A pickle is a program: its instructions import and call whatever they name. `load`
-follows only the instructions that dictionaries of arrays are made of, and imports and
-calls nothing: names stay names, and the few calls that rebuild an array are done here
-on plain bytes. Anything else is refused. It reads what `pickle` and `dill` write since
-protocol 2 of dictionaries, Haiku's immutable ones included, and of NumPy's and JAX's
-arrays.
+A pickle is a program. `_Unpickler` follows only the instructions that dictionaries of
+arrays need and finds only stand-ins for the few names of `_CALLS` ("Restricting
+Globals" in Python's documentation of `pickle`); arrays are made after the last
+instruction. It reads dictionaries, Haiku's immutable ones included, of NumPy's and
+JAX's arrays, as `pickle` and `dill` write them since protocol 2.
+
+An allow-list of names alone would leave the standard unpickler in C, which allocates a
+memo of any size that eight bytes ask for, and whose stack overflows on nested tuples as
+keys. Its twin in Python has a table of instructions, which can be cut down.
 """
 
-import dataclasses
+import math
+import operator
 import os
+import pickle
 import pickletools
-from collections.abc import Callable
-from typing import Any, BinaryIO
+import types
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from nfnet_jax.utils.errors import UserError
-from nfnet_jax.weights.arrays import array_from_bytes
 
 _MOST_INSTRUCTIONS = 1_000_000
-"""The largest published network needs about 40,000; bounds time and memory."""
+"""Bound of time and memory; the largest published network needs about 40,000."""
 _MOST_COPIES = 4
-"""Times the size of the file: what its arrays may take, twice in any honest case."""
+"""Bound of all arrays in sizes of the file; float16 unpacks to 2."""
+_LONGEST_NAME = 1_000
 _EXPECTED = "expected {module: {name: array}}"
-_TYPES = {
-    kind + size: np.dtype(kind + size)
-    for kind, sizes in {"b": "1", "f": "248", "i": "1248", "u": "1248"}.items()
-    for size in sizes
-}
-"""What arrays may hold, by the names that NumPy writes."""
+_INSTRUCTIONS = frozenset(
+    "PROTO FRAME STOP MARK GLOBAL STACK_GLOBAL REDUCE BUILD"
+    " NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 LONG4"
+    " SHORT_BINUNICODE BINUNICODE BINUNICODE8"
+    " SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8"
+    " EMPTY_DICT SETITEM SETITEMS EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 TUPLE"
+    " BINPUT LONG_BINPUT MEMOIZE BINGET LONG_BINGET".split()
+)
+_TYPES = frozenset("b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8".split())
 
 
-def load(file: BinaryIO) -> dict[str, dict[str, np.ndarray]]:
+def read_pickle(file: BinaryIO) -> dict[str, dict[str, np.ndarray]]:
     """{module: {name: array}} from a pickle; floats become float32.
 
     Of {"params": {module: {name: array}}} the modules are called "params/MODULE".
@@ -41,126 +50,179 @@ def load(file: BinaryIO) -> dict[str, dict[str, np.ndarray]]:
       UserError: the pickle asks for more than arrays, or holds something else.
       Exception: of many types, where the pickle is damaged.
     """
-    tree = _follow(file)
-    if type(tree) is not dict:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    source = types.SimpleNamespace(
+        # A pickle may announce more bytes than there are, and memory.
+        read=lambda count: file.read(min(count, size)),
+        readline=file.readline,
+    )
+    tree = _checked(_Unpickler(source).load())
+    if any(type(arrays) is _Dict for own in tree.values() for arrays in own.values()):
+        inner = {f"{k}/{m}": own[m] for k, own in tree.items() for m in own}
+        tree = _checked(_Dict(inner))
+    room = _MOST_COPIES * size
+    weights: dict[str, dict[str, np.ndarray]] = {}
+    for module, own in tree.items():
+        weights[module] = {}
+        for name, array in own.items():
+            if type(array) is not _Array or array.state is None:
+                raise UserError(f"{name[:80]!r} is not an array, {_EXPECTED}")
+            weights[module][name] = array.finish()
+            room -= weights[module][name].nbytes
+            if room < 0:
+                raise UserError(
+                    "refused, a pickle that unpacks to far more than its size"
+                )
+    return weights
+
+
+def _checked(tree: Any) -> "_Dict":
+    if type(tree) is not _Dict:
         raise UserError(f"a pickle of something else, {_EXPECTED}")
-    _check_level(tree)
-    if any(type(arrays) is dict for own in tree.values() for arrays in own.values()):
-        tree = {
-            f"{outer}/{module}": arrays
-            for outer, own in tree.items()
-            for module, arrays in own.items()
-        }
-        _check_level(tree)
-    return {
-        module: {name: _finished(name, array) for name, array in arrays.items()}
-        for module, arrays in tree.items()
-    }
-
-
-def _check_level(tree: dict) -> None:
     for module, arrays in tree.items():
-        if type(arrays) is not dict:
+        if type(arrays) is not _Dict:
             raise UserError(f"{module[:80]!r} is not a dictionary, {_EXPECTED}")
     # Modules may share one dictionary: few instructions can name very many arrays.
     if sum(map(len, tree.values())) > _MOST_INSTRUCTIONS:
         raise UserError("refused, a pickle of more arrays than any network has")
+    return tree
 
 
-def _finished(name: str, value: object) -> np.ndarray:
-    if type(value) is not _Array or value.array is None:
-        raise UserError(f"{name[:80]!r} is not an array, {_EXPECTED}")
-    return value.array
+def array_from_bytes(
+    data: bytes | bytearray, dtype: np.dtype, shape: Sequence[int], *, fortran=False
+) -> np.ndarray:
+    """Array of `shape` that holds `data`: float32 for any floats, else as it is.
+
+    Nothing is allocated that `data` does not fill. The array may share its memory.
+
+    Raises:
+      UserError: an array of anything but numbers and truth values.
+      ValueError: `shape` and `dtype` are not those of `data`.
+    """
+    if dtype.kind not in "biuf":
+        raise UserError(f"refused, an array of type {dtype.str}; expected numbers")
+    if len(shape) > 32:
+        raise ValueError(f"an array with {len(shape)} axes")
+    shape = tuple(operator.index(length) for length in shape)
+    if not all(0 <= length < 1 << 48 for length in shape):
+        raise ValueError("an array of impossible shape")
+    if math.prod(shape) * dtype.itemsize != len(data):
+        raise ValueError(f"{len(data)} bytes for an array {dtype.str} of shape {shape}")
+    kept = np.dtype(np.float32) if dtype.kind == "f" else dtype.newbyteorder("=")
+    with np.errstate(all="ignore"):
+        flat = np.frombuffer(data, dtype).astype(kept, copy=False)
+    return flat.reshape(shape, order="F" if fortran else "C")
 
 
-# --- Instructions -------------------------------------------------------------------
+# --- Stand-ins ----------------------------------------------------------------------
+# None has attributes that BUILD could set, none hashes or prints what it is given, and
+# calls take a fixed number of arguments: some that a pickle can hold never end.
 
 
-def _follow(file: BinaryIO) -> object:
-    stack: list = []
-    marks: list[int] = []
-    memo: dict[Any, object] = {}
-    argument: Any
-    made, size = 0, file.seek(0, os.SEEK_END)
-    file.seek(0)
-    for count, (instruction, argument, _) in enumerate(pickletools.genops(file)):
-        if count > _MOST_INSTRUCTIONS:
-            raise UserError("refused, a pickle of too many instructions for weights")
-        match instruction.name:
-            case "PROTO" | "FRAME":
-                pass
-            case (
-                "BININT" | "BININT1" | "BININT2" | "LONG1" | "LONG4"
-                | "SHORT_BINUNICODE" | "BINUNICODE" | "BINUNICODE8"
-                | "SHORT_BINBYTES" | "BINBYTES" | "BINBYTES8" | "BYTEARRAY8"
-            ):  # fmt: skip
-                stack.append(argument)
-            case "NONE":
-                stack.append(None)
-            case "NEWTRUE":
-                stack.append(True)
-            case "NEWFALSE":
-                stack.append(False)
-            case "EMPTY_DICT":
-                stack.append({})
-            case "EMPTY_TUPLE":
-                stack.append(())
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                length = int(instruction.name[-1])
-                _need(len(stack) >= length)
-                stack[-length:] = [tuple(stack[-length:])]
-            case "MARK":
-                marks.append(len(stack))
-            case "TUPLE":
-                start = marks.pop()
-                stack[start:] = [tuple(stack[start:])]
-            case "SETITEM":
-                value, key = stack.pop(), stack.pop()
-                _set_items(stack[-1], [key, value])
-            case "SETITEMS":
-                start = marks.pop()
-                _need(start > 0)
-                _set_items(stack[start - 1], stack[start:])
-                del stack[start:]
-            case "BINPUT" | "LONG_BINPUT":
-                memo[argument] = stack[-1]
-            case "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            case "BINGET" | "LONG_BINGET":
-                stack.append(memo[argument])
-            case "GLOBAL":
-                stack.append(_named(*argument.split(" ", 1)))
-            case "STACK_GLOBAL":
-                name, module = stack.pop(), stack.pop()
-                stack.append(_named(module, name))
-            case "REDUCE":
-                arguments, function = stack.pop(), stack.pop()
-                stack.append(_call(function, arguments))
-                made += _size(stack[-1])
-            case "BUILD":
-                state, thing = stack.pop(), stack[-1]
-                _need(type(thing) in (_Array, _Type))
-                thing.build(*state)
-                made += _size(thing)
-            case "STOP":
-                return stack.pop()
-            case name:
-                what = name if argument is None else f"{name} {str(argument)[:60]!r}"
-                raise UserError(
-                    f"refused, a pickle with the instruction {what};"
-                    " expected arrays only"
-                )
-        # Few bytes that are used often must not fill the memory.
-        if made > _MOST_COPIES * size:
-            raise UserError("refused, a pickle that unpacks to far more than its size")
-    raise EOFError("it ends early")
+class _Dict(dict):
+    __slots__ = ()
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if type(key) is not str or len(key) > _LONGEST_NAME:
+            raise UserError(f"a pickle of something else, {_EXPECTED}")
+        super().__setitem__(key, value)
 
 
-def _size(made: object) -> int:
-    """Bytes that a call or a state may have allocated."""
-    if type(made) is _Array and made.array is not None:
-        return made.array.nbytes
-    return len(made) if type(made) is bytes else 0
+class _Type:
+    """A `numpy.dtype`; its state begins with a version and the byte order."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, name: Any, align: Any = False, copy: Any = True):
+        _need(type(name) is str)
+        if name not in _TYPES:
+            raise UserError(f"refused, an array of type {name[:9]!r}; expected numbers")
+        self.dtype = np.dtype(name)
+
+    def __setstate__(self, state: Any) -> None:
+        _need(state[1] in ("<", ">", "|", "="))
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Latin1(NamedTuple):
+    """Bytes in the form that protocol 2 has for them."""
+
+    text: Any
+    encoding: Any
+
+    def encode(self) -> bytes:
+        _need(type(self.text) is str and self.encoding == "latin1")
+        return self.text.encode("latin1")
+
+
+class _Array:
+    """A `numpy.ndarray`; its state is unchecked until `finish`."""
+
+    __slots__ = ("axes", "state")
+
+    def __init__(self, state: Any = None, axes: Any = None):
+        self.state, self.axes = state, axes
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def finish(self) -> np.ndarray:
+        _, shape, kind, fortran, data = self.state
+        data = data.encode() if type(data) is _Latin1 else data
+        _need(type(kind) is _Type and type(data) is bytes)
+        array = array_from_bytes(data, kind.dtype, shape, fortran=bool(fortran))
+        return array if self.axes is None else array.transpose(self.axes)
+
+
+def _from_buffer(data: Any, kind: Any, shape: Any, order: Any, axes: Any = None):
+    return _Array((1, shape, kind, order == "F", data), axes if order == "K" else None)
+
+
+def _dictionary(items: Any = None):
+    return _Dict() if items is None else items
+
+
+def _wrapped(function: Any, arguments: Any, state: Any, attributes: Any = None):
+    """What dill, and JAX for its arrays, put around NumPy's own call."""
+    return _Array(state)
+
+
+_CALLS: dict[str, Any] = {
+    "numpy.core.multiarray._reconstruct": lambda kind, shape, typecode: _Array(),
+    "numpy.core.multiarray.scalar": lambda kind, data: _Array((1, (), kind, 0, data)),
+    "numpy.core.numeric._frombuffer": _from_buffer,
+    "numpy.dtype": _Type,
+    "numpy.ndarray": None,
+    "_codecs.encode": _Latin1,
+    "__builtin__.bytes": lambda: b"",
+    "collections.OrderedDict": _dictionary,
+    "haiku._src.data_structures.FlatMapping": _dictionary,
+    "jax._src.array._reconstruct_array": _wrapped,
+    "dill._dill._create_array": _wrapped,
+    "dill._dill._import_module": lambda name: name,
+    "dill._dill._get_attr": lambda module, name: _find(module, name),
+}
+"""Names that a pickle may import, and what is called in their place."""
+
+
+class _Name(NamedTuple):
+    function: Any
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*arguments)
+
+
+def _find(module: Any, name: Any) -> _Name:
+    _need(type(module) is str and type(name) is str)
+    # NumPy renamed its modules; dill saw that of a compiled function.
+    full = f"{module.replace('numpy._core', 'numpy.core')}.{name}"
+    full = full.replace("._multiarray_umath.", ".multiarray.")
+    if full not in _CALLS:
+        raise UserError(
+            f"refused, a pickle that wants to run {full[:80]!r}; expected arrays only"
+        )
+    return _Name(_CALLS[full])
 
 
 def _need(condition: bool) -> None:
@@ -168,138 +230,39 @@ def _need(condition: bool) -> None:
         raise ValueError("no valid pickle of arrays")
 
 
-def _set_items(mapping: Any, items: list) -> None:
-    _need(type(mapping) is dict and len(items) % 2 == 0)
-    for key, value in zip(items[::2], items[1::2], strict=True):
-        if type(key) is not str:
-            raise UserError(f"a pickle of something else, {_EXPECTED}")
-        mapping[key] = value
+# --- Instructions -------------------------------------------------------------------
 
 
-# --- Names and calls ----------------------------------------------------------------
+class _Unpickler(pickle._Unpickler):
+    followed = 0
+
+    def find_class(self, module: Any, name: Any) -> _Name:
+        return _find(module, name)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Name:
-    """Something that the pickle imports; it is never looked up."""
+def _guarded(name: str, follow: Callable[[Any], None]) -> Callable[[Any], None]:
+    """The instruction `name`, counted, or its refusal."""
 
-    name: str
+    def guarded(unpickler: _Unpickler) -> None:
+        if name not in _INSTRUCTIONS:
+            raise UserError(
+                f"refused, a pickle with the instruction {name}; expected arrays only"
+            )
+        unpickler.followed += 1
+        if unpickler.followed > _MOST_INSTRUCTIONS:
+            raise UserError("refused, a pickle of too many instructions for weights")
+        follow(unpickler)
 
-
-@dataclasses.dataclass(frozen=True)
-class _Module:
-    name: str
-
-
-class _Type:
-    """A `numpy.dtype` under construction."""
-
-    def __init__(self, name, align=False, copy=True):
-        _need(type(name) is str)
-        if name not in _TYPES:
-            raise UserError(f"refused, an array of type {name[:9]!r}; expected numbers")
-        self.dtype = _TYPES[name]
-
-    def build(self, version, byte_order, *rest):
-        _need(byte_order in ("<", ">", "|", "="))
-        self.dtype = self.dtype.newbyteorder(byte_order)
+    return guarded
 
 
-class _Array:
-    """A `numpy.ndarray` under construction; `array` is None until its state comes."""
-
-    def __init__(self, array: np.ndarray | None = None):
-        self.array: Any = array
-
-    def build(self, version, shape, type_, fortran, data):
-        _need(type(type_) is _Type and type(data) in (bytes, bytearray))
-        self.array = array_from_bytes(data, type_.dtype, shape, fortran=bool(fortran))
-
-
-def _named(module: Any, name: Any) -> _Name:
-    _need(type(module) is str and type(name) is str)
-    # NumPy renamed its modules; the last one is what dill saw of a compiled function.
-    module = module.replace("numpy._core", "numpy.core")
-    full = f"{module}.{name}".replace("._multiarray_umath.", ".multiarray.")
-    if full not in _CALLS and full != "numpy.ndarray":
-        raise UserError(
-            f"refused, a pickle that wants to run {full[:80]!r}; expected arrays only"
-        )
-    return _Name(full)
-
-
-def _call(function: Any, arguments: Any) -> Any:
-    _need(type(function) is _Name and type(arguments) is tuple)
-    _need(function.name in _CALLS)
-    return _CALLS[function.name](*arguments)
-
-
-def _reconstruct(subtype, shape, typecode):
-    _need(subtype == _Name("numpy.ndarray"))
-    return _Array()
-
-
-def _scalar(type_, data):
-    array = _Array()
-    array.build(1, (), type_, False, data)
-    return array
-
-
-def _from_buffer(data, type_, shape, order, axes=None):
-    array = _Array()
-    array.build(1, shape, type_, order == "F", data)
-    if order == "K" and axes is not None:
-        array.array = array.array.transpose(axes)
-    return array
-
-
-def _create_array(function, arguments, state, attributes=None):
-    """What dill, and JAX for its arrays, put around NumPy's own reconstruction."""
-    array = _call(function, arguments)
-    _need(type(array) is _Array)
-    array.build(*state)
-    return array
-
-
-def _encode(text, encoding):
-    """How protocol 2 writes bytes."""
-    _need(type(text) is str and encoding == "latin1")
-    return text.encode("latin1")
-
-
-def _no_bytes():
-    """How protocol 2 writes no bytes."""
-    return b""
-
-
-def _dictionary(items=None):
-    if items is None:
-        return {}
-    _need(type(items) is dict)
-    return items
-
-
-def _import_module(name):
-    return _Module(name)
-
-
-def _get_attribute(module, name):
-    _need(type(module) is _Module)
-    return _named(module.name, name)
-
-
-_CALLS: dict[str, Callable[..., Any]] = {
-    "numpy.core.multiarray._reconstruct": _reconstruct,
-    "numpy.core.multiarray.scalar": _scalar,
-    "numpy.core.numeric._frombuffer": _from_buffer,
-    "numpy.dtype": _Type,
-    "_codecs.encode": _encode,
-    "__builtin__.bytes": _no_bytes,
-    "collections.OrderedDict": _dictionary,
-    "haiku._src.data_structures.FlatMapping": _dictionary,
-    "jax._src.array._reconstruct_array": _create_array,
-    "dill._dill._create_array": _create_array,
-    "dill._dill._import_module": _import_module,
-    "dill._dill._get_attr": _get_attribute,
+_STANDARD = pickle._Unpickler.dispatch
+_OWN: dict[int, Callable[[Any], None]] = {
+    pickle.EMPTY_DICT[0]: lambda unpickler: unpickler.append(_Dict()),
+    # The standard one zeroes as many bytes as are announced before it reads any.
+    pickle.BYTEARRAY8[0]: _STANDARD[pickle.BINBYTES8[0]],
 }
-"""Calls that a pickle may ask for, each done by a harmless function of this file."""
+_Unpickler.dispatch = {
+    ord(code.code): _guarded(code.name, (_STANDARD | _OWN)[ord(code.code)])
+    for code in pickletools.opcodes
+}

@@ -11,8 +11,7 @@ import numpy as np
 import safetensors
 
 from nfnet_jax.utils.errors import UserError, nearest
-from nfnet_jax.weights import pickled
-from nfnet_jax.weights.arrays import array_from_bfloat16, array_from_bytes
+from nfnet_jax.weights.pickled import array_from_bytes, read_pickle
 
 Weights = dict[str, np.ndarray] | dict[str, dict[str, np.ndarray]]
 """{name: array} or {module: {name: array}}; floats are float32."""
@@ -102,7 +101,7 @@ def _format(file: BinaryIO) -> tuple[str, Callable[[BinaryIO], Weights]]:
     if head.startswith(_LEGACY_TORCH):
         raise UserError(_TORCH)
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return "pickle", pickled.load
+        return "pickle", read_pickle
     if not head:
         raise UserError("an empty file; delete it and fetch it again")
     if head.lstrip().startswith(b"<"):
@@ -117,7 +116,8 @@ def _read_safetensors(file: BinaryIO) -> dict[str, np.ndarray]:
     for name, tensor in sorted(safetensors.deserialize(file.read())):
         dtype, shape, data = tensor["dtype"], tensor["shape"], tensor["data"]
         if dtype == "BF16":
-            arrays[name] = array_from_bfloat16(data, shape)
+            upper_half = array_from_bytes(data, np.dtype("<u2"), shape)
+            arrays[name] = (upper_half.astype(np.uint32) << 16).view(np.float32)
         elif dtype in _SAFETENSORS_TYPES:
             dtype = np.dtype(_SAFETENSORS_TYPES[dtype])
             arrays[name] = array_from_bytes(data, dtype, shape)
