@@ -20,7 +20,6 @@ from nfnet_jax.training.distributed import ending_with_the_others
 from nfnet_jax.training.evaluation import make_tester
 from nfnet_jax.training.finetune import Pretrained, record_start, settle_model
 from nfnet_jax.training.interruption import Interruption
-from nfnet_jax.training.lock import check_free, hold
 from nfnet_jax.training.logging.metrics import MetricWriter
 from nfnet_jax.training.logging.profiler import Trace, traced_steps
 from nfnet_jax.training.logging.progress import Progress
@@ -35,9 +34,11 @@ from nfnet_jax.training.state import TrainState
 from nfnet_jax.training.step import make_train_step
 from nfnet_jax.training.work import Work, count_work
 from nfnet_jax.training.workdir import (
+    check_unlocked,
     check_workdir,
     create_workdir,
     is_moved,
+    lock_workdir,
     read_result,
     write_json,
     writing,
@@ -77,7 +78,7 @@ def train(
     check_workdir(workdir, config)
     result = read_result(workdir)
     if result is None:
-        check_free(workdir)
+        check_unlocked(workdir)
     if result is None or dataset is not None or is_moved(workdir, config):
         dataset = dataset or load_config_dataset(config)
         holds = check_data(workdir, dataset)
@@ -89,7 +90,7 @@ def train(
         )
         return result
     run = set_up(config, pretrained, find_data_facts(workdir), dataset, programs)
-    with hold(workdir):
+    with lock_workdir(workdir):
         # Again, because another run may have been here meanwhile.
         check_workdir(workdir, config)
         create_workdir(workdir, config)

@@ -1,12 +1,13 @@
 """The work directory of a run: who owns it, and what a finished run leaves in it."""
 
 import contextlib
+import fcntl
 import glob
 import os
 import platform
 from collections.abc import Iterator
 from importlib import metadata
-from typing import Any
+from typing import IO, Any
 
 import jax
 from ml_collections import ConfigDict
@@ -126,6 +127,50 @@ def writing(path: str) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"--workdir: cannot write {path}: {error.strerror or error}"
+        ) from error
+
+
+@contextlib.contextmanager
+def lock_workdir(workdir: str) -> Iterator[None]:
+    """Creates the work directory and locks it for a run, in process 0.
+
+    The operating system releases the lock on the file `lock` when the process ends,
+    however it ends. The file stays, with process and machine of its last holder.
+
+    Raises:
+      UserError: another run holds the lock, or nothing can be written there.
+    """
+    if jax.process_index() > 0:
+        yield
+        return
+    with writing(workdir):
+        os.makedirs(workdir, exist_ok=True)
+        file = open(os.path.join(workdir, "lock"), "a+b", buffering=0)
+    with file:
+        _lock(file, workdir, fcntl.LOCK_EX)
+        with writing(workdir):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}".encode())
+        yield
+
+
+def check_unlocked(workdir: str) -> None:
+    """Raises UserError if a run holds the work directory now; writes nothing."""
+    path = os.path.join(workdir, "lock")
+    if os.path.exists(path):
+        with open(path, "rb") as file:
+            _lock(file, workdir, fcntl.LOCK_SH)
+
+
+def _lock(file: IO[bytes], workdir: str, kind: int) -> None:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        holder = file.read().decode() or "which just starts"
+        raise UserError(
+            f"{workdir} is in use by another run ({holder}): wait for its end or "
+            "choose another --workdir"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Files from the network: resumed, verified, put in place whole."""
+"""Downloads that resume, are verified and appear whole."""
 
 import contextlib
 import dataclasses
@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import http.client
 import os
+import shutil
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,15 +15,15 @@ from tqdm import tqdm
 
 from nfnet_jax.utils.errors import UserError
 
-_BLOCK = 1 << 20
 _TIMEOUT_SECONDS = 30
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class RemoteFile:
-    """Where a file comes from and, where that is known, what it must be.
+    """URL of a file and, if known, its checksum and its size in bytes.
 
-    `size` in bytes; `filename` on disk, by default the last part of `url`.
+    `filename` on disk is by default the last part of `url`.
     """
 
     url: str
@@ -45,46 +46,40 @@ def fetch(remote: RemoteFile, directory: Path, advice: str = "") -> Path:
         kept aside under another name).
     """
     path = directory / remote.name
-    if not path.exists():
-        partial = path.with_name(path.name + ".part")
-        reason = _download(remote, partial)
-        if reason:
-            raise UserError(
-                f"{remote.url} could not be downloaded ({reason}); place the file at"
-                f" {path}{advice}"
-            )
-        _verify(remote, partial)
-        os.replace(partial, path)
-    else:
+    if path.exists():
         _verify(remote, path)
+        return path
+    partial = path.with_name(path.name + ".part")
+    reason = _download(remote, partial)
+    if reason:
+        raise UserError(
+            f"{remote.url} could not be downloaded ({reason}); place the file at"
+            f" {path}{advice}"
+        )
+    _verify(remote, partial)
+    os.replace(partial, path)
     return path
 
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock between processes; released even when one is killed."""
+    """Waits for an exclusive lock between processes, released even by a killed one."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _download(remote: RemoteFile, partial: Path) -> object:
-    """Fetches into `partial`, again and again as long as each attempt adds bytes.
-
-    Returns None once all is there, otherwise why not.
-    """
+    """Completes `partial`, as long as attempts add bytes; returns a failure or None."""
     size = remote.size
     while size is None or _size(partial) < size:
         before = _size(partial)
         reason: object = "the server closed the connection"
         try:
-            size = _download_rest(remote, partial, before) or size
+            size = _append_rest(remote, partial, before) or size
         except (OSError, http.client.HTTPException) as error:
-            if (
-                getattr(error, "code", None)
-                == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
-            ):
-                # At least as long as what the server has: not to be resumed.
+            if getattr(error, "code", None) == 416:  # Range not satisfiable.
+                # The part is at least as long as the file of the server.
                 partial.unlink(missing_ok=True)
                 if remote.size is None and before:
                     continue
@@ -94,32 +89,24 @@ def _download(remote: RemoteFile, partial: Path) -> object:
     return None
 
 
-def _download_rest(remote: RemoteFile, partial: Path, start: int) -> int:
-    """Appends what follows byte `start`; returns the size of the whole file."""
+def _append_rest(remote: RemoteFile, partial: Path, start: int) -> int:
+    """Appends the bytes from `start` on; returns the size of the whole file."""
     request = urllib.request.Request(remote.url)
     if start:
         request.add_header("Range", f"bytes={start}-")
     with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
-        # Any other status than 206 means that the server sends the whole file again.
+        # With any other status, the server sends the whole file again.
         resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
         start = start if resumed else 0
         length = response.headers.get("Content-Length")
         size = remote.size or (start + int(length) if length else None)
+        # disable=None: a bar on a terminal, silence in a log.
+        bar = {"unit": "B", "unit_scale": True, "disable": None, "desc": remote.name}
         with (
             partial.open("ab" if resumed else "wb") as file,
-            # disable=None: a bar on a terminal, silence in a log.
-            tqdm(
-                desc=remote.name,
-                total=size,
-                initial=start,
-                unit="B",
-                unit_scale=True,
-                disable=None,
-            ) as bar,
+            tqdm.wrapattr(file, "write", size, initial=start, **bar) as progress,
         ):
-            while block := response.read(_BLOCK):
-                file.write(block)
-                bar.update(len(block))
+            shutil.copyfileobj(response, progress, _BLOCK_BYTES)
     return size or _size(partial)
 
 
@@ -130,12 +117,11 @@ def _verify(remote: RemoteFile, path: Path) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found == remote.sha256:
         return
-    # Out of the way, so that the next run downloads again; kept, because it may have
-    # been put there by hand.
+    # Out of the way of the next download; kept, because the user may have put it there.
     aside = path.with_name(remote.name + ".wrong")
     os.replace(path, aside)
     raise UserError(
-        f"{remote.name} has the wrong checksum: expected sha256 {remote.sha256},"
+        f"{remote.name} has the wrong checksum: expected sha256 {remote.sha256}"
         f" ({remote.size} bytes), found {found} ({_size(aside)} bytes); the file was"
         f" kept aside as {aside}"
     )

@@ -14,8 +14,8 @@ from tiny_run import FIRST, TinyRun, tiny_config
 from nfnet_jax.training import loop
 from nfnet_jax.training.checkpoint.manager import Checkpoints
 from nfnet_jax.training.checkpoint.save_times import SaveTimes
-from nfnet_jax.training.lock import check_free, hold
 from nfnet_jax.training.setup import set_up
+from nfnet_jax.training.workdir import check_unlocked, lock_workdir
 from nfnet_jax.utils.errors import Interrupted, UserError
 
 MANY = {"train.steps": 100_000}
@@ -53,7 +53,7 @@ def test_signals_save_and_end_and_the_second_ctrl_c_ends_at_once(tmp_path):
         run.process.send_signal(signal.SIGINT)
         assert run.end() == (130, "stopped at once; the same command continues\n")
     assert checkpoint_files(workdir) == before
-    check_free(str(workdir))
+    check_unlocked(str(workdir))
 
 
 def checkpoint_files(workdir) -> dict[str, bytes]:
@@ -131,16 +131,16 @@ def test_a_run_outside_of_the_main_thread_leaves_signals_alone(tmp_path):
 
 def test_only_a_held_directory_is_refused(tmp_path):
     workdir = str(tmp_path / "run")
-    check_free(workdir)
-    with hold(workdir):
-        for attempt in (lambda: check_free(workdir), hold(workdir).__enter__):
+    check_unlocked(workdir)
+    with lock_workdir(workdir):
+        for attempt in (check_unlocked, lambda path: lock_workdir(path).__enter__()):
             with pytest.raises(UserError, match=f"process {os.getpid()} on ") as error:
-                attempt()
+                attempt(workdir)
             assert "another --workdir" in str(error.value)
     # Where a process died, the file stays.
     (tmp_path / "run/lock").write_text("process 1 on elsewhere")
-    check_free(workdir)
-    with hold(workdir):
+    check_unlocked(workdir)
+    with lock_workdir(workdir):
         pass
 
 
