@@ -22,7 +22,6 @@ PUBLIC = (
     "nfnet_jax.inference.fold",
     "nfnet_jax.weights.haiku",
     "nfnet_jax.weights.load",
-    "nfnet_jax.weights.urls",
     "nfnet_jax.weights.timm",
     "nfnet_jax.layers.activations",
     "nfnet_jax.ops.conv",

@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
     )
     _check_given(flags)
     size = cli.whole_number("image_size", flags.image_size, LARGEST_SIZE)
-    from nfnet_jax.inference.export import check_target, export, format_of
+    from nfnet_jax.inference.export import check_target, export_network, format_of
 
     file_format = flags.format or format_of(flags.output)
     check_target(flags.output, file_format)
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
         model, variables, image_shape, facts = _published(flags.model, flags.weights)
     if size:
         image_shape = (size, size, image_shape[-1])
-    export(
+    export_network(
         flags.output,
         model,
         variables,

@@ -31,7 +31,11 @@ def main(argv: list[str]) -> None:
     top = _check(flags, paths)
     from nfnet_jax.data.class_names import read_class_names
     from nfnet_jax.data.images.files import list_images
-    from nfnet_jax.inference.predict import Prediction, predict, with_class_names
+    from nfnet_jax.inference.predict import (
+        ImagePrediction,
+        predict_images,
+        with_class_names,
+    )
 
     cli.prepare_jax()
     # Before the network, which may have to be downloaded.
@@ -46,8 +50,8 @@ def main(argv: list[str]) -> None:
         predictor = with_class_names(predictor, names, flags.labels)
     write = _json if flags.json else _block
     answered = not wrong
-    for answer in predict(predictor, images):
-        if isinstance(answer, Prediction):
+    for answer in predict_images(predictor, images):
+        if isinstance(answer, ImagePrediction):
             print(write(answer.path, answer.best(top)), flush=True)
         else:
             answered = False

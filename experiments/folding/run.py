@@ -16,7 +16,7 @@ import jax
 
 from nfnet_jax import create_model
 from nfnet_jax.inference.fold import fold
-from nfnet_jax.inference.unroll import unroll
+from nfnet_jax.inference.onnx import unroll
 
 CASES = (
     # model, image size, batch size, rounds

@@ -1,4 +1,4 @@
-"""A trained network as one file that this package is not needed to run.
+"""Export of a trained network as one file that runs without this package.
 
 "jax": a serialized `jax.export` with the weights inside, for CPU, CUDA and TPU:
 
@@ -36,11 +36,11 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 LARGEST = (1 << 31) - (1 << 26)
 """Bytes of weights: neither format can hold 2 GiB in one file."""
 TOLERANCE = 1e-4
-"""Of the written network's logits, relative to the largest of the original's."""
+"""Largest error of a written network's logits, relative to the largest logit."""
 BATCHES = (1, 7)
 
 
-def export(
+def export_network(
     path: str,
     model: Network,
     variables: Variables,
@@ -49,19 +49,18 @@ def export(
     file_format: str = "jax",
     facts: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes the network to `path`, and what it is to `path`.json.
+    """Writes the network to `path` and its description to `path`.json.
 
-    What was written is loaded again and compared with `model` on random images, on the
-    CPU, before it takes its name: an error leaves nothing behind, and what was at
-    `path` before as it was.
+    Before the new file takes its name, it is loaded and compared with `model` on random
+    images, on the CPU. An error leaves an older file at `path` as it was.
 
     Args:
-      path: where to; its directory exists.
+      path: file to write, in an existing directory.
       model: made by `create_model`.
       variables: float32.
       image_shape: [H, W, C] of an image.
       file_format: one of `FORMATS`.
-      facts: what else the .json shall tell, such as `mean` and `std` of the pixels.
+      facts: further entries of the .json, such as `mean` and `std` of the pixels.
 
     Raises:
       UserError: `path` cannot be written, weights are too large for one file or not
@@ -82,7 +81,7 @@ def export(
     part, sheet = f"{path}.part", f"{path}.json"
     try:
         write(part, *_inference_form(model, variables), image_shape)
-        compare(load(part), model, variables, image_shape)
+        check_logits(load(part), model, variables, image_shape)
         with open(f"{sheet}.part", "w", encoding="utf-8") as file:
             file.write(dumps(facts, indent=2) + "\n")
         os.replace(f"{sheet}.part", sheet)
@@ -96,7 +95,7 @@ def export(
 
 
 def load_exported(path: str) -> Logits:
-    """images -> logits of an exported network, the format told by the ending .onnx.
+    """Function images -> logits of an exported network, ONNX if `path` ends in .onnx.
 
     Raises:
       UserError: no such file, or it is damaged.
@@ -109,12 +108,12 @@ def load_exported(path: str) -> Logits:
 
 
 def format_of(path: str) -> str:
-    """The format that the ending of a file name tells."""
+    """Format by the ending of a file name."""
     return "onnx" if path.endswith(".onnx") else "jax"
 
 
 def check_target(path: str, file_format: str) -> None:
-    """What can be said before there is a network.
+    """Checks format and path before there is a network.
 
     Raises:
       UserError: unknown format, one whose packages are not installed, or a path that
@@ -147,12 +146,12 @@ def check_size(variables: Variables) -> None:
         )
 
 
-def compare(
+def check_logits(
     found: Logits, model: Network, variables: Variables, image_shape: ImageShape
 ) -> None:
     """Raises UserError unless `found` gives the logits of `model` on random images.
 
-    Computed on the CPU, where float32 is float32.
+    Computes on the CPU, where matrix products of float32 keep its precision.
     """
     shape = (max(BATCHES), *image_shape)
     images = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
@@ -195,7 +194,7 @@ def _load_jax(path: str) -> Logits:
         content = bytearray(file.read())
     try:
         exported = jax_export.deserialize(content)
-    # Whatever a damaged buffer makes the reader do.
+    # The reader raises arbitrary exceptions on a damaged buffer.
     except Exception as error:
         raise UserError(f"{path!r} is damaged, expected a jax.export file") from error
     return jax.jit(exported.call)

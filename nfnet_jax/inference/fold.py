@@ -1,4 +1,4 @@
-"""Folding: the same function as a plain network that standardizes nothing at inference.
+"""Folding of a trained network into a plain one that standardizes nothing.
 
 Weight standardization, gains, γ, β, α and skip gains are constants once training has
 ended. Every factor moves into the kernel that reads the scaled signal, or into the one
@@ -85,7 +85,7 @@ def is_foldable(model: Network) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Folding:
-    """The constants of a network, and what becomes of its parameters, part by part.
+    """Constants of a network, and the folding of its parameters part by part.
 
     `gamma` follows activations, `kernel_gamma` multiplies standardized kernels.
     `convs`: names in a branch, in order. `output_attention`: ends every branch.
@@ -132,14 +132,14 @@ class _Folding:
         return {first: self.conv(stem[first]), **inner}
 
     def head(self, head: Params) -> Params:
-        """The classifier reads what was activated, a final convolution what was not."""
+        """Classifier of an activated, final convolution of a raw signal."""
         folded = {"classifier": self.conv(head["classifier"], reads=self.gamma)}
         if "final_conv" in head:
             folded["final_conv"] = self.conv(head["final_conv"])
         return folded
 
     def stage(self, stage: Params, betas: Sequence[float]) -> Params:
-        """The transition block and the others, a stack of them or each by its name."""
+        """Transition block and further blocks, stacked or each under its name."""
         first, *others = map(jnp.asarray, betas)
         folded = {"transition": self.block(stage["transition"], first)}
         if "blocks" in stage:
@@ -149,7 +149,7 @@ class _Folding:
         return folded
 
     def block(self, block: Params, beta: jax.Array) -> Params:
-        """A block, or all in a scan: β and parameters have their leading layer axis."""
+        """One block, or a stack of blocks with the layer axis leading in β, too."""
         h = self.gamma / beta
         scale = self.alpha * block.get("skip", {"skip_gain": 1.0})["skip_gain"]
         output = 1.0 if self.output_attention else scale
@@ -171,7 +171,7 @@ class _Folding:
         return folded
 
     def conv(self, layer: Params, reads=1.0, writes=1.0) -> Params:
-        """kernel = reads · writes · Ŵ, bias = writes · bias; also of a linear layer.
+        """kernel = reads · writes · Ŵ, bias = writes · bias; a linear layer, too.
 
         The factors are scalars, or have the layer axis of the parameters.
         """
@@ -189,6 +189,6 @@ class _Folding:
 
 
 def _times(array: jax.Array, factor: float | jax.Array) -> jax.Array:
-    """array · factor, whose axes are the leading ones of the array."""
+    """array · factor; the axes of `factor` are the leading ones of `array`."""
     factor = jnp.asarray(factor)
     return array * factor.reshape(*factor.shape, *[1] * (array.ndim - factor.ndim))

@@ -8,13 +8,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from nfnet_jax.inference.unroll import unroll
 from nfnet_jax.models.network import Network
+from nfnet_jax.models.stage import parameters_of
 from nfnet_jax.ops.lowering import native_operations
 from nfnet_jax.utils.errors import UserError
 
 OPSET = 18
-"""Of 2022: what is deployed understands it."""
+"""The operator set of 2022, which deployed runtimes support."""
+
+Parts = list[dict[str, Any]]
+"""Variables of the stem, of every block and of the head."""
 
 
 def check_installed() -> None:
@@ -33,9 +36,9 @@ def write(
     variables: Mapping[str, Any],
     image_shape: tuple[int, int, int],
 ) -> None:
-    """The logits of `model` for "images" [N, H, W, C], any N, as output "logits".
+    """Writes the graph from "images" [N, H, W, C], any N, to the "logits" of `model`.
 
-    jax2onnx knows neither Flax's scan over a symbolic batch nor platform-dependent
+    jax2onnx supports neither Flax's scan over a symbolic batch nor platform-dependent
     programs: the blocks are unrolled and the convolutions native.
     """
     import jax2onnx
@@ -56,7 +59,7 @@ def write(
 
 
 def load(path: str) -> Callable[[np.ndarray], np.ndarray]:
-    """images -> logits by ONNX Runtime on the CPU.
+    """Function images -> logits of a graph, run by ONNX Runtime on the CPU.
 
     Raises:
       UserError: it is not installed, or `path` is damaged.
@@ -76,9 +79,51 @@ def load(path: str) -> Callable[[np.ndarray], np.ndarray]:
     return lambda images: session.run(["logits"], {"images": np.asarray(images)})[0]
 
 
+def unroll(
+    model: Network, variables: Mapping[str, Any]
+) -> tuple[Callable[[Parts, jax.Array], jax.Array], Parts]:
+    """(apply, parts) without a scan: apply(parts, images) gives the logits.
+
+    `variables`: "params", and "batch_stats" of a BatchNorm network. Stacked parameters
+    become one entry of `parts` per block, so that the program does not slice them.
+    """
+    modules: list[tuple] = []
+    parts = [_at(variables, "stem")]
+    for i, stage in enumerate(model.stages):
+        first, *others = stage.betas
+        modules.append((stage.transition, first))
+        parts.append(_at(variables, f"stages_{i}", "transition"))
+        own = _at(variables, f"stages_{i}")
+        several = stage.blocks if isinstance(stage.blocks, tuple) else ()
+        for block, beta in enumerate(others):
+            modules.append((several[block] if several else stage.blocks, beta))
+            parts.append({name: parameters_of(own[name], block) for name in own})
+    parts.append(_at(variables, "head"))
+
+    def apply(parts: Parts, images: jax.Array) -> jax.Array:
+        stem, *blocks, head = parts
+        x = model.stem.apply(stem, images)
+        for (block, beta), own in zip(modules, blocks, strict=True):
+            x = block.apply(own, x, beta, 0.0, train=False)
+        logits: Any = model.head.apply(head, x, train=False)
+        return logits
+
+    return apply, parts
+
+
 def _drop_unused_constants(graph) -> None:
-    """jax2onnx leaves some, and ONNX Runtime warns of each."""
+    """Removes constants without a reader, each a warning of ONNX Runtime."""
     used = {name for node in graph.node for name in node.input}
     kept = [constant for constant in graph.initializer if constant.name in used]
     del graph.initializer[:]
     graph.initializer.extend(kept)
+
+
+def _at(variables: Mapping[str, Any], *path: str) -> dict[str, Any]:
+    """Subtree at `path` of every collection, empty in those that lack it."""
+    found = {}
+    for collection, tree in variables.items():
+        for key in path:
+            tree = tree.get(key, {})
+        found[collection] = tree
+    return found

@@ -1,4 +1,4 @@
-"""What a network says about image files."""
+"""Class probabilities of image files."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -20,9 +20,9 @@ BATCH_SIZE = 32
 
 @dataclasses.dataclass(frozen=True)
 class Predictor:
-    """A network, its variables, and how to show it an image.
+    """A network with variables, preprocessing of images and a name for each logit.
 
-    `class_names`: one for each logit. `dtype`: that the network computes in.
+    `dtype`: type of the images, in which the network computes.
     """
 
     model: Network
@@ -40,8 +40,8 @@ class Guess(NamedTuple):
     probability: float
 
 
-class Prediction(NamedTuple):
-    """Probabilities float32 [num_classes] of one image file, and their names."""
+class ImagePrediction(NamedTuple):
+    """Probabilities float32 [num_classes] of one image file, with class names."""
 
     path: str
     probabilities: np.ndarray
@@ -54,15 +54,15 @@ class Prediction(NamedTuple):
         return [Guess(i, names[i], values[i]) for i in order.tolist()]
 
 
-class Unanswered(NamedTuple):
-    """An image file without a prediction; `reason` is a line that names it."""
+class ImageFailure(NamedTuple):
+    """An image file without a prediction; `reason` is one line with its path."""
 
     path: str
     reason: str
 
 
 def published_predictor(model: Network, params: dict) -> Predictor:
-    """For published weights: images are prepared as their publisher did."""
+    """Predictor with published weights and their publisher's preprocessing."""
     spec, variant = model.spec, find(model.spec.name)
     names = None
     if spec.num_classes == variant.num_classes == 1000:
@@ -76,10 +76,10 @@ def published_predictor(model: Network, params: dict) -> Predictor:
 
 
 def run_predictor(workdir: str) -> Predictor:
-    """For the last checkpoint of the run in `workdir`, as `trained.load_run` gives it.
+    """Predictor with the averaged parameters of the last checkpoint in `workdir`.
 
-    Those are the averaged parameters, which without an average (optim.ema_decay = 0)
-    equal the last ones. Images are prepared as those it was evaluated on.
+    Without an average (optim.ema_decay = 0), these equal the last parameters. Images
+    are prepared like those of the run's evaluation.
 
     Raises:
       UserError: no run, no complete checkpoint, or images that no file can hold.
@@ -106,12 +106,12 @@ def run_predictor(workdir: str) -> Predictor:
 def with_class_names(
     predictor: Predictor, names: tuple[str, ...], source: str
 ) -> Predictor:
-    """The same network with the names that were read from `source`.
+    """The same predictor with the names that were read from `source`.
 
-    Its own names in another order stay in that of the logits.
+    The network's own names in any order stay in the order of the logits.
 
     Raises:
-      UserError: not as many names as logits, or one of its own for another logit.
+      UserError: not as many names as logits, or the name of another logit.
     """
     count = len(predictor.class_names)
     if len(names) != count:
@@ -134,13 +134,13 @@ def with_class_names(
     return dataclasses.replace(predictor, class_names=names)
 
 
-def predict(
+def predict_images(
     predictor: Predictor, paths: Sequence[str]
-) -> Iterator[Prediction | Unanswered]:
-    """An answer for each image file, in their order, as they become ready.
+) -> Iterator[ImagePrediction | ImageFailure]:
+    """Yields a prediction or a failure for each image file, in order, when ready.
 
-    One that cannot be read, or whose probabilities are no numbers, leaves the others
-    theirs. All batches have the same size, so that the network is compiled once.
+    Failures are files that cannot be read and outputs that are not finite. All batches
+    have the same size, so that the network is compiled once.
     """
     batch_size = min(BATCH_SIZE, len(paths))
 
@@ -160,25 +160,25 @@ def predict(
             padded = np.pad(np.stack(images), padding)
             rows = iter(np.asarray(probabilities(predictor.variables, padded)))
         for path, image in zip(batch, shown, strict=True):
-            if isinstance(image, Unanswered):
+            if isinstance(image, ImageFailure):
                 yield image
             else:
                 yield _answer(path, next(rows), predictor.class_names)
 
 
-def _show(predictor: Predictor, path: str) -> np.ndarray | Unanswered:
+def _show(predictor: Predictor, path: str) -> np.ndarray | ImageFailure:
     try:
         return predictor.preprocess(open_image(path))
     except UserError as error:
-        return Unanswered(path, str(error))
+        return ImageFailure(path, str(error))
 
 
 def _answer(
     path: str, probabilities: np.ndarray, class_names: tuple[str, ...]
-) -> Prediction | Unanswered:
+) -> ImagePrediction | ImageFailure:
     if np.isfinite(probabilities).all():
-        return Prediction(path, probabilities, class_names)
-    return Unanswered(
+        return ImagePrediction(path, probabilities, class_names)
+    return ImageFailure(
         path,
         f"{path}: the network's outputs are not finite, expected weights of a training"
         " that did not diverge",
@@ -192,5 +192,5 @@ def _bare(index: int, name: str) -> str:
 
 
 def _or_numbers(names: Sequence[str], count: int) -> tuple[str, ...]:
-    """`count` names; a network may have more logits than its data had classes."""
+    """`count` names, numbers for logits beyond the classes of the data."""
     return (*names[:count], *(f"class {i}" for i in range(len(names), count)))

@@ -101,10 +101,10 @@ def _append_rest(remote: RemoteFile, partial: Path, start: int) -> int:
         length = response.headers.get("Content-Length")
         size = remote.size or (start + int(length) if length else None)
         # disable=None: a bar on a terminal, silence in a log.
-        bar = {"unit": "B", "unit_scale": True, "disable": None, "desc": remote.name}
+        bar = {"desc": remote.name, "initial": start, "disable": None}
         with (
             partial.open("ab" if resumed else "wb") as file,
-            tqdm.wrapattr(file, "write", size, initial=start, **bar) as progress,
+            tqdm.wrapattr(file, "write", size, unit_divisor=1024, **bar) as progress,
         ):
             shutil.copyfileobj(response, progress, _BLOCK_BYTES)
     return size or _size(partial)

@@ -1,4 +1,4 @@
-"""Parameters in the published Haiku code's naming, and as this project's models."""
+"""Conversion of parameters from and to the naming of the published Haiku code."""
 
 from collections.abc import Mapping
 
@@ -21,8 +21,8 @@ HaikuTree = Mapping[str, Mapping[str, np.ndarray]]
 """{module path: {name: array}}, such as {"NF_ResNet/~/linear": {"w": ..., ...}}."""
 
 _FAMILIES = (
-    # parameters of transition blocks, stem or head that tell the family (the first that
-    # fits), its root module, the name of its blocks
+    # Parameters that identify the family (the first match), its root module and the
+    # name of its blocks.
     (("stem/stem_conv0/gain",), "NFNet", "nf_block"),
     (("head/final_conv/gain",), "NF_RegNet", "nf_block"),
     (("stem/conv/gain",), "NF_ResNet", "nf_res_block"),
@@ -47,10 +47,10 @@ _MODULES = {
 _SCALARS = {"skip_gain", "scale", "bias1", "bias2"} | {
     f"bias{i}{side}" for i in (1, 2, 3) for side in "ab"
 }
-"""Belong to the block or network itself, not to a module in it; named alike here."""
+"""Parameters of a block or network itself, without a module, under the same name."""
 
 
-def convert(tree: HaikuTree, model: Network) -> dict:
+def from_haiku(tree: HaikuTree, model: Network) -> dict:
     """Flax parameters of `model` (stacked as its scans need) from a Haiku tree.
 
     Raises:
@@ -62,7 +62,7 @@ def convert(tree: HaikuTree, model: Network) -> dict:
 
 
 def to_haiku(params: Mapping, model: Network) -> dict[str, dict[str, np.ndarray]]:
-    """The inverse of `convert`: the published code's parameters from Flax ones.
+    """The inverse of `from_haiku`: the published code's parameters from Flax ones.
 
     `params` are those of `model`, its stacks included. Returns arrays by module and
     name, kernels [KH, KW, C / groups, O] and layers unstacked.
@@ -74,7 +74,7 @@ def to_haiku(params: Mapping, model: Network) -> dict[str, dict[str, np.ndarray]
 
 
 def _table(model: Network) -> dict[Path, Entry]:
-    """The entry of every parameter, its name a pair (module, name)."""
+    """Entry of every parameter, with a pair (module, name) as its name."""
     shapes = layer_shapes(model)
     root, block_name = _family(shapes)
     depths = [len(stage.betas) for stage in model.stages]

@@ -1,7 +1,7 @@
-"""Parameters one by one: what a scan stacks taken apart, each under a published name.
+"""Conversion of parameters, layer by layer, between Flax and published names.
 
-A format says with an `Entry` per parameter what it is called there and how it is laid
-out; `collect` and `publish` read such a table in either direction.
+A naming is a table with an `Entry` for the name and layout of every parameter.
+`collect` and `publish` convert by such a table in either direction.
 """
 
 import re
@@ -18,8 +18,8 @@ from nfnet_jax.models.network import Network
 from nfnet_jax.utils.errors import UserError, nearest
 
 Path = tuple
-"""Keys of a parameter, such as ("stages_0", "blocks", "branch", "conv0", "kernel", 2):
-one slice of a stack ends in its layer."""
+"""Keys of a parameter; the path of a slice of a stack ends in the index of its layer:
+("stages_0", "blocks", "branch", "conv0", "kernel", 2)."""
 Shapes = dict[Path, tuple[int, ...]]
 CLASSIFIER = ("head", "classifier")
 
@@ -45,8 +45,8 @@ class Entry(NamedTuple):
 def collect(published: Mapping[Any, np.ndarray], table: dict[Path, Entry]) -> dict:
     """Flax parameters, stacked as scans need, from published ones.
 
-    Whatever stands before all names alike, such as "module.", is left out. Where the
-    published ones have no classifier, the result has none.
+    A common prefix of all names, such as "module.", is left out. Without a published
+    classifier, the result has none.
 
     Raises:
       UserError: entries that are unknown, missing, of another shape, not of floats or
@@ -91,7 +91,7 @@ def publish(params: Mapping, table: dict[Path, Entry]) -> dict[Any, np.ndarray]:
 
 
 def layer_shapes(model: Network) -> Shapes:
-    """Shape of every parameter, those of scanned blocks layer by layer."""
+    """Shape of every parameter, in stacks of every layer."""
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     shapes: Shapes = {}
@@ -104,9 +104,9 @@ def layer_shapes(model: Network) -> Shapes:
 
 
 class Site(NamedTuple):
-    """Where a parameter lies: `place` within the block `index` of stage `stage`.
+    """Path `place` of a parameter within the block `index` of stage `stage`.
 
-    Outside of the stages both are None and `place` is the whole path.
+    Outside of the stages, these two are None and `place` is the whole path.
     """
 
     stage: int | None
@@ -129,7 +129,7 @@ def locate(path: Path) -> Site:
 def _without_prefix(
     arrays: dict[str, np.ndarray], known: Collection[str]
 ) -> dict[str, np.ndarray]:
-    """The same arrays without what stands before all known names alike."""
+    """The same arrays without the common prefix of all known names."""
     prefixes: Counter[str] = Counter()
     for name in arrays:
         starts = [0, *(found.end() for found in re.finditer("[./:]", name))]
@@ -146,7 +146,7 @@ def _without_prefix(
 
 
 def _channels(path: Path, shape: tuple[int, ...], entry: Entry) -> str:
-    """Says so where just the channels of the images differ."""
+    """A hint if only the channels of the images differ, else an empty string."""
     if path[0] != "stem" or len(shape) != 4 or len(entry.shape) != 4:
         return ""
     axis = entry.axes.index(2)

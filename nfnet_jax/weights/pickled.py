@@ -44,7 +44,7 @@ _TYPES = frozenset("b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8".split())
 def read_pickle(file: BinaryIO) -> dict[str, dict[str, np.ndarray]]:
     """{module: {name: array}} from a pickle; floats become float32.
 
-    Of {"params": {module: {name: array}}} the modules are called "params/MODULE".
+    The modules of {"params": {module: {name: array}}} are called "params/MODULE".
 
     Raises:
       UserError: the pickle asks for more than arrays, or holds something else.
@@ -184,7 +184,7 @@ def _dictionary(items: Any = None):
 
 
 def _wrapped(function: Any, arguments: Any, state: Any, attributes: Any = None):
-    """What dill, and JAX for its arrays, put around NumPy's own call."""
+    """Form of dill, and of JAX for its arrays, around NumPy's own call."""
     return _Array(state)
 
 

@@ -1,4 +1,4 @@
-"""Files of weights, read without running anything that they say."""
+"""Files of weights, read without executing anything in them."""
 
 import os
 import stat
@@ -17,7 +17,7 @@ Weights = dict[str, np.ndarray] | dict[str, dict[str, np.ndarray]]
 """{name: array} or {module: {name: array}}; floats are float32."""
 
 _MOST_BYTES = 8 << 30
-"""Of an unpacked .npz; the largest published network has 1.8e9."""
+"""Largest size of an unpacked .npz; the largest published network has 1.8e9."""
 _EXPECTED = "expected .safetensors, .npz, or one of the published Haiku pickles"
 _TORCH = (
     "a PyTorch checkpoint, which is a program and not run here; convert it to"
@@ -31,18 +31,18 @@ _SAFETENSORS_TYPES = {
 
 
 def read_weights(path: str | os.PathLike) -> Weights:
-    """The arrays in a file, whose format is told by its content.
+    """The arrays in a file of any name, in the format that it begins like.
 
     - safetensors: {name: array};
-    - .npz: {name: array}, or {MODULE: {NAME: array}} where every array's name reads
+    - .npz: {name: array}, or {MODULE: {NAME: array}} if every array has a name
       "MODULE:NAME" (split at the last colon);
     - a pickle of {module: {name: array}}, such as the published F0_haiku.npz.
 
-    All floats become float32, bit for bit where they were. Arrays may be read-only.
+    All floats become float32; float32 keeps every bit. Arrays may be read-only.
 
     Raises:
-      UserError: no such file, or nothing that can be read safely as weights, in one
-        line that begins with `path`.
+      UserError: no such file, or no weights that can be read safely; one line that
+        begins with `path`.
     """
     path = Path(path)
     kind = "file of weights"
@@ -60,13 +60,13 @@ def read_weights(path: str | os.PathLike) -> Weights:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
     except Exception as error:
-        # What the parsers raise on a damaged file is theirs, and nearly anything.
+        # Parsers raise arbitrary exceptions on damaged files.
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path}: damaged or truncated {kind} ({reason})") from error
 
 
 def beside(path: Path) -> str:
-    """A hint at a file of weights that is called like `path`, but for its ending."""
+    """A hint at a file of weights with the name of `path` and an ending, or ""."""
     found = sorted(
         other
         for ending in (".safetensors", ".npz")
@@ -90,7 +90,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _format(file: BinaryIO) -> tuple[str, Callable[[BinaryIO], Weights]]:
-    """Name and reader of the format that `file` begins like."""
+    """Name and reader of a format, by the first bytes of `file`."""
     head = file.read(512)
     file.seek(0)
     # First, because a header's length may look like anything. No pickle has such zeros.

@@ -1,6 +1,6 @@
-"""Parameters in the naming of PyTorch image models (timm), and as this project's.
+"""Conversion of parameters from and to the naming of PyTorch image models (timm).
 
-Kernels are OIHW there, gains [O, 1, 1, 1], and squeeze-excite is 1x1 convolutions.
+Kernels are OIHW in timm, gains [O, 1, 1, 1], and squeeze-excite is 1x1 convolutions.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ _MODULES = {
 _LEAVES = {"kernel": "weight", "bias": "bias", "gain": "gain"}
 
 
-def convert(state_dict: StateDict, model: Network) -> dict:
+def from_timm(state_dict: StateDict, model: Network) -> dict:
     """Flax parameters of `model` (stacked as its scans need) from a timm state dict.
 
     Raises:
@@ -49,7 +49,7 @@ def convert(state_dict: StateDict, model: Network) -> dict:
 
 
 def to_timm(params: Mapping, model: Network) -> dict[str, np.ndarray]:
-    """The inverse of `convert`: a timm state dict of arrays from Flax parameters.
+    """The inverse of `from_timm`: a timm state dict of arrays from Flax parameters.
 
     `params` are those of `model`, its stacks included. Returns arrays by timm's names,
     kernels [O, C / groups, KH, KW] and layers unstacked.

@@ -17,7 +17,7 @@ from nfnet_jax import export as entry_point
 from nfnet_jax.config import base_config, to_json
 from nfnet_jax.inference import export
 from nfnet_jax.inference.export import load_exported
-from nfnet_jax.inference.unroll import unroll
+from nfnet_jax.inference.onnx import unroll
 from nfnet_jax.ops.lowering import native_operations
 from nfnet_jax.training.checkpoint.manager import Checkpoints
 from nfnet_jax.training.data_spec import DataFacts, write_data_facts
@@ -76,7 +76,7 @@ def test_a_process_with_only_jax_gets_the_same_logits(name, overrides, size, tmp
     shape = (size, size, 3)
     model, variables, images, logits = network(name, shape, **overrides)
     path = str(tmp_path / "net.jaxexport")
-    export.export(path, model, variables, shape)
+    export.export_network(path, model, variables, shape)
     np.savez(tmp_path / "expected.npz", images=images, logits=logits)
     subprocess.run(
         [sys.executable, "-c", ONLY_JAX, path, str(tmp_path / "expected.npz")],
@@ -89,14 +89,14 @@ def test_a_process_with_only_jax_gets_the_same_logits(name, overrides, size, tmp
 def test_baselines_are_exported_as_they_are(name, tmp_path):
     model, variables, images, logits = network(name)
     path = str(tmp_path / "net.jaxexport")
-    export.export(path, model, variables, SHAPE)
+    export.export_network(path, model, variables, SHAPE)
     assert agree(load_exported(path)(images), logits)
 
 
 def test_the_sheet_tells_what_was_exported(tmp_path):
     model, variables, *_ = network(alpha=0.5)
     path = tmp_path / "net.jaxexport"
-    export.export(str(path), model, variables, SHAPE, facts={"mean": (0.5,)})
+    export.export_network(str(path), model, variables, SHAPE, facts={"mean": (0.5,)})
     assert json.loads((tmp_path / "net.jaxexport.json").read_text()) == {
         "model": "nf_wrn_10_1",
         "overrides": {"alpha": 0.5},
@@ -116,7 +116,7 @@ def test_other_logits_leave_what_was_there(tmp_path, monkeypatch):
     monkeypatch.setitem(export.FORMATS, "jax", (write, lambda path: zeros))
     model, variables, *_ = network()
     with pytest.raises(UserError, match="other logits"):
-        export.export(str(tmp_path / "net"), model, variables, SHAPE)
+        export.export_network(str(tmp_path / "net"), model, variables, SHAPE)
     assert files(tmp_path) == {"net"}
     assert (tmp_path / "net").read_text() == "before"
 
@@ -126,10 +126,10 @@ def test_weights_that_are_not_finite_or_too_large_are_refused(tmp_path, monkeypa
     path = str(tmp_path / "net")
     broken = jax.tree.map(lambda leaf: leaf * np.float32(np.nan), variables)
     with pytest.raises(UserError, match="relative error nan"):
-        export.export(path, model, broken, SHAPE)
+        export.export_network(path, model, broken, SHAPE)
     monkeypatch.setattr(export, "LARGEST", 10_000)
     with pytest.raises(UserError, match="expected less than"):
-        export.export(path, model, variables, SHAPE)
+        export.export_network(path, model, variables, SHAPE)
     assert not files(tmp_path)
 
 
@@ -141,7 +141,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(export.FORMATS, "jax", (fail, None))
     model, variables, *_ = network()
     with pytest.raises(UserError, match="No space left"):
-        export.export(str(tmp_path / "net"), model, variables, SHAPE)
+        export.export_network(str(tmp_path / "net"), model, variables, SHAPE)
     assert not files(tmp_path)
 
 
@@ -177,7 +177,7 @@ def test_onnx_runtime_gets_the_same_logits(name, overrides, size, tmp_path):
     shape = (size, size, 3)
     model, variables, images, logits = network(name, shape, **overrides)
     path = str(tmp_path / "net.onnx")
-    export.export(path, model, variables, shape, file_format="onnx")
+    export.export_network(path, model, variables, shape, file_format="onnx")
     for batch in (1, 7):
         assert agree(load_exported(path)(images[:batch]), logits[:batch])
 

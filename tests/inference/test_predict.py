@@ -135,7 +135,7 @@ def test_a_run_predicts_its_own_test_images(run, main):
 def test_a_batch_is_padded_and_compiled_once(trained, digits, monkeypatch):
     predictor = prediction.run_predictor(trained)
     paths = [f"{digits.folder}/{i:03}.png" for i in range(6)]
-    together = list(prediction.predict(predictor, paths))
+    together = list(prediction.predict_images(predictor, paths))
     monkeypatch.setattr(prediction, "BATCH_SIZE", 4)
     traced = []
 
@@ -147,7 +147,7 @@ def test_a_batch_is_padded_and_compiled_once(trained, digits, monkeypatch):
     fake = prediction.Predictor(
         Model(), predictor.variables, predictor.preprocess, predictor.class_names
     )
-    batched = list(prediction.predict(fake, paths))
+    batched = list(prediction.predict_images(fake, paths))
     assert traced == [(4, 8, 8, 1)]
     assert [found.path for found in batched] == paths
     for one, other in zip(batched, together, strict=True):
@@ -213,7 +213,7 @@ def test_a_conversion_that_is_not_exact_changes_little(bfloat16_run, tmp_path):
     save_modes(tmp_path)
     predictor = prediction.run_predictor(bfloat16_run)
     paths = [f"{tmp_path}/{name}" for name in ("L.png", "CMYK.tif")]
-    grey, cmyk = prediction.predict(predictor, paths)
+    grey, cmyk = prediction.predict_images(predictor, paths)
     np.testing.assert_allclose(cmyk.probabilities, grey.probabilities, atol=0.05)
 
 

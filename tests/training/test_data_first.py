@@ -23,7 +23,7 @@ def downloads(tmp_path, monkeypatch):
         asked.append(weights)
         raise UserError("no network")
 
-    monkeypatch.setattr("nfnet_jax.weights.load.locate", locate)
+    monkeypatch.setattr("nfnet_jax.weights.load.weights_file", locate)
     monkeypatch.setattr("nfnet_jax.cli.prepare_jax", lambda: None)
     monkeypatch.setenv("NFNET_JAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
