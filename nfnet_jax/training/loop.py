@@ -12,14 +12,11 @@ import jax
 from ml_collections import ConfigDict
 
 from nfnet_jax.data.dataset import Dataset
-from nfnet_jax.training.checkpoint.manager import Checkpoints
-from nfnet_jax.training.checkpoint.rewind import Rewinds
-from nfnet_jax.training.checkpoint.save_times import SaveTimes
+from nfnet_jax.training.checkpoint import Checkpoints, SaveTimes
 from nfnet_jax.training.data_spec import check_data, find_data_facts, write_data_facts
 from nfnet_jax.training.distributed import ending_with_the_others
 from nfnet_jax.training.evaluation import make_tester
 from nfnet_jax.training.finetune import Pretrained, record_start, settle_model
-from nfnet_jax.training.interruption import Interruption
 from nfnet_jax.training.lock import check_free, hold
 from nfnet_jax.training.logging.metrics import MetricWriter
 from nfnet_jax.training.logging.profiler import Trace, traced_steps
@@ -29,6 +26,7 @@ from nfnet_jax.training.logging.stopwatch import Stopwatch
 from nfnet_jax.training.logging.summary import summarize
 from nfnet_jax.training.logging.wandb import check_wandb
 from nfnet_jax.training.programs import FULL, SMALL, Programs
+from nfnet_jax.training.recovery import Interruption, Rewinds
 from nfnet_jax.training.result import check_result, make_result
 from nfnet_jax.training.setup import Run, check_buildable, load_config_dataset, set_up
 from nfnet_jax.training.state import TrainState

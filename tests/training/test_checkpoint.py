@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from small_states import check_is, make_state, restore
 
-from nfnet_jax.training.checkpoint.manager import Checkpoints
-from nfnet_jax.training.checkpoint.retention import best_step, kept_steps
+from nfnet_jax.training.checkpoint import Checkpoints, best_step, kept_steps
 from nfnet_jax.utils.errors import UserError
 
 STEPS = (2, 4, 6, 8)

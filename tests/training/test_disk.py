@@ -12,7 +12,7 @@ from small_states import check_is, make_state, restore
 from tiny_run import tiny_config
 
 from nfnet_jax import cli
-from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.evaluation import score_checkpoint
 from nfnet_jax.training.logging.metrics import MetricWriter
 from nfnet_jax.training.loop import train

@@ -14,7 +14,7 @@ import pytest
 from tiny_run import tiny_config
 
 from nfnet_jax.training import loop
-from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.logging.metrics import MetricWriter
 from nfnet_jax.training.logging.profiler import traced_steps
 from nfnet_jax.training.setup import set_up

@@ -12,8 +12,7 @@ import pytest
 from tiny_run import FIRST, TinyRun, tiny_config
 
 from nfnet_jax.training import loop
-from nfnet_jax.training.checkpoint.manager import Checkpoints
-from nfnet_jax.training.checkpoint.save_times import SaveTimes
+from nfnet_jax.training.checkpoint import Checkpoints, SaveTimes
 from nfnet_jax.training.lock import check_free, hold
 from nfnet_jax.training.setup import set_up
 from nfnet_jax.utils.errors import Interrupted, UserError

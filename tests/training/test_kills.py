@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny_run import FIRST, TinyRun, tiny_config
 
-from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.loop import train
 from nfnet_jax.training.setup import set_up
 

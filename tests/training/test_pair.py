@@ -11,7 +11,7 @@ import pytest
 from tiny_run import FIRST, TinyRun, tiny_config
 from trajectory import free_port
 
-from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.setup import set_up
 
 OPTIONS = {"train.steps": 80, "checkpoint.every_steps": 10}
