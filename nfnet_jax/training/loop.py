@@ -18,13 +18,17 @@ from nfnet_jax.training.distributed import ending_with_the_others
 from nfnet_jax.training.evaluation import make_tester
 from nfnet_jax.training.finetune import Pretrained, record_start, settle_model
 from nfnet_jax.training.lock import check_free, hold
-from nfnet_jax.training.logging.metrics import MetricWriter
-from nfnet_jax.training.logging.profiler import Trace, traced_steps
-from nfnet_jax.training.logging.progress import Progress
-from nfnet_jax.training.logging.reporter import Diverged, Reporter
-from nfnet_jax.training.logging.stopwatch import Stopwatch
-from nfnet_jax.training.logging.summary import summarize
-from nfnet_jax.training.logging.wandb import check_wandb
+from nfnet_jax.training.logging import (
+    Diverged,
+    MetricWriter,
+    Progress,
+    Reporter,
+    Stopwatch,
+    Trace,
+    check_wandb,
+    summarize,
+    traced_steps,
+)
 from nfnet_jax.training.programs import FULL, SMALL, Programs
 from nfnet_jax.training.recovery import Interruption, Rewinds
 from nfnet_jax.training.result import check_result, make_result

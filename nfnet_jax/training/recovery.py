@@ -11,7 +11,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from nfnet_jax.training.checkpoint import Checkpoints
-from nfnet_jax.training.logging.reporter import Diverged
+from nfnet_jax.training.logging import Diverged
 from nfnet_jax.training.state import TrainState
 from nfnet_jax.utils.errors import Interrupted, UserError
 

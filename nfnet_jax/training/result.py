@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from nfnet_jax.config import to_json
 from nfnet_jax.optim.tree import count
-from nfnet_jax.training.logging.stopwatch import Stopwatch
+from nfnet_jax.training.logging import Stopwatch
 from nfnet_jax.training.setup import Run
 from nfnet_jax.training.state import TrainState
 from nfnet_jax.training.work import Work

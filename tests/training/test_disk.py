@@ -14,7 +14,7 @@ from tiny_run import tiny_config
 from nfnet_jax import cli
 from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.evaluation import score_checkpoint
-from nfnet_jax.training.logging.metrics import MetricWriter
+from nfnet_jax.training.logging import MetricWriter
 from nfnet_jax.training.loop import train
 from nfnet_jax.training.setup import set_up
 from nfnet_jax.utils.errors import UserError

@@ -15,8 +15,7 @@ from tiny_run import tiny_config
 
 from nfnet_jax.training import loop
 from nfnet_jax.training.checkpoint import Checkpoints
-from nfnet_jax.training.logging.metrics import MetricWriter
-from nfnet_jax.training.logging.profiler import traced_steps
+from nfnet_jax.training.logging import MetricWriter, traced_steps
 from nfnet_jax.training.setup import set_up
 from nfnet_jax.training.timeline import Plan, make_plan
 from nfnet_jax.utils.errors import UserError
