@@ -9,38 +9,40 @@ import time
 import jax
 import numpy as np
 import pytest
-from tiny_run import FIRST, TinyRun, tiny_config
+from tiny_run import (
+    FIRST,
+    UNDISTURBED,
+    TinyRun,
+    last_state,
+    state_at,
+    tiny_config,
+)
 
+from nfnet_jax import cli
 from nfnet_jax.training import loop
 from nfnet_jax.training.checkpoint import Checkpoints, SaveTimes
 from nfnet_jax.training.lock import check_free, hold
 from nfnet_jax.training.setup import set_up
-from nfnet_jax.utils.errors import Interrupted, UserError
+from nfnet_jax.training.workdir import read_result
+from nfnet_jax.utils.errors import UserError
 
-MANY = {"train.steps": 100_000}
-
-
-def latest(workdir):
-    """The state that a run would continue from."""
-    with Checkpoints(str(workdir)) as checkpoints:
-        return checkpoints.restore(set_up(tiny_config()).state)
+MANY, TEN = {"train.steps": 100_000}, {"train.steps": 10}
 
 
-def test_signals_save_and_end_and_the_second_ctrl_c_ends_at_once(tmp_path):
+def test_ctrl_c_saves_and_ends_and_the_second_one_ends_at_once(tmp_path):
     workdir = tmp_path / "run"
-    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        with TinyRun(workdir, **MANY) as run:
-            run.read_until(FIRST)
-            refused = f"in use by another run .process {run.process.pid} on "
-            with pytest.raises(UserError, match=refused + platform.node()):
-                loop.train(tiny_config(**MANY), str(workdir))
-            run.process.send_signal(number)
-            found, stderr = run.end()
-        assert found == code
-        announced, stopped = stderr.splitlines()
-        assert announced.startswith("stopping after this step")
-        step = int(latest(workdir).step)
-        assert f"stopped by {number.name} after step {step}, which is saved" in stopped
+    with TinyRun(workdir, **MANY) as run:
+        run.read_until(FIRST)
+        refused = f"in use by another run .process {run.process.pid} on "
+        with pytest.raises(UserError, match=refused + platform.node()):
+            loop.train(tiny_config(**MANY), str(workdir))
+        run.process.send_signal(signal.SIGINT)
+        code, stderr = run.end()
+    assert code == 130
+    announced, stopped = stderr.splitlines()
+    assert announced.startswith("stopping after this step")
+    step = int(last_state(workdir).step)
+    assert f"stopped by SIGINT after step {step}, which is saved" in stopped
 
     before = checkpoint_files(workdir)
     assert any(f"/{step}/" in path for path in before)
@@ -58,14 +60,6 @@ def test_signals_save_and_end_and_the_second_ctrl_c_ends_at_once(tmp_path):
 def checkpoint_files(workdir) -> dict[str, bytes]:
     files = (path for path in (workdir / "checkpoints").rglob("*") if path.is_file())
     return {str(path): path.read_bytes() for path in files}
-
-
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory):
-    """The work directory of a run that nothing disturbed."""
-    workdir = tmp_path_factory.mktemp("straight")
-    loop.train(tiny_config(), str(workdir))
-    return workdir
 
 
 def kill_at(step: int, number: signal.Signals, monkeypatch) -> None:
@@ -86,43 +80,46 @@ def kill_at(step: int, number: signal.Signals, monkeypatch) -> None:
     monkeypatch.setattr(loop, "make_train_step", make)
 
 
-def test_an_interrupted_run_continues_bit_for_bit(straight, tmp_path, monkeypatch):
+def test_an_interrupted_run_continues_bit_for_bit(
+    undisturbed, tmp_path, monkeypatch, capsys
+):
     workdir = str(tmp_path / "run")
     handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
     with monkeypatch.context() as patch:
-        kill_at(7, signal.SIGTERM, patch)
-        with pytest.raises(Interrupted, match="SIGTERM after step 7") as stop:
-            loop.train(tiny_config(), workdir)
-    assert stop.value.signal == signal.SIGTERM
+        kill_at(4, signal.SIGTERM, patch)
+        with pytest.raises(SystemExit) as end:
+            cli.run(lambda argv: loop.train(tiny_config(**TEN), workdir))
+    assert end.value.code == 143
+    assert "stopped by SIGTERM after step 4, which is saved" in capsys.readouterr().err
     assert handlers == [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
-    assert int(latest(workdir).step) == 7
-    loop.train(tiny_config(), workdir)
-    jax.tree.map(np.testing.assert_array_equal, latest(workdir), latest(straight))
+    states = last_state(workdir), state_at(undisturbed, 4)
+    jax.tree.map(np.testing.assert_array_equal, *states)
+
+    # A signal in the last step lets the run finish.
+    kill_at(6, signal.SIGTERM, monkeypatch)
+    assert loop.train(tiny_config(**TEN), workdir)["steps"] == 10
+    states = last_state(workdir), state_at(undisturbed, 10)
+    jax.tree.map(np.testing.assert_array_equal, *states)
 
 
-def test_a_signal_in_the_last_step_lets_the_run_finish(tmp_path, monkeypatch):
-    config = tiny_config(**{"train.steps": 3})
-    kill_at(3, signal.SIGTERM, monkeypatch)
-    assert loop.train(config, str(tmp_path / "run"))["steps"] == 3
-
-
-def test_a_run_killed_after_its_last_step_still_has_a_result(straight, tmp_path):
+def test_a_run_killed_after_its_last_step_still_has_a_result(undisturbed, tmp_path):
+    config = tiny_config(**UNDISTURBED)
     with Checkpoints(str(tmp_path)) as checkpoints:
-        checkpoints.save(latest(straight))
-    result = loop.train(tiny_config(), str(tmp_path))
-    expected = loop.read_result(str(straight))
+        checkpoints.save(last_state(undisturbed))
+    result = loop.train(config, str(tmp_path))
+    expected = read_result(str(undisturbed))
     assert result["test_loss"] == expected["test_loss"]
 
 
 def test_a_run_outside_of_the_main_thread_leaves_signals_alone(tmp_path):
-    config = tiny_config(**{"train.steps": 2})
+    config = tiny_config(**{"train.steps": 1})
     results = []
     thread = threading.Thread(
         target=lambda: results.append(loop.train(config, str(tmp_path)))
     )
     thread.start()
     thread.join()
-    assert results[0]["steps"] == 2
+    assert results[0]["steps"] == 1
 
 
 # --- One run at a time ----------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What happens to one of two processes, and what becomes of the other."""
+"""Runs of two processes: signals, the death of one, and continuing."""
 
 import contextlib
 import re
@@ -8,18 +8,15 @@ import time
 import jax
 import numpy as np
 import pytest
-from tiny_run import FIRST, TinyRun, tiny_config
+from tiny_run import FIRST, TinyRun, last_state
 from trajectory import free_port
-
-from nfnet_jax.training.checkpoint import Checkpoints
-from nfnet_jax.training.setup import set_up
 
 OPTIONS = {"train.steps": 80, "checkpoint.every_steps": 10}
 
 
 @contextlib.contextmanager
 def pair(workdir):
-    """Both processes of a run, once they can be interrupted."""
+    """Starts both processes of a run, until they can be interrupted."""
     address = f"--coordinator=127.0.0.1:{free_port()}"
     with contextlib.ExitStack() as stack:
         processes = [
@@ -34,12 +31,6 @@ def pair(workdir):
         ]
         processes[0].read_until(FIRST)
         yield processes
-
-
-def last_params(workdir):
-    config = tiny_config(**OPTIONS)
-    with Checkpoints(str(workdir)) as checkpoints:
-        return checkpoints.restore(set_up(config).state).params
 
 
 @pytest.mark.slow
@@ -68,5 +59,5 @@ def test_a_pair_stops_together_survives_a_death_and_ends_as_if_undisturbed(tmp_p
 
     with pair(tmp_path / "disturbed") as processes:
         assert [process.end()[0] for process in processes] == [0, 0]
-    params = [last_params(tmp_path / name) for name in ("straight", "disturbed")]
+    params = [last_state(tmp_path / name).params for name in ("straight", "disturbed")]
     jax.tree.map(np.testing.assert_array_equal, *params)
