@@ -31,12 +31,13 @@ from nfnet_jax.training.logging import (
 )
 from nfnet_jax.training.programs import FULL, SMALL, Programs
 from nfnet_jax.training.recovery import Interruption, Rewinds
-from nfnet_jax.training.result import check_result, make_result
+from nfnet_jax.training.result import make_result
 from nfnet_jax.training.setup import Run, check_buildable, load_config_dataset, set_up
 from nfnet_jax.training.state import TrainState
 from nfnet_jax.training.step import make_train_step
 from nfnet_jax.training.work import Work, count_work
 from nfnet_jax.training.workdir import (
+    check_result,
     check_workdir,
     create_workdir,
     is_moved,
@@ -153,9 +154,11 @@ def _train(config: ConfigDict, run: Run, workdir: str) -> dict[str, Any]:
                 _train_steps(config, run),
                 make_tester(config, run),
             )
-            # Here, because leaving the contexts would wait for who is gone.
+            # Innermost, because closing the outer contexts would block on the process
+            # that died.
             with ending_with_the_others(workdir):
                 state, scores = _to_the_end(session, state)
+                checkpoints.wait()
     return make_result(config, run, state, scores, work, stopwatch)
 
 

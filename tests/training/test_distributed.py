@@ -1,8 +1,10 @@
 """Runs of two processes: signals, the death of one, and continuing."""
 
 import contextlib
+import os
 import re
 import signal
+import sys
 import time
 
 import jax
@@ -10,6 +12,9 @@ import numpy as np
 import pytest
 from tiny_run import FIRST, TinyRun, last_state
 from trajectory import free_port
+
+from nfnet_jax.training.distributed import ending_with_the_others
+from nfnet_jax.utils.errors import UserError
 
 OPTIONS = {"train.steps": 80, "checkpoint.every_steps": 10}
 
@@ -31,6 +36,21 @@ def pair(workdir):
         ]
         processes[0].read_until(FIRST)
         yield processes
+
+
+def test_a_save_that_fails_because_a_process_is_gone_ends_this_one(monkeypatch, capsys):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    gone = ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer")
+    with pytest.raises(SystemExit, match="2"):
+        with ending_with_the_others("runs/pair"):
+            raise UserError("cannot write checkpoint") from gone
+    told = capsys.readouterr().err
+    assert told.startswith("error: another process of this run is gone (UNKNOWN: Gloo")
+    for cause in (OSError(28, "No space left"), ValueError("other"), None):
+        with pytest.raises(UserError, match="cannot write"):
+            with ending_with_the_others("runs/pair"):
+                raise UserError("cannot write checkpoint") from cause
 
 
 @pytest.mark.slow
