@@ -1,4 +1,4 @@
-"""Signals end a run after its step, saved; one run at a time in a work directory."""
+"""Signals that end a run after a saved step, and one run at a time in a directory."""
 
 import os
 import platform
@@ -26,36 +26,6 @@ from nfnet_jax.training.setup import set_up
 from nfnet_jax.training.workdir import read_result
 from nfnet_jax.utils.errors import UserError
 
-MANY, TEN = {"train.steps": 100_000}, {"train.steps": 10}
-
-
-def test_ctrl_c_saves_and_ends_and_the_second_one_ends_at_once(tmp_path):
-    workdir = tmp_path / "run"
-    with TinyRun(workdir, **MANY) as run:
-        run.read_until(FIRST)
-        refused = f"in use by another run .process {run.process.pid} on "
-        with pytest.raises(UserError, match=refused + platform.node()):
-            loop.train(tiny_config(**MANY), str(workdir))
-        run.process.send_signal(signal.SIGINT)
-        code, stderr = run.end()
-    assert code == 130
-    announced, stopped = stderr.splitlines()
-    assert announced.startswith("stopping after this step")
-    step = int(last_state(workdir).step)
-    assert f"stopped by SIGINT after step {step}, which is saved" in stopped
-
-    before = checkpoint_files(workdir)
-    assert any(f"/{step}/" in path for path in before)
-    with TinyRun(workdir, **MANY) as run:
-        # Now it compiles, and has its first step before it.
-        run.read_until(f"continuing from step {step}")
-        run.process.send_signal(signal.SIGINT)
-        assert run.process.stderr.readline().startswith("stopping after this step")
-        run.process.send_signal(signal.SIGINT)
-        assert run.end() == (130, "stopped at once; the same command continues\n")
-    assert checkpoint_files(workdir) == before
-    check_free(str(workdir))
-
 
 def checkpoint_files(workdir) -> dict[str, bytes]:
     files = (path for path in (workdir / "checkpoints").rglob("*") if path.is_file())
@@ -80,25 +50,51 @@ def kill_at(step: int, number: signal.Signals, monkeypatch) -> None:
     monkeypatch.setattr(loop, "make_train_step", make)
 
 
-def test_an_interrupted_run_continues_bit_for_bit(
-    undisturbed, tmp_path, monkeypatch, capsys
+def test_a_run_ended_in_every_way_continues_bit_for_bit(
+    undisturbed, tmp_path, monkeypatch, capfd
 ):
-    workdir = str(tmp_path / "run")
-    handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
-    with monkeypatch.context() as patch:
-        kill_at(4, signal.SIGTERM, patch)
-        with pytest.raises(SystemExit) as end:
-            cli.run(lambda argv: loop.train(tiny_config(**TEN), workdir))
-    assert end.value.code == 143
-    assert "stopped by SIGTERM after step 4, which is saved" in capsys.readouterr().err
-    assert handlers == [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
-    states = last_state(workdir), state_at(undisturbed, 4)
-    jax.tree.map(np.testing.assert_array_equal, *states)
+    workdir, config = tmp_path / "run", tiny_config(**UNDISTURBED)
+    with TinyRun(workdir, **UNDISTURBED) as run:
+        run.read_until(FIRST)
+        refused = f"in use by another run .process {run.process.pid} on "
+        with pytest.raises(UserError, match=refused + platform.node()):
+            loop.train(config, str(workdir))
+        run.read_until("step 3/16")
+        run.process.kill()
+        assert run.end()[0] == -signal.SIGKILL
+
+    before = checkpoint_files(workdir)
+    with TinyRun(workdir, **UNDISTURBED) as run:
+        # Now it compiles, and has its first step before it.
+        run.read_until("continuing from step ")
+        run.process.send_signal(signal.SIGINT)
+        assert run.process.stderr.readline().startswith("stopping after this step")
+        run.process.send_signal(signal.SIGINT)
+        assert run.end() == (130, "stopped at once; the same command continues\n")
+    assert checkpoint_files(workdir) == before
+    check_free(str(workdir))
+
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        step = int(last_state(workdir).step) + 2
+        capfd.readouterr()
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
+            kill_at(2, number, patch)
+            cli.run(lambda argv: loop.train(config, str(workdir)))
+        assert end.value.code == code
+        announced, stopped = capfd.readouterr().err.splitlines()
+        assert announced.startswith("stopping after this step")
+        assert f"stopped by {number.name} after step {step}, which is saved" in stopped
+        assert handlers == [
+            signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)
+        ]
+        states = last_state(workdir), state_at(undisturbed, step)
+        jax.tree.map(np.testing.assert_array_equal, *states)
 
     # A signal in the last step lets the run finish.
-    kill_at(6, signal.SIGTERM, monkeypatch)
-    assert loop.train(tiny_config(**TEN), workdir)["steps"] == 10
-    states = last_state(workdir), state_at(undisturbed, 10)
+    kill_at(16 - step, signal.SIGTERM, monkeypatch)
+    assert loop.train(config, str(workdir))["steps"] == 16
+    states = last_state(workdir), last_state(undisturbed)
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 
