@@ -60,7 +60,7 @@ def load_weights(config):
       UserError: no such weights, damaged ones, or weights of another model; before they
         are downloaded, data that cannot be had or that the run does not fit.
     """
-    from nfnet_jax.training.logging.wandb import check_wandb
+    from nfnet_jax.training.logging import check_wandb
     from nfnet_jax.training.setup import check_buildable, check_data
 
     check_buildable(config)

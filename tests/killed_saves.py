@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from small_states import make_state
 
-from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.checkpoint import Checkpoints
 
 
 def save_on(workdir: str, ready: int) -> None:

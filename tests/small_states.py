@@ -5,7 +5,7 @@ import pathlib
 import jax
 import numpy as np
 
-from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.state import TrainState
 
 

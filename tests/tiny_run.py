@@ -1,5 +1,6 @@
 """A tiny run on digits in a process of its own, to be disturbed."""
 
+import functools
 import os
 import pathlib
 import signal
@@ -25,7 +26,14 @@ OPTIONS = {
     "log.tensorboard": False,
 }
 FIRST = "the first of this process"
-"""What a run prints once it can be interrupted."""
+"""Words that a run prints once it can be interrupted."""
+UNDISTURBED = {
+    "train.steps": 16,
+    "eval.every_epochs": 8 * 16 / 1438,
+    "checkpoint.every_steps": 1,
+    "checkpoint.keep": 16,
+}
+"""Options of the run of the fixture `undisturbed`, evaluated every eight steps."""
 
 
 def tiny_config(**changes):
@@ -33,6 +41,28 @@ def tiny_config(**changes):
     config = base_config()
     config.update_from_flattened_dict(OPTIONS | changes)
     return config
+
+
+@functools.cache
+def _like():
+    from nfnet_jax.training.setup import set_up
+
+    return set_up(tiny_config()).state
+
+
+def last_state(workdir):
+    """The state that a tiny run in `workdir` would continue from."""
+    from nfnet_jax.training.checkpoint import Checkpoints
+
+    with Checkpoints(str(workdir)) as checkpoints:
+        return checkpoints.restore(_like())
+
+
+def state_at(workdir, step: int):
+    """The state of a tiny run after `step` updates, which `workdir` holds."""
+    from nfnet_jax.training.checkpoint.storage import restore
+
+    return restore(f"{workdir}/checkpoints/{step}", _like(), whole=True)
 
 
 class TinyRun:
@@ -77,7 +107,7 @@ class TinyRun:
         self.process.communicate()
 
     def read_until(self, text: str) -> str:
-        """The line of standard output that holds `text`."""
+        """Reads standard output up to the line that holds `text`; that line."""
         for line in self.process.stdout:
             if text in line:
                 return line
@@ -88,6 +118,6 @@ class TinyRun:
         self.process.send_signal(number)
 
     def end(self) -> tuple[int, str]:
-        """Waits for the exit code, and gives it with what was said on stderr."""
+        """Waits for the end; the exit code and all of standard error."""
         _, stderr = self.process.communicate(timeout=120)
         return self.process.returncode, stderr

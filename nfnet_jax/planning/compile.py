@@ -1,4 +1,4 @@
-"""What a step of a config needs on devices that are not there: compiled, never run."""
+"""Compilation of a training step for absent devices: memory, operations, traffic."""
 
 import dataclasses
 import functools
@@ -34,13 +34,13 @@ from nfnet_jax.training.timeline import make_plan
 from nfnet_jax.utils.errors import UserError
 
 CHANNELS = 3
-"""Channels of images that nothing is known of."""
+"""Channels assumed for images that are not here."""
 
 
 class DataShape(NamedTuple):
     """Shape of the data of a run: an image (H, W, C), classes, training examples.
 
-    None for what is not known. `source` says where that is from.
+    Unknown numbers are None. `source` names the origin of the shape, in words.
     """
 
     image: tuple[int, int, int]
@@ -51,13 +51,13 @@ class DataShape(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Forecast:
-    """Of one training step. Bytes are per device.
+    """Needs of one training step. Bytes are per device.
 
-    `source` says where `image_shape` is from. `parameters`, `optimizer`, `average`,
-    `batch`: bytes of what stays between steps, and of a host batch. `working`: what XLA
-    allocates within the step, activations and gradients above all. `flops`: of
-    convolutions and matrix products on all devices together, two a multiply-add.
-    `collectives`: see `collective_bytes`.
+    `source`: origin of `image_shape`, in words. `parameters`, `optimizer`, `average`:
+    bytes of the state. `batch`: bytes of a host batch. `working`: bytes that XLA
+    allocates within the step, for activations and gradients above all. `flops`:
+    operations of convolutions and matrix products on all devices together, two per
+    multiply-add. `collectives`: see `collective_bytes`.
     """
 
     devices: int
@@ -75,7 +75,7 @@ class Forecast:
 
     @property
     def memory(self) -> int:
-        """Bytes per device, all together."""
+        """Sum of all bytes per device."""
         state = self.parameters + self.optimizer + self.average
         return state + self.batch + self.working
 
@@ -83,11 +83,11 @@ class Forecast:
 def data_shape(
     config: ConfigDict, image_shape: tuple[int, int, int] | None = None
 ) -> DataShape:
-    """Shape of the data where they lie here, opened but not decoded.
+    """Shape of the data, which are opened but not decoded.
 
-    Of data that are not here, or with `image_shape` as they are stored, nothing is
-    opened: images have the side of `data.image_size`, else that shape, else the side of
-    the published variant and three channels.
+    Data that are not here, or whose stored `image_shape` is given, are not opened:
+    images have the side of `data.image_size`, else that shape, else the side of the
+    published variant and three channels.
 
     Raises:
       UserError: data that are here and cannot be used.
@@ -125,8 +125,8 @@ def forecast(
 ) -> Forecast:
     """Compiles the step of `config` for all devices of this process's JAX.
 
-    Images and classes are as `data_shape` says; they arrive as from a stream, so that
-    no data set is needed. The program uses the convolutions of GPU and TPU.
+    Images and classes have the numbers of `data_shape` and arrive as from a stream, so
+    that no data set is needed. The program uses the convolutions of GPU and TPU.
 
     Raises:
       UserError: values that do not fit together, or `parallel.mode` pmap.
@@ -182,7 +182,7 @@ def abstract_state(
 
 
 def device_bytes(tree) -> int:
-    """Of the part of all leaves, which have shardings, that lies on one device."""
+    """Bytes on one device of a tree whose leaves have shardings."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
@@ -190,7 +190,7 @@ def device_bytes(tree) -> int:
 
 
 def _abstract_step(config: ConfigDict, image_shape: tuple[int, int, int], classes: int):
-    """The step, and the shapes of the state and of what a host batch holds."""
+    """Train step, and the shapes of its state and of a host batch."""
     size, channels = config.data.batch_size, image_shape[-1]
     state, optimizer = abstract_state(config, image_shape, classes)
 

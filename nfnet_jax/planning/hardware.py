@@ -1,4 +1,4 @@
-"""Published limits of accelerators, to predict what a step would take there."""
+"""Published limits of accelerators, and the time that a step would take there."""
 
 from typing import NamedTuple
 
@@ -7,8 +7,11 @@ UTILIZATION = 0.35
 
 
 class Hardware(NamedTuple):
-    """Of one chip: dense bfloat16 FLOP/s, bytes of memory, bytes per second that it can
-    send, within an island of so many chips and beyond it."""
+    """Limits of one chip.
+
+    `flops`: dense bfloat16 FLOP/s. `memory`: bytes. `near`, `far`: bytes per second
+    that it can send within an island of `island` chips, and beyond.
+    """
 
     flops: float
     memory: float
@@ -24,12 +27,12 @@ HARDWARE = {
     "TPU v5e": Hardware(197e12, 16e9, 200e9, 256, 200e9),
     "TPU v5p": Hardware(459e12, 95e9, 600e9, 8960, 600e9),
 }
-"""From the makers' data sheets; bandwidths in one direction. GPUs: NVLink within a
-machine of 8, between machines an adapter of 200 or 400 Gbit/s for each."""
+"""Data sheets of the makers; bandwidths in one direction. GPUs: NVLink within a machine
+of 8, between machines an adapter of 200 or 400 Gbit/s for each GPU."""
 
 
-class Prediction(NamedTuple):
-    """Seconds of a step, and whether its memory fits."""
+class StepTime(NamedTuple):
+    """Predicted seconds of a step, and whether its memory fits."""
 
     computing: float
     sending: float
@@ -37,7 +40,7 @@ class Prediction(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """As if nothing were sent while something is computed."""
+        """Sum of both, as if nothing were sent while something is computed."""
         return self.computing + self.sending
 
 
@@ -48,14 +51,14 @@ def predict(
     memory: float,
     devices: int,
     dtype: str = "bfloat16",
-) -> Prediction:
-    """What a step takes on `devices` chips, by arithmetic alone.
+) -> StepTime:
+    """Time of a step on `devices` chips, by arithmetic alone.
 
-    `flops` of all devices together, `sent` and `memory` in bytes of each. float32 runs
-    at half of the peak, which is that of TF32.
+    `flops` are those of all devices together, `sent` and `memory` bytes of each. The
+    peak of float32 is half of that of bfloat16: the rate of TF32.
     """
     peak = chip.flops / (1 if dtype == "bfloat16" else 2)
     speed = chip.near if devices <= chip.island else chip.far
-    return Prediction(
+    return StepTime(
         flops / devices / (peak * UTILIZATION), sent / speed, memory <= chip.memory
     )

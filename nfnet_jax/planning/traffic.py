@@ -1,4 +1,4 @@
-"""Bytes that a compiled program sends between devices, read from its text."""
+"""Traffic between devices: bytes that a compiled program sends, read from its text."""
 
 import math
 import re
@@ -22,7 +22,7 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
 def collective_bytes(program: str, devices: int) -> dict[str, float]:
-    """Bytes that one device sends in a run of `program`, by the kind of collective.
+    """Bytes that one device sends in a run of `program`, by kind of collective.
 
     `program` is optimized HLO as `compiled.as_text()` gives it. Rings are assumed:
     with B bytes in the whole array an all-reduce sends 2 B (n − 1) / n, an all-gather,
@@ -35,7 +35,7 @@ def collective_bytes(program: str, devices: int) -> dict[str, float]:
     share = (devices - 1) / devices
     factors = dict.fromkeys(COLLECTIVES, share) | {
         "all-reduce": 2 * share,
-        # The text has the part that is left.
+        # The text has the shape of the scattered part.
         "reduce-scatter": devices * share,
         "collective-permute": 1.0,
     }
@@ -43,7 +43,7 @@ def collective_bytes(program: str, devices: int) -> dict[str, float]:
 
 
 def _computations(lines: list[str]) -> tuple[dict[str, list[str]], str]:
-    """The lines of every computation, and the name of the first one to run."""
+    """Lines of every computation, and the name of the entry computation."""
     computations: dict[str, list[str]] = {}
     entry = name = ""
     for line in lines:
@@ -57,6 +57,7 @@ def _computations(lines: list[str]) -> tuple[dict[str, list[str]], str]:
 
 
 def _add(computations, name: str, times: int, totals: Counter[str]) -> None:
+    """Adds the bytes of a computation that runs `times` times to `totals`."""
     for line in computations.get(name, ()):
         if found := _COLLECTIVE.search(line):
             totals[found[2]] += times * _size(found[1])

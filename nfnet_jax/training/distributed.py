@@ -1,4 +1,4 @@
-"""One run of several processes, as on several hosts."""
+"""Connection of the processes of one run, on one or several hosts."""
 
 import contextlib
 import os
@@ -13,22 +13,22 @@ from jax.experimental import multihost_utils
 from nfnet_jax.utils.errors import UserError
 
 HEARTBEAT_SECONDS = 30
-"""After so long without a sign of life a process counts as dead: the others end."""
+"""Time without a sign of life after which a process counts as dead."""
 _LOST = re.compile(
     r"gloo|nccl|coordination|unhealthy|socket closed|connection (closed|reset)"
     "|deadline_exceeded|unavailable",
     re.IGNORECASE,
 )
-"""In what JAX, and the libraries that it sends by, say of a process that is gone."""
+"""Words in the errors of JAX and of its transports when another process is gone."""
 
 
 def connect(coordinator: str | None, processes: str | None, process: str | None):
     """Joins the other processes of a run, before JAX looks for devices.
 
-    `coordinator` is HOST:PORT of process 0, with `processes`, how many there are, and
-    `process`, which of them this is; or "auto", where a TPU pod, Slurm, Kubernetes or
-    Open MPI says all that. None: this process is alone. All but the first one print
-    nothing from here on.
+    `coordinator` is HOST:PORT of process 0, with the number of `processes` and the
+    number of this `process` among them; or "auto" in a TPU pod, Slurm, Kubernetes or
+    Open MPI, which know all that; or None for a single process. All processes but the
+    first print nothing from here on.
 
     Raises:
       UserError: flags that do not fit together, or no connection.
@@ -60,16 +60,23 @@ def connect(coordinator: str | None, processes: str | None, process: str | None)
 
 @contextlib.contextmanager
 def ending_with_the_others(workdir: str) -> Iterator[None]:
-    """Where another process is lost, this one says so in a line and ends: exit code 2.
+    """Ends this process with a line and exit code 2 if another one of the run is lost.
 
-    At once: at its exit JAX would wait for the one that is gone.
+    It ends at once: at a normal exit JAX waits for all processes, and aborts without
+    the lost one.
     """
     try:
         yield
     # JAX raises a ValueError for some of them.
-    except (jax.errors.JaxRuntimeError, ValueError) as error:
-        reason = next(iter(str(error).splitlines()), "")[:200]
-        if jax.process_count() == 1 or not _LOST.search(reason):
+    except (jax.errors.JaxRuntimeError, ValueError, UserError) as error:
+        # A save that failed is a UserError, whose cause is JAX's own exception.
+        lost = error.__cause__ if isinstance(error, UserError) else error
+        reason = next(iter(str(lost).splitlines()), "")[:200]
+        if (
+            jax.process_count() == 1
+            or not isinstance(lost, jax.errors.JaxRuntimeError | ValueError)
+            or not _LOST.search(reason)
+        ):
             raise
         sys.stderr.write(
             f"error: another process of this run is gone ({reason}); start all of them "
@@ -95,7 +102,7 @@ def _refuse_numbers(
 def _explicit(
     coordinator: str, processes: str | None, process: str | None
 ) -> dict[str, str | int]:
-    """What `jax.distributed.initialize` takes."""
+    """Arguments of `jax.distributed.initialize`."""
     if not re.fullmatch(r".+:\d{1,5}", coordinator):
         raise UserError(
             f"--coordinator is {coordinator!r}, expected HOST:PORT of process 0 or auto"

@@ -12,28 +12,31 @@ import jax
 from ml_collections import ConfigDict
 
 from nfnet_jax.data.dataset import Dataset
-from nfnet_jax.training.checkpoint.manager import Checkpoints
-from nfnet_jax.training.checkpoint.rewind import Rewinds
-from nfnet_jax.training.checkpoint.save_times import SaveTimes
+from nfnet_jax.training.checkpoint import Checkpoints, SaveTimes
 from nfnet_jax.training.data_spec import check_data, find_data_facts, write_data_facts
 from nfnet_jax.training.distributed import ending_with_the_others
 from nfnet_jax.training.evaluation import make_tester
 from nfnet_jax.training.finetune import Pretrained, record_start, settle_model
-from nfnet_jax.training.interruption import Interruption
-from nfnet_jax.training.logging.metrics import MetricWriter
-from nfnet_jax.training.logging.profiler import Trace, traced_steps
-from nfnet_jax.training.logging.progress import Progress
-from nfnet_jax.training.logging.reporter import Diverged, Reporter
-from nfnet_jax.training.logging.stopwatch import Stopwatch
-from nfnet_jax.training.logging.summary import summarize
-from nfnet_jax.training.logging.wandb import check_wandb
+from nfnet_jax.training.logging import (
+    Diverged,
+    MetricWriter,
+    Progress,
+    Reporter,
+    Stopwatch,
+    Trace,
+    check_wandb,
+    summarize,
+    traced_steps,
+)
 from nfnet_jax.training.programs import FULL, SMALL, Programs
-from nfnet_jax.training.result import check_result, make_result
+from nfnet_jax.training.recovery import Interruption, Rewinds
+from nfnet_jax.training.result import make_result
 from nfnet_jax.training.setup import Run, check_buildable, load_config_dataset, set_up
 from nfnet_jax.training.state import TrainState
 from nfnet_jax.training.step import make_train_step
 from nfnet_jax.training.work import Work, count_work
 from nfnet_jax.training.workdir import (
+    check_result,
     check_unlocked,
     check_workdir,
     create_workdir,
@@ -152,9 +155,11 @@ def _train(config: ConfigDict, run: Run, workdir: str) -> dict[str, Any]:
                 _train_steps(config, run),
                 make_tester(config, run),
             )
-            # Here, because leaving the contexts would wait for who is gone.
+            # Innermost, because closing the outer contexts would block on the process
+            # that died.
             with ending_with_the_others(workdir):
                 state, scores = _to_the_end(session, state)
+                checkpoints.wait()
     return make_result(config, run, state, scores, work, stopwatch)
 
 

@@ -1,19 +1,16 @@
-"""What a finished run has to tell."""
+"""Content of result.json."""
 
-import os
-from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from nfnet_jax.config import to_json
 from nfnet_jax.optim.tree import count
-from nfnet_jax.training.logging.stopwatch import Stopwatch
+from nfnet_jax.training.logging import Stopwatch
 from nfnet_jax.training.setup import Run
 from nfnet_jax.training.state import TrainState
 from nfnet_jax.training.work import Work
 from nfnet_jax.training.workdir import versions
-from nfnet_jax.utils.errors import UserError
 from nfnet_jax.utils.strict_json import strict
 
 
@@ -25,9 +22,9 @@ def make_result(
     work: Work,
     stopwatch: Stopwatch,
 ) -> dict[str, Any]:
-    """result.json of the run that ended with `state`, but for its `seconds`.
+    """Content of result.json, without `seconds`, of the run that ended with `state`.
 
-    None stands for what is not known, as the rate of a run of one step.
+    Unknown values, such as the rate of a run of one step, are None.
     """
     result = {
         "test_accuracy": scores["accuracy"],
@@ -43,12 +40,3 @@ def make_result(
         "config": to_json(config),
     }
     return strict(result)
-
-
-def check_result(workdir: str, result: Mapping[str, Any]) -> None:
-    """Raises UserError where a result.json does not say what a run reached."""
-    for key in ("test_accuracy", "test_accuracy_ema", "seconds", "images_per_second"):
-        if key not in result:
-            raise UserError(
-                f"{os.path.join(workdir, 'result.json')} is damaged: it has no {key!r}"
-            )

@@ -1,11 +1,11 @@
-"""The work directory of a run: who owns it, and what a finished run leaves in it."""
+"""Work directory of a run: the config that owns it, and the files in it."""
 
 import contextlib
 import fcntl
 import glob
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import IO, Any
 
@@ -29,7 +29,7 @@ MAY_CHANGE = (
     "train.on_nan",
     "train.remat",
 )
-"""Keys, and sections with their dot, that a run may continue with other values of: what
+"""Keys, and sections with their dot, whose values may change when a run continues: what
 it has learned does not depend on them."""
 
 _FOLDER = "folder:"
@@ -65,8 +65,10 @@ def check_workdir(workdir: str, config: ConfigDict) -> None:
 
 
 def check_network(workdir: str, config: ConfigDict) -> None:
-    """Raises UserError if the network of the run in `workdir` is not that of `config`:
-    its parameters may have the same shapes."""
+    """Raises UserError if the run in `workdir` has another network than `config`.
+
+    Parameters of other networks may have the same shapes.
+    """
     theirs, ours = read_config(workdir).model, config.model
     for key in theirs:
         if key != "weights" and theirs[key] != ours[key]:
@@ -77,20 +79,20 @@ def check_network(workdir: str, config: ConfigDict) -> None:
 
 
 def may_change(key: str) -> bool:
-    """Whether the config key is one of `MAY_CHANGE` or in one of its sections."""
+    """True if the config key is one of `MAY_CHANGE` or in one of its sections."""
     return key in MAY_CHANGE or any(
         key.startswith(section) for section in MAY_CHANGE if section.endswith(".")
     )
 
 
 def is_moved(workdir: str, config: ConfigDict) -> bool:
-    """Whether the data of `config` lie elsewhere than the run in `workdir` says."""
+    """True if the data of `config` lie elsewhere than those of the run in `workdir`."""
     theirs, ours = read_config(workdir).data, config.data
     return not _one_place(theirs.name, ours.name) or theirs.dir != ours.dir
 
 
 def _same(workdir: str, key: str, theirs: Any, ours: Any) -> bool:
-    """Whether values of a key mean the same, the data being known by what they hold."""
+    """True if two values of a key mean the same, where data are compared by content."""
     if ours == theirs or key not in ("data.name", "model.weights"):
         return ours == theirs
     if key == "model.weights" or _one_place(theirs, ours):
@@ -102,7 +104,7 @@ def _same(workdir: str, key: str, theirs: Any, ours: Any) -> bool:
 
 
 def _one_place(theirs: Any, ours: Any) -> bool:
-    """Whether two values are one, or paths of one place."""
+    """True if two values are equal, or paths of one place."""
     if theirs == ours or not isinstance(theirs, str) or not isinstance(ours, str):
         return theirs == ours
     if theirs.startswith(_FOLDER) != ours.startswith(_FOLDER):
@@ -121,7 +123,7 @@ def create_workdir(workdir: str, config: ConfigDict) -> None:
 
 @contextlib.contextmanager
 def writing(path: str) -> Iterator[None]:
-    """Turns what the operating system refuses in this context into a UserError."""
+    """Turns an OSError of this context into a UserError about writing `path`."""
     try:
         yield
     except OSError as error:
@@ -175,7 +177,7 @@ def _lock(file: IO[bytes], workdir: str, kind: int) -> None:
 
 
 def read_config(workdir: str) -> ConfigDict:
-    """The config of the run that `workdir` holds.
+    """Config of the run in `workdir`.
 
     Raises:
       UserError: there is none, or it is damaged.
@@ -195,13 +197,22 @@ def read_config(workdir: str) -> ConfigDict:
 
 
 def read_result(workdir: str) -> dict[str, Any] | None:
-    """result.json of a finished run, None before the end."""
+    """Content of result.json, None before the end of the run."""
     path = os.path.join(workdir, "result.json")
     return read_json(path) if os.path.exists(path) else None
 
 
+def check_result(workdir: str, result: Mapping[str, Any]) -> None:
+    """Raises UserError if `result`, read from result.json, lacks what a run reached."""
+    for key in ("test_accuracy", "test_accuracy_ema", "seconds", "images_per_second"):
+        if key not in result:
+            raise UserError(
+                f"{os.path.join(workdir, 'result.json')} is damaged: it has no {key!r}"
+            )
+
+
 def write_json(path: str, values: dict[str, Any]) -> None:
-    """Writes a whole file or none; of several processes, the first one alone does."""
+    """Writes a whole file or none, on the first of several processes only."""
     if jax.process_index():
         return
     with open(f"{path}.part", "w", encoding="utf-8") as file:
@@ -210,7 +221,7 @@ def write_json(path: str, values: dict[str, Any]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of Python, the packages that a result depends on, and the device."""
+    """Versions of Python and of packages that a result depends on, and the devices."""
     found = {package: metadata.version(package) for package in PACKAGES}
     device = jax.devices()[0]
     devices = f"{jax.device_count()} x {device.platform} ({device.device_kind})"
@@ -218,7 +229,7 @@ def versions() -> dict[str, str]:
 
 
 def _nearby_runs(workdir: str) -> str:
-    """A run beside or below `workdir` that may have been meant."""
+    """Suggestion of a run beside or below `workdir` that may have been meant."""
     folder, name = os.path.split(os.path.abspath(workdir))
     below = glob.glob("*/config.json", root_dir=workdir)
     if below:
@@ -229,7 +240,7 @@ def _nearby_runs(workdir: str) -> str:
 
 
 def read_json(path: str) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Object in a JSON file.
 
     Raises:
       UserError: the file is missing or damaged.

@@ -16,7 +16,7 @@ from tiny_run import tiny_config
 
 from nfnet_jax.training import loop, step
 from nfnet_jax.training.checkpoint.manager import Checkpoints
-from nfnet_jax.training.logging.reporter import Diverged, Reporter
+from nfnet_jax.training.logging import Diverged, Reporter
 from nfnet_jax.training.setup import set_up
 from nfnet_jax.utils.errors import Interrupted, UserError
 

@@ -15,8 +15,8 @@ from nfnet_jax.reports.measured import Measured
 from nfnet_jax.reports.page import make_page
 from nfnet_jax.reports.record import read_records
 from nfnet_jax.sweeps import trial
+from nfnet_jax.training.checkpoint import best_step
 from nfnet_jax.training.checkpoint.manifest import read_facts, seal, verify
-from nfnet_jax.training.checkpoint.retention import best_step
 from nfnet_jax.utils import strict_json
 
 PACKAGE = pathlib.Path(nfnet_jax.__file__).parent

@@ -1,7 +1,8 @@
-"""Whether a directory still holds the files that were written into it.
+"""Manifests, which prove that a directory still holds the files written into it.
 
-Orbax restores flipped bits without a word, so every checkpoint gets a manifest of its
-files. It is written last: a directory without one was not completed.
+Orbax restores flipped bits without an error, so every checkpoint gets a manifest with
+the checksums of its files. The manifest is written last: a directory without one was
+not completed.
 """
 
 import hashlib
@@ -15,13 +16,13 @@ _MANIFEST = "manifest.json"
 
 
 class Unsound(Exception):
-    """A directory is not as it was sealed; the message says what is wrong."""
+    """A directory differs from its manifest; the message says in what."""
 
 
 def seal(directory: str, **facts: Any) -> None:
     """Writes the manifest: `facts`, and size and SHA-256 of every file.
 
-    The files are on the disk, not only on their way there, before the manifest is.
+    All files have reached the disk before the manifest is written.
     """
     files = {}
     for name in _files(directory):
@@ -38,17 +39,18 @@ def seal(directory: str, **facts: Any) -> None:
 
 
 def unseal(directory: str) -> None:
-    """Removes the manifest, before the files are removed or replaced."""
-    os.unlink(os.path.join(directory, _MANIFEST))
+    """Removes the manifest, if there is one, before files are removed or replaced."""
+    if is_sealed(directory):
+        os.unlink(os.path.join(directory, _MANIFEST))
 
 
 def is_sealed(directory: str) -> bool:
-    """Whether there is a manifest."""
+    """True if there is a manifest, damaged or not."""
     return os.path.exists(os.path.join(directory, _MANIFEST))
 
 
 def read_facts(directory: str) -> dict[str, Any]:
-    """What `seal` was given.
+    """The `facts` that were given to `seal`.
 
     Raises:
       Unsound: there is no manifest, or it is damaged.
@@ -83,14 +85,13 @@ def _read(directory: str) -> dict[str, Any]:
     try:
         with open(os.path.join(directory, _MANIFEST), encoding="utf-8") as file:
             content = json.load(file)
-        checksum = content.pop("checksum")
+        if content.pop("checksum") == _checksum(content):
+            return content
     except FileNotFoundError as error:
         raise Unsound("was not completed") from error
-    except (OSError, ValueError, AttributeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise Unsound(f"{_MANIFEST} is damaged") from error
-    if checksum != _checksum(content):
-        raise Unsound(f"{_MANIFEST} is damaged")
-    return content
+    raise Unsound(f"{_MANIFEST} is damaged")
 
 
 def _checksum(content: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Trees of arrays in directories, by Orbax.
 
-A module of its own, because Orbax takes long to import and a new run starts without it.
+A module of its own, because importing Orbax takes long and a new run starts without it.
 """
 
 import contextlib
@@ -13,60 +13,46 @@ import jax
 import orbax.checkpoint as ocp
 
 
-class Storage:
-    """Writes one tree at a time, while the program goes on; `close` waits for it."""
-
-    def __init__(self):
-        self._quiet = contextlib.ExitStack()
-        self._quiet.enter_context(_only_raised())
-        self._orbax = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
-
-    def save(self, directory: str, tree: Any) -> None:
-        """Starts to write; raises what went wrong so far, `wait` the rest."""
-        self._orbax.save(directory, args=ocp.args.StandardSave(tree), force=True)
-
-    def wait(self) -> None:
-        self._orbax.wait_until_finished()
-
-    def restore(self, directory: str, like: Any) -> Any:
-        """The tree, with the shapes and on the devices of `like`."""
-        target: Any = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self._orbax.restore(directory, args=ocp.args.StandardRestore(target))
-
-    def close(self) -> None:
-        self._orbax.close()
-        self._quiet.close()
+class OtherTree(Exception):
+    """A directory holds another tree; the message names the first array in question."""
 
 
-def restore_some(directory: str, shapes: dict[str, Any]) -> dict[str, Any]:
-    """Some entries of a tree, of these shapes, on the first device."""
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    target = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-        shapes,
-    )
-    args = ocp.args.PyTreeRestore(
-        target,
-        restore_args=ocp.checkpoint_utils.construct_restore_args(target),
-        partial_restore=True,
-    )
+@contextlib.contextmanager
+def open_writer() -> Iterator[ocp.StandardCheckpointer]:
+    """Orbax's asynchronous writer, which raises errors and prints none."""
+    with _errors_only_raised(), ocp.StandardCheckpointer() as writer:
+        yield writer
+
+
+def restore(directory: str, like: Any, *, whole: bool) -> Any:
+    """The tree in `directory` with the structure, shapes and dtypes of `like`.
+
+    Leaves have the shardings of those of `like`, else lie on the first device. With
+    `whole` false the directory may hold more than `like`.
+
+    Raises:
+      OtherTree: an array is missing, has another shape, or is not in `like`.
+    """
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as orbax:
+        # A stored tree of an older layout is to be adapted here, where its own
+        # structure and that of `like` are known.
+        stored: Any = orbax.metadata(directory).item_metadata
+        if found := _difference(_shapes(stored.tree), _shapes(like), whole):
+            raise OtherTree(found)
+        target = jax.tree.map(_placed, like)
+        args = ocp.args.PyTreeRestore(
+            target,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+            partial_restore=not whole,
+        )
         return orbax.restore(directory, args=args)
 
 
-def difference(directory: str, like: Any, whole: bool) -> str:
-    """The first array of `like` that `directory` has not or has in another shape, or,
-    of a `whole` tree, has besides; empty where there is none."""
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as orbax:
-        found: Any = orbax.metadata(directory).item_metadata
-    stored, own = _shapes(found.tree), _shapes(like)
-    for name, shape in own.items():
-        if name not in stored:
-            return f"{name} is missing there"
-        if stored[name] != shape:
-            return f"{name} has shape {stored[name]} there, {shape} here"
-    more = [name for name in stored if name not in own]
-    return f"{more[0]} is there only" if whole and more else ""
+def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
@@ -77,28 +63,37 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     }
 
 
-@contextlib.contextmanager
-def _only_raised() -> Iterator[None]:
-    """Leaves a failed write to the exception that Orbax raises for it.
+def _difference(stored: dict[str, Any], own: dict[str, Any], whole: bool) -> str:
+    """The first array that differs, in words; empty if there is none."""
+    for name, shape in own.items():
+        if name not in stored:
+            return f"{name} is missing there"
+        if stored[name] != shape:
+            return f"{name} has shape {stored[name]} there, {shape} here"
+    more = [name for name in stored if name not in own]
+    return f"{more[0]} is there only" if whole and more else ""
 
-    Its log tells the same with a traceback; and writes that fail after the first one
-    report to an event loop that has ended with it, once for each array.
+
+@contextlib.contextmanager
+def _errors_only_raised() -> Iterator[None]:
+    """Silences errors that Orbax prints besides raising them.
+
+    Its log repeats the exception with a traceback; and writes that fail after the first
+    one report to an event loop that has ended with it, once for each array.
     """
     logger, hook = logging.getLogger("absl"), sys.unraisablehook
 
-    def tell(unraisable) -> None:
+    def is_not_raised(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and "orbax" in record.pathname)
+
+    def report(unraisable) -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
             hook(unraisable)
 
-    logger.addFilter(_is_not_raised)
-    sys.unraisablehook = tell
+    logger.addFilter(is_not_raised)
+    sys.unraisablehook = report
     try:
         yield
     finally:
         sys.unraisablehook = hook
-        logger.removeFilter(_is_not_raised)
-
-
-def _is_not_raised(record: logging.LogRecord) -> bool:
-    """Whether a record tells more than an exception that Orbax raises later."""
-    return not (record.exc_info and "orbax" in record.pathname)
+        logger.removeFilter(is_not_raised)

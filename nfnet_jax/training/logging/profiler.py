@@ -1,4 +1,4 @@
-"""A trace of some steps by JAX's profiler."""
+"""Traces of some steps by JAX's profiler."""
 
 import contextlib
 import os
@@ -6,17 +6,18 @@ from collections.abc import Callable
 
 import jax
 
-from nfnet_jax.training.logging.stopwatch import Stopwatch
+from nfnet_jax.training.logging.console import Stopwatch
 from nfnet_jax.training.timeline import Plan
 from nfnet_jax.training.workdir import writing
 
 
 def traced_steps(first_step: int, plan: Plan, count: int) -> range:
-    """At most `count` steps that compile nothing, of a process that starts after
-    `first_step`.
+    """At most `count` steps, in which a process that starts after `first_step` compiles
+    nothing.
 
-    The first step of a process compiles, the first one on images of full size too, and
-    evaluations do: the trace begins after the one and ends before the others.
+    Programs are compiled in the first step of a process, in the first one on images of
+    full size, and in evaluations. The trace begins after the first of these steps and
+    ends before the others.
     """
     start = first_step + 2
     if start == plan.small_steps + 1:
@@ -32,8 +33,8 @@ def traced_steps(first_step: int, plan: Plan, count: int) -> range:
 class Trace:
     """Traces `steps` into `workdir`/profile; a context manager that ends the trace.
 
-    Of several processes the first one alone is traced. The time of the trace is no
-    training time of `stopwatch`.
+    In a run of several processes only the first one is traced. `stopwatch` does not
+    count the time of the trace.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Trace:
         self._marks.enter_context(mark)
 
     def after(self, step: int, state) -> None:
-        """Ends the trace if `step` is its last one, and says where it is."""
+        """Ends the trace if `step` is its last one, and prints where the trace is."""
         if step not in self._steps:
             return
         self._marks.close()

@@ -1,4 +1,4 @@
-"""What a run says while it trains, an interval late so that nothing waits for it."""
+"""Training metrics, logged one interval late so that the loop never waits for them."""
 
 import math
 from typing import Any
@@ -8,8 +8,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nfnet_jax.optim.ratios import layer_names
-from nfnet_jax.training.logging.metrics import MetricWriter
-from nfnet_jax.training.logging.progress import Progress
+from nfnet_jax.training.logging.console import Progress
+from nfnet_jax.training.logging.writer import MetricWriter
 from nfnet_jax.training.setup import Run
 from nfnet_jax.training.step import Metrics
 from nfnet_jax.utils.errors import UserError
@@ -18,7 +18,7 @@ _MOST_SKIPPED = 100
 
 
 class Diverged(UserError):
-    """Loss or gradient of the update number `step` are not finite."""
+    """Error of an update, number `step`, whose loss or gradient is not finite."""
 
     def __init__(self, message: str, step: int):
         super().__init__(message)
@@ -28,8 +28,8 @@ class Diverged(UserError):
 class Reporter:
     """Collects the metrics of every step on the device and writes interval means.
 
-    Fetching a value waits until it is computed; the values of an interval are fetched
-    when the next one ends, and by then they are there.
+    Fetching a value waits until it is computed. The values of an interval are fetched
+    when the next one ends, and by then they are computed.
     """
 
     def __init__(
@@ -44,24 +44,24 @@ class Reporter:
         self._skipped = 0
 
     def add(self, step: int, metrics: Metrics) -> None:
-        """Keeps the metrics of the update that made it `step` updates."""
+        """Adds the metrics of update number `step`."""
         self._interval.append((step, metrics))
         self._progress.advance(step)
 
     def end_interval(self) -> None:
-        """Writes the interval before this one. Raises as `flush` does."""
+        """Ends an interval and writes the one before. Raises as `flush` does."""
         if self._previous:
             fetched = jax.device_get(self._previous)
-            self._progress.stopwatch.late(fetched[-1][0])
+            self._progress.stopwatch.behind(fetched[-1][0])
             self._write(fetched)
         self._interval, self._previous = [], self._interval
 
     def flush(self) -> None:
-        """Writes all that has not been written, waiting for the device.
+        """Writes everything added so far, waiting for the device.
 
         Raises:
-          Diverged: a loss or a gradient is not finite, and the update was not skipped,
-            or it is the hundredth of them in a row.
+          Diverged: a loss or gradient is not finite, and the update was not skipped or
+            is the hundredth skipped one in a row.
         """
         intervals = [i for i in (self._previous, self._interval) if i]
         self._interval, self._previous = [], []
@@ -129,6 +129,6 @@ class Reporter:
 
 
 def _mean(values: list[Any]) -> float:
-    """Of those that are finite: the others are of skipped updates."""
+    """Mean of the finite values: the others are of skipped updates."""
     finite = [float(value) for value in values if np.isfinite(value)]
     return sum(finite) / len(finite) if finite else math.nan

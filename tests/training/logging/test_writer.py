@@ -11,18 +11,14 @@ import sys
 import jax
 import numpy as np
 import pytest
-from tiny_run import tiny_config
+from tiny_run import UNDISTURBED, last_state, tiny_config
 
 from nfnet_jax.training import loop
-from nfnet_jax.training.checkpoint.manager import Checkpoints
-from nfnet_jax.training.logging.metrics import MetricWriter
-from nfnet_jax.training.logging.profiler import traced_steps
-from nfnet_jax.training.setup import set_up
+from nfnet_jax.training.logging import MetricWriter, traced_steps
 from nfnet_jax.training.timeline import Plan, make_plan
 from nfnet_jax.utils.errors import UserError
 
-STEPS = {"train.steps": 24, "eval.every_epochs": 16 * 16 / 1438}
-ALL = {"log.tensorboard": True, "log.wandb": True, "log.profile_steps": 5}
+ALL = {"log.tensorboard": True, "log.wandb": True, "log.profile_steps": 3}
 
 STUB = """
 import json, os
@@ -63,7 +59,7 @@ def init(**options):
 
 @pytest.fixture
 def wandb_calls(tmp_path, monkeypatch):
-    """`calls()`, what a module in the place of wandb was called with."""
+    """`calls()`, the calls of a module in the place of wandb."""
     folder, calls = tmp_path / "stub", tmp_path / "calls.jsonl"
     folder.mkdir()
     (folder / "wandb.py").write_text(STUB)
@@ -80,20 +76,13 @@ def rows(workdir):
     return [json.loads(line) for line in lines]
 
 
-def last_state(config, workdir):
-    with Checkpoints(str(workdir)) as checkpoints:
-        return checkpoints.restore(set_up(config).state)
-
-
-def test_extra_logs_change_nothing(wandb_calls, tmp_path, capsys):
-    plain, full = tmp_path / "plain", tmp_path / "full"
-    loop.train(tiny_config(**STEPS), str(plain))
-    config = tiny_config(**STEPS, **ALL)
+def test_extra_logs_change_nothing(wandb_calls, undisturbed, tmp_path, capsys):
+    plain, full = undisturbed, tmp_path / "full"
     capsys.readouterr()
-    loop.train(config, str(full))
+    loop.train(tiny_config(**UNDISTURBED | ALL), str(full))
     told = capsys.readouterr()
     assert rows(full) == rows(plain)
-    states = [last_state(config, workdir) for workdir in (plain, full)]
+    states = [last_state(workdir) for workdir in (plain, full)]
     jax.tree.map(np.testing.assert_array_equal, *states)
     assert not {"events", "profile", "wandb_run.json"} & set(
         path.name for path in plain.iterdir()
@@ -102,7 +91,7 @@ def test_extra_logs_change_nothing(wandb_calls, tmp_path, capsys):
     _check_wandb(wandb_calls(), full)
     _check_trace(told.out, full)
     assert re.search(r"images/s in the first \d+ steps that were measured", told.out)
-    assert re.search(r"step 24/24  loss \S+  accuracy .*images/s", told.out)
+    assert re.search(r"step 16/16  loss \S+  accuracy .*images/s", told.out)
 
 
 def _check_wandb(calls, workdir):
@@ -117,13 +106,13 @@ def _check_wandb(calls, workdir):
 
 
 def _check_trace(told, workdir):
-    """Five steps, and that nothing was compiled in them."""
-    assert f"profile of steps 2 to 6: {workdir}/profile; open it by" in told
+    """Checks that a trace has three steps, in which nothing was compiled."""
+    assert f"profile of steps 2 to 4: {workdir}/profile; open it by" in told
     (path,) = glob.glob(f"{workdir}/profile/**/*.trace.json.gz", recursive=True)
     with gzip.open(path) as file:
         events = json.load(file)["traceEvents"]
     names = [event.get("name", "") for event in events]
-    assert names.count("train") == 5
+    assert names.count("train") == 3
     assert any("PjitFunction(step)" in name for name in names)
     assert not [name for name in names if "compile_or_get_cached" in name]
 

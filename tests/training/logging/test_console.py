@@ -8,10 +8,8 @@ import re
 import pytest
 from tiny_run import tiny_config
 
-from nfnet_jax.training.logging import stopwatch as module
-from nfnet_jax.training.logging.progress import Progress
-from nfnet_jax.training.logging.stopwatch import Stopwatch
-from nfnet_jax.training.logging.summary import flop, summarize
+from nfnet_jax.training.logging import console
+from nfnet_jax.training.logging.console import Progress, Stopwatch, flop, summarize
 from nfnet_jax.training.setup import set_up
 from nfnet_jax.training.timeline import make_plan
 from nfnet_jax.training.work import Work, count_work
@@ -30,7 +28,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(console, "time", clock)
     return clock
 
 
@@ -84,7 +82,7 @@ def test_the_rate_is_right_though_steps_are_known_late(clock):
     # 20 steps a second from here on; what is known is ten steps behind.
     for step in (20, 30, 40):
         clock.now += 0.5
-        watch.late(step - 10)
+        watch.behind(step - 10)
         assert watch.recent_images_per_second == (4 if step == 20 else 160)
     clock.now += 0.5
     assert watch.seconds_left(40) == pytest.approx(60 / 20)

@@ -1,25 +1,27 @@
-"""What happens to one of two processes, and what becomes of the other."""
+"""Runs of two processes: signals, the death of one, and continuing."""
 
 import contextlib
+import os
 import re
 import signal
+import sys
 import time
 
 import jax
 import numpy as np
 import pytest
-from tiny_run import FIRST, TinyRun, tiny_config
+from tiny_run import FIRST, TinyRun, last_state
 from trajectory import free_port
 
-from nfnet_jax.training.checkpoint.manager import Checkpoints
-from nfnet_jax.training.setup import set_up
+from nfnet_jax.training.distributed import ending_with_the_others
+from nfnet_jax.utils.errors import UserError
 
 OPTIONS = {"train.steps": 80, "checkpoint.every_steps": 10}
 
 
 @contextlib.contextmanager
 def pair(workdir):
-    """Both processes of a run, once they can be interrupted."""
+    """Starts both processes of a run, until they can be interrupted."""
     address = f"--coordinator=127.0.0.1:{free_port()}"
     with contextlib.ExitStack() as stack:
         processes = [
@@ -36,10 +38,19 @@ def pair(workdir):
         yield processes
 
 
-def last_params(workdir):
-    config = tiny_config(**OPTIONS)
-    with Checkpoints(str(workdir)) as checkpoints:
-        return checkpoints.restore(set_up(config).state).params
+def test_a_save_that_fails_because_a_process_is_gone_ends_this_one(monkeypatch, capsys):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    gone = ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer")
+    with pytest.raises(SystemExit, match="2"):
+        with ending_with_the_others("runs/pair"):
+            raise UserError("cannot write checkpoint") from gone
+    told = capsys.readouterr().err
+    assert told.startswith("error: another process of this run is gone (UNKNOWN: Gloo")
+    for cause in (OSError(28, "No space left"), ValueError("other"), None):
+        with pytest.raises(UserError, match="cannot write"):
+            with ending_with_the_others("runs/pair"):
+                raise UserError("cannot write checkpoint") from cause
 
 
 @pytest.mark.slow
@@ -68,5 +79,5 @@ def test_a_pair_stops_together_survives_a_death_and_ends_as_if_undisturbed(tmp_p
 
     with pair(tmp_path / "disturbed") as processes:
         assert [process.end()[0] for process in processes] == [0, 0]
-    params = [last_params(tmp_path / name) for name in ("straight", "disturbed")]
+    params = [last_state(tmp_path / name).params for name in ("straight", "disturbed")]
     jax.tree.map(np.testing.assert_array_equal, *params)

@@ -1,4 +1,4 @@
-"""kill -9 at random moments, saves included: the run ends as if nothing had been."""
+"""Kills by signal 9 at random moments, those of saves included."""
 
 import json
 import pathlib
@@ -9,16 +9,14 @@ import sys
 import jax
 import numpy as np
 import pytest
-from tiny_run import FIRST, TinyRun, tiny_config
+from tiny_run import FIRST, TinyRun, last_state, tiny_config
 
-from nfnet_jax.training.checkpoint.manager import Checkpoints
 from nfnet_jax.training.loop import train
-from nfnet_jax.training.setup import set_up
 
-SAVES = pathlib.Path(__file__).parents[1] / "killed_saves.py"
+SAVES = pathlib.Path(__file__).parents[2] / "killed_saves.py"
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.slow)])
 def test_what_a_killed_save_leaves_is_passed_over(kills, tmp_path):
     process = subprocess.run(
         [sys.executable, str(SAVES), str(tmp_path), str(kills)],
@@ -32,19 +30,11 @@ def test_what_a_killed_save_leaves_is_passed_over(kills, tmp_path):
     assert sum(left.values()) == kills
 
 
-def last_state(workdir, config):
-    with Checkpoints(str(workdir)) as checkpoints:
-        return checkpoints.restore(set_up(config).state)
-
-
-@pytest.mark.parametrize(
-    ("kills", "steps"), [(2, 60), pytest.param(30, 300, marks=pytest.mark.slow)]
-)
-def test_killed_runs_end_as_undisturbed_ones(kills, steps, tmp_path):
-    options = {"train.steps": steps, "checkpoint.every_steps": 1}
-    config = tiny_config(**options)
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_again_and_again_ends_as_if_undisturbed(tmp_path):
+    options = {"train.steps": 100, "checkpoint.every_steps": 1}
     random = np.random.RandomState(0)
-    for kill in range(kills):
+    for kill in range(10):
         with TinyRun(tmp_path / "killed", **options) as run:
             # A third at any moment of the start, which takes about five seconds.
             if kill % 3 == 2:
@@ -53,8 +43,8 @@ def test_killed_runs_end_as_undisturbed_ones(kills, steps, tmp_path):
                 run.read_until(FIRST)
                 run.signal_after(signal.SIGKILL, random.uniform(0, 0.5))
             assert run.end()[0] == -signal.SIGKILL
-    train(config, str(tmp_path / "killed"))
-    train(tiny_config(**{"train.steps": steps}), str(tmp_path / "straight"))
-    states = [last_state(tmp_path / name, config) for name in ("killed", "straight")]
-    assert int(states[0].step) == steps
+    train(tiny_config(**options), str(tmp_path / "killed"))
+    train(tiny_config(**{"train.steps": 100}), str(tmp_path / "straight"))
+    states = [last_state(tmp_path / name) for name in ("killed", "straight")]
+    assert int(states[0].step) == 100
     jax.tree.map(np.testing.assert_array_equal, *states)
