@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nfnet_jax.data.augment.crops import alternate_flips, shrink
+from nfnet_jax.data.augment import shrink
+from nfnet_jax.data.augment.crops import alternate_flips
 
 
 def flips(epoch):

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from nfnet_jax.config import base_config
+from nfnet_jax.data.augment import cutout, erase, erased_mask, normalize
 from nfnet_jax.data.augment.crops import (
-    cutout,
-    erase,
-    erased_window,
-    normalize,
+    CropDraws,
+    crop_box,
+    crop_draws,
+    resize_crops,
     take_crops,
 )
-from nfnet_jax.data.augment.resized_crop import crop_box, resize_crops
 
 IMAGES = np.random.RandomState(0).randint(0, 256, (5, 8, 6, 3)).astype(np.uint8)
 
@@ -27,7 +27,8 @@ def augment(padding, flip):
 @pytest.mark.parametrize("row, column", [(0, 0), (2, 1), (4, 3)])
 @pytest.mark.parametrize("flipped", [False, True])
 def test_crop_is_a_slice_of_the_mirrored_image(row, column, flipped):
-    draws = jnp.array([[row / 5 + 0.1, column / 5 + 0.1, 0.4 if flipped else 0.6]])
+    draws = jnp.array([row / 5 + 0.1, column / 5 + 0.1, 0.4 if flipped else 0.6, 0, 0])
+    draws = CropDraws(*draws[:, None])
     crop = take_crops(IMAGES, jnp.array([3]), draws, augment(2, True))[0]
     padded = np.pad(IMAGES[3], ((2, 2), (2, 2), (0, 0)), mode="reflect")
     expected = padded[row : row + 8, column : column + 6]
@@ -35,7 +36,7 @@ def test_crop_is_a_slice_of_the_mirrored_image(row, column, flipped):
 
 
 def test_without_augmentation_images_are_taken_as_they_are():
-    draws = jnp.full((5, 3), 0.1)
+    draws = CropDraws(*jnp.full((5, 5), 0.1))
     order = jnp.array([4, 0, 0, 2, 1])
     taken = take_crops(IMAGES, order, draws, augment(0, False))
     np.testing.assert_array_equal(taken, IMAGES[order])
@@ -59,7 +60,7 @@ def test_cutout_zeroes_one_square_clipped_at_the_borders(row, column):
 
 
 def test_half_of_the_images_are_flipped():
-    draws = jax.random.uniform(jax.random.key(0), (10_000, 5))
+    draws = crop_draws(jax.random.key(0), jnp.arange(10_000))
     pair = np.array([0, 1], np.uint8).reshape(1, 1, 2, 1)
     crops = take_crops(pair, jnp.zeros(10_000, int), draws, augment(0, True))
     flipped = np.mean(np.asarray(crops)[:, 0, 0, 0] == 1)
@@ -70,9 +71,10 @@ def test_half_of_the_images_are_flipped():
 def test_resized_crops_are_taken_where_they_are_asked_for(flip):
     config = augment(0, flip)
     config.random_resized_crop = True
-    draws = jax.random.uniform(jax.random.key(0), (20, 5)).at[:, 2].set(0.4)
+    draws = crop_draws(jax.random.key(0), jnp.arange(20))
+    draws = draws._replace(flip=jnp.full(20, 0.4))
     indices = jnp.arange(20) % 5
-    box = crop_box(draws[:, jnp.array([0, 1, 3, 4])], 8, 6)
+    box = crop_box(draws, 8, 6)
     expected = resize_crops(IMAGES[indices], box)
     expected = expected[:, :, ::-1] if flip else expected
     np.testing.assert_array_equal(take_crops(IMAGES, indices, draws, config), expected)
@@ -93,7 +95,7 @@ def test_erasing_zeroes_rectangles_of_a_share_of_the_images():
 
 def test_erased_rectangles_have_uniform_areas_and_log_uniform_aspects():
     draws = jax.random.uniform(jax.random.key(1), (10_000, 4))
-    holes = jax.vmap(lambda draw: erased_window(draw, (400, 400)))(draws[:1000])
+    holes = jax.vmap(lambda draw: erased_mask(draw, (400, 400)))(draws[:1000])
     rows, columns = (np.asarray(holes.any(axis).sum(1), float) for axis in (2, 1))
     area, aspect = rows * columns / 400**2, np.log(rows / columns)
     # Of a square image, the longest rectangles of the largest areas do not fit.
@@ -106,3 +108,10 @@ def test_erased_rectangles_have_uniform_areas_and_log_uniform_aspects():
     assert abs(aspect.mean()) < 3 * spread / np.sqrt(1000)
     assert aspect.std() == pytest.approx(spread, rel=0.05)
     np.testing.assert_array_less(np.abs(aspect), np.log(1 / 0.3) + 0.03)
+
+
+def test_random_keys_of_augmentations_are_those_of_earlier_versions():
+    """The four keys into which an example's key was split."""
+    key = jax.random.key(5)
+    for number, earlier in enumerate(jax.random.split(key, 4)):
+        assert jax.random.fold_in(key, number) == earlier

@@ -216,12 +216,12 @@ import os, sys
 from nfnet_jax.data.sources import cifar
 from nfnet_jax.utils.download import RemoteFile
 data_dir, sha256, size, images = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
-encode = cifar._png
+encode = cifar.encode_png
 def encode_or_die(image):
     global images
     images -= 1
     return encode(image) if images >= 0 else os._exit(9)
-cifar._png = encode_or_die
+cifar.encode_png = encode_or_die
 archive = RemoteFile("http://127.0.0.1:9/a.tar.gz", sha256, size)
 cifar.prepare("cifar10", data_dir, archive=archive)
 """

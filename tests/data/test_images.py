@@ -10,7 +10,8 @@ import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
 from nfnet_jax.data.dataset import BadImage
-from nfnet_jax.data.images.files import decode_image, list_images, open_image
+from nfnet_jax.data.images.decode import decode_image, open_image
+from nfnet_jax.data.images.listing import list_images
 from nfnet_jax.utils.errors import UserError
 
 GREY = Image.new("L", (8, 8))

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from nfnet_jax.config import base_config
-from nfnet_jax.data.augment.mixing import cutmix_mask, drawn_per_image, mix
+from nfnet_jax.data.augment.mixing import cutmix_mask, drawn_per_example, mix
 
 COUNT = 10_000
 IMAGES = np.random.RandomState(0).randint(0, 256, (12, 8, 6, 3)).astype(np.uint8)
@@ -32,9 +32,9 @@ def ratios_of(targets):
 
 
 def test_images_are_drawn_twice_only_where_they_are_mixed():
-    assert drawn_per_image(train_config()) == 1
+    assert drawn_per_example(train_config()) == 1
     for config in (train_config(0.2), train_config(cutmix=True)):
-        assert drawn_per_image(config) == 2
+        assert drawn_per_example(config) == 2
 
 
 def test_mixup_blends_neighbours_and_their_labels_in_one_ratio():

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from nfnet_jax.data.images.bicubic import bicubic
 from nfnet_jax.data.images.preprocess import (
     CROPS,
     Preprocessing,
-    bicubic,
     crop_resize,
     resize_and_crop,
     resize_crop_32,

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nfnet_jax.data.contents import contents
-from nfnet_jax.data.dataset import Split
+from nfnet_jax.data.class_names import relabel
+from nfnet_jax.data.dataset import Split, contents
 from nfnet_jax.data.load import load_dataset
-from nfnet_jax.data.relabel import relabel
 from nfnet_jax.data.sources.arrays import from_arrays
 
 NAMES = ("ant", "bee", "cat")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nfnet_jax.data.contents import contents
+from nfnet_jax.data.dataset import contents
 from nfnet_jax.data.images.preprocess import crop_resize
 from nfnet_jax.data.load import load_dataset
 from nfnet_jax.utils.download import RemoteFile
@@ -21,7 +21,7 @@ tfds = pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("array_record")
 Image = pytest.importorskip("PIL.Image")
 
-from nfnet_jax.data.loading import decoding  # noqa: E402
+from nfnet_jax.data import decoding  # noqa: E402
 from nfnet_jax.data.sources import tfds_builder  # noqa: E402
 
 CLASSES = ["ant", "bee", "cat"]
@@ -361,7 +361,7 @@ def test_unwritable_cache_only_warns(little, tmp_path, monkeypatch):
 
 def test_two_processes_at_once(little, tmp_path):
     code = (
-        "import sys; from nfnet_jax.data.dataset import load_dataset;"
+        "import sys; from nfnet_jax.data.load import load_dataset;"
         "d = load_dataset('tfds:little', data_dir=sys.argv[1]);"
         "print(d.train.images.sum(), d.test.images.sum())"
     )
