@@ -1,4 +1,4 @@
-"""Every epoch is a permutation, and looks like a random one."""
+"""Shuffled epochs: each a permutation that looks like a random one."""
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,8 @@ from nfnet_jax.data.loading.shuffle import (
 
 
 def epochs(size, count, seed=0):
-    positions = np.arange(size * count, dtype=np.uint32)
-    indices = jax.jit(feistel_shuffle, static_argnums=2)(
-        jax.random.key(seed), positions, size
-    )
-    return np.asarray(indices).reshape(count, size)
+    shuffle = host_feistel_shuffle(jax.random.key(seed), size, size * count)
+    return shuffle(np.arange(size * count)).reshape(count, size)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100, 1438, 4096, 4097])
@@ -51,12 +48,12 @@ def test_neighbours_are_independent():
     assert abs(np.corrcoef(order, np.arange(4096))[0, 1]) < 0.05
 
 
-@pytest.mark.parametrize("size", [1, 2, 100, 1438, 4097])
-def test_the_host_computes_the_same_order(size):
-    positions = np.arange(3 * size, dtype=np.uint32)
+@pytest.mark.parametrize("size", [1, 100, 4097])
+def test_device_and_host_compute_the_same_order(size):
+    places = np.arange(3 * size, dtype=np.uint32)
     key = jax.random.key(7)
-    on_device = jax.jit(feistel_shuffle, static_argnums=2)(key, positions, size)
-    on_host = host_feistel_shuffle(key, size, len(positions))(positions)
+    on_device = jax.jit(feistel_shuffle, static_argnums=2)(key, places, size)
+    on_host = host_feistel_shuffle(key, size, len(places))(places)
     np.testing.assert_array_equal(on_host, on_device)
 
 

@@ -534,7 +534,7 @@ def test_damaged_records(little, damage):
 
 # --- The real CIFAR-10
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 SHARED = Path(os.environ.get("TFDS_DATA_DIR") or REPOSITORY.parent / "shared" / "tfds")
 
 
@@ -549,6 +549,18 @@ def real_cifar10(tmp_path_factory):
     shutil.rmtree(cache)
 
 
+def test_digests_of_the_real_cifar10_do_not_change():
+    """By these, runs of earlier versions know their data."""
+    if not (SHARED / "cifar10").is_dir():
+        pytest.skip("no prepared CIFAR-10: set TFDS_DATA_DIR to a directory with it")
+    dataset = load_dataset("tfds:cifar10", data_dir=SHARED, loader="stream")
+    assert contents(dataset) == {
+        "train": "50,000 images (dca529c5f68ac1b2)",
+        "test": "10,000 images (a38bcd0ca32d99d9)",
+    }
+
+
+@pytest.mark.slow
 def test_real_cifar10(real_cifar10):
     np.testing.assert_allclose(
         real_cifar10.mean, [0.49140, 0.48216, 0.44653], atol=6e-6
