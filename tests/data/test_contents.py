@@ -1,4 +1,4 @@
-"""Data are known by what they hold: not by their place, and by all that they hold."""
+"""Digests of data sets: independent of their place, changed by any of their content."""
 
 import os
 import shutil
@@ -94,7 +94,7 @@ def exchange(folder):
 
 
 def replace_one(folder):
-    """By another of the same size and time."""
+    """Another file of the same size and time."""
     path = folder / "cat/3.bmp"
     before = path.stat()
     path.write_bytes(path.read_bytes()[:-1] + b"\x07")

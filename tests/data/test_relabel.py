@@ -1,4 +1,4 @@
-"""Classes numbered as a network's are: each example keeps the name of its class."""
+"""Data sets renumbered by class names: each example keeps the name of its class."""
 
 import itertools
 import pickle
@@ -36,7 +36,7 @@ def examples(dataset):
         if isinstance(split, Split):
             records = zip(split.images, split.labels, strict=True)
         else:
-            # As a worker gets it.
+            # Workers get it pickled.
             source = pickle.loads(pickle.dumps(split.source))
             records = source.read(range(len(source)))
         found += [

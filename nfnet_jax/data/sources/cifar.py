@@ -8,7 +8,8 @@ import io
 import os
 import sys
 import tarfile
-import zlib
+import tempfile
+import types
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def prepare(
     that is prepared is left alone.
 
     Raises:
-      UserError: no network, wrong checksum, damaged archive, `data_dir` not writable.
+      UserError: no network, wrong checksum, `data_dir` not writable.
     """
     archive = archive or stock_archive(name)
     downloads = Path(data_dir) / "downloads"
@@ -53,13 +54,15 @@ def prepare(
             if builder.is_prepared():
                 return
             path = fetch(archive, downloads, _ADVICE)
-            builder.members = _read_archive(path, builder._cifar_info)
             if not sys.stderr.isatty():
                 tfds.disable_progress_bar()
-            # TFDS writes into a temporary directory and renames it when complete.
-            builder.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-            )
+            with tempfile.TemporaryDirectory(dir=downloads) as builder.folder:
+                with tarfile.open(path) as files:
+                    files.extractall(builder.folder, filter="data")
+                # TFDS writes into a temporary directory and renames it when complete.
+                builder.download_and_prepare(
+                    download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+                )
     except OSError as error:
         raise UserError(
             f"{name} cannot be prepared in {data_dir} ({error}); set data.dir to a"
@@ -67,61 +70,31 @@ def prepare(
         ) from error
 
 
-def _read_archive(path: Path, layout: Any) -> dict[str, bytes]:
-    """Contents of the archive's data and label files, by name."""
-    names = (*layout.train_files, *layout.test_files, *layout.label_files)
-    wanted = {layout.prefix + name: name for name in names}
-    members = {}
-    try:
-        # In one pass: seeking in a compressed archive reads it again from the start.
-        with tarfile.open(path, "r|gz") as archive:
-            for member in archive:
-                if member.name in wanted and (file := archive.extractfile(member)):
-                    members[wanted[member.name]] = file.read()
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it") from error
-    missing = [name for name in names if name not in members]
-    if missing:
-        raise UserError(f"{path} is damaged: it lacks {', '.join(missing)}; delete it")
-    return members
-
-
 def _builder_class(name: str) -> type[tfds.core.GeneratorBasedBuilder]:
-    """TFDS's builder with replacements for the two steps that need TensorFlow."""
+    """TFDS's builder, reading the files unpacked in `folder` without TensorFlow."""
     stock: Any = tfds.builder_cls(name)
 
     class Builder(stock, skip_registration=True):  # type: ignore[call-arg]
         name = stock.name
         # No package of its own: version and checksums are those of `stock`.
         pkg_dir_path = None
-        members: dict[str, bytes]
+        folder: str
 
         def _split_generators(self, dl_manager):
-            layout = self._cifar_info
-            for key, file in zip(layout.label_keys, layout.label_files, strict=True):
-                lines = self.members[file].decode().split("\n")
-                self.info.features[key].names = [line for line in lines if line]
-            return {
-                "train": self._generate_examples("train", layout.train_files),
-                "test": self._generate_examples("test", layout.test_files),
-            }
+            unpacked = types.SimpleNamespace(download_and_extract=lambda _: self.folder)
+            return super()._split_generators(unpacked)
 
-        def _generate_examples(self, split, files):
+        def _generate_examples(self, split_prefix, filepaths):
             keys = self._cifar_info.label_keys
-            content = b"".join(self.members[file] for file in files)
+            content = b"".join(Path(path).read_bytes() for path in filepaths)
             records = np.frombuffer(content, np.uint8)
             records = records.reshape(-1, len(keys) + np.prod(_PLANES))
             for index, record in enumerate(records):
                 labels, planes = np.split(record, [len(keys)])
-                # The keys decide the order on disk: they are those of `stock`.
-                yield (
-                    index,
-                    {
-                        "id": f"{split}_{index:05d}",
-                        "image": encode_png(planes.reshape(_PLANES).transpose(1, 2, 0)),
-                        **dict(zip(keys, labels.tolist(), strict=True)),
-                    },
-                )
+                image = encode_png(planes.reshape(_PLANES).transpose(1, 2, 0))
+                example = {"id": f"{split_prefix}{index:05d}", "image": image}
+                # The key, `index`, decides the order on disk: it is that of `stock`.
+                yield index, example | dict(zip(keys, labels.tolist(), strict=True))
 
     # dataset_info.json names the module that reads the set: that of `stock`.
     Builder.__module__ = stock.__module__

@@ -141,7 +141,7 @@ def test_aspects_are_uniform():
 
 @pytest.mark.parametrize("sides", [(100, 1200), (1200, 100), (100, 1000)])
 def test_in_a_long_image_the_possible_aspects_are_uniform(sides):
-    """As if drawn again until the least of their heights lies in the image."""
+    """Aspects drawn again until the least of their heights lies in the image."""
     height, width = sides
     random = np.random.RandomState(0)
     drawn = random.uniform(*ASPECT, 100_000)

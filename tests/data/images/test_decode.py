@@ -1,4 +1,4 @@
-"""Image files of every mode, and what is wrong with others."""
+"""Image files of every mode, and errors of damaged ones."""
 
 import io
 import os
@@ -109,7 +109,7 @@ def turned(orientation) -> Image.Exif:
 
 
 def upright(pixels, orientation):
-    """The EXIF standard: which sides of the stored pixels are the top and the left."""
+    """Pixels turned by the EXIF standard: sides of the stored ones by orientation."""
     return {
         1: pixels,
         2: pixels[:, ::-1],
@@ -168,7 +168,7 @@ BEFORE_EXIF = {
 @pytest.mark.parametrize("between", BEFORE_EXIF)
 @pytest.mark.parametrize("orientation", [1, 2, 5, 6])
 def test_exif_counts_wherever_it_lies(between, orientation):
-    """As Pillow alone reads the file."""
+    """Pixels equal those that Pillow alone reads."""
     pixels = np.random.RandomState(0).randint(0, 256, (12, 20, 3), dtype=np.uint8)
     content = encode(Image.fromarray(pixels), "JPEG")
     exif = segment(0xE1, turned(orientation).tobytes())

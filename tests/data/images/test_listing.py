@@ -1,4 +1,4 @@
-"""Directories are searched through links, once, and nothing is left out silently."""
+"""Search of directories through links, each once; files left out are counted."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Folders of images: both forms, any mode and size, and what is refused."""
+"""Folders of images: both forms, any mode and size, and errors."""
 
 import hashlib
 import io
