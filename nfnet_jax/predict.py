@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     )
     top = _check(flags, paths)
     from nfnet_jax.data.class_names import read_class_names
-    from nfnet_jax.data.images.files import list_images
+    from nfnet_jax.data.images.listing import list_images
     from nfnet_jax.inference.predict import (
         ImagePrediction,
         predict_images,

@@ -21,7 +21,7 @@ def ours(folder: str, workers: int, size: int, count: int):
 
     from nfnet_jax.config import base_config
     from nfnet_jax.data.load import load_dataset
-    from nfnet_jax.data.loading.loaders import training_batches
+    from nfnet_jax.data.loading import training_batches
     from nfnet_jax.training.parallel import device_mesh
 
     config = base_config()
@@ -30,7 +30,9 @@ def ours(folder: str, workers: int, size: int, count: int):
     dataset = load_dataset(
         f"folder:{folder}", eval_split="val", image_size=SIZE, loader="stream"
     )
-    batches = training_batches(dataset.train, config, count, device_mesh())
+    batches = training_batches(
+        dataset.train, config.data, device_mesh(), seed=0, per_example=1, steps=count
+    )
     with contextlib.closing(batches.iterate(0)) as host_batches:
         for images, _ in host_batches:
             yield jax.block_until_ready(images)

@@ -1,4 +1,4 @@
-"""Parameters as at initialization, without compiling `model.init`."""
+"""Parameters like those of initialization, without compiling `model.init`."""
 
 import jax
 import numpy as np

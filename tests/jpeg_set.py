@@ -1,4 +1,4 @@
-"""A TFDS set shaped like ImageNet: JPEGs of mixed sizes, each a class of its own."""
+"""TFDS set shaped like ImageNet: JPEGs of mixed sizes, each a class of its own."""
 
 import io
 
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def jpeg(height, width, seed):
-    """A smooth random picture as the content of a JPEG file."""
+    """Content of a JPEG file of a smooth random picture."""
     random = np.random.RandomState(seed)
     coarse = random.randint(0, 256, (4, 4, 3)).astype(np.uint8)
     buffer = io.BytesIO()

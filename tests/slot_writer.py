@@ -1,4 +1,4 @@
-"""What another process does with slots; it imports this file by its name."""
+"""Writer of shared slots for another process, which imports this file by its name."""
 
 
 def fill_all(slots, turns, filled):

@@ -1,4 +1,4 @@
-"""A folder of images that is a data set."""
+"""Folder of images that is a data set."""
 
 import pathlib
 
@@ -7,7 +7,7 @@ from PIL import Image
 
 
 def save_images(folder: pathlib.Path, *, classes: int, images: int) -> None:
-    """`images` PNG files of noise, 8x8, in each of the directories "0", "1", ..."""
+    """Writes `images` PNG files of noise, 8x8, to each directory "0", "1", …"""
     random = np.random.default_rng(0)
     for label in range(classes):
         (folder / str(label)).mkdir(parents=True)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from nfnet_jax.config import base_config, model_overrides
+from nfnet_jax.data.augment.mixing import drawn_per_example
 from nfnet_jax.data.dataset import Split
 from nfnet_jax.data.loading.in_memory import training_batches
 from nfnet_jax.models.registry import create_model
@@ -31,7 +32,13 @@ def setup(**changes):
     model = create_model(config.model.name, 10, **model_overrides(config))
     params, stats = init_variables(model, 0, (8, 8, 1))
     optimizer = build_optimizer(config.optim, params, lambda step: 0.1)
-    batches = training_batches(DATA, config, device_mesh())
+    batches = training_batches(
+        DATA,
+        config.data,
+        device_mesh(),
+        seed=config.seed,
+        per_example=drawn_per_example(config.train),
+    )
     train_step = make_train_step(config, model, optimizer, batches, FACTS)
     fed = next(batches.iterate(0))
 

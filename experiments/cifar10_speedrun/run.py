@@ -16,7 +16,7 @@ import jax
 import matplotlib
 
 from nfnet_jax.cli import parse_config_flags
-from nfnet_jax.data.augment.crops import normalize
+from nfnet_jax.data.augment import normalize
 from nfnet_jax.training.loop import train
 from nfnet_jax.training.setup import load_config_dataset
 from nfnet_jax.training.trained import load_run

@@ -1,4 +1,4 @@
-"""What shuffling and augmentation inside the compiled step cost.
+"""Cost of shuffling and augmentation inside the compiled step.
 
     python experiments/data_loading/run.py
 
@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from nfnet_jax.config import base_config
-from nfnet_jax.data.augment.pipeline import finish_batch
-from nfnet_jax.data.loading.batches import run_keys
+from nfnet_jax.data.augment import augment_batch
+from nfnet_jax.data.batches import run_keys
 from nfnet_jax.data.sources.arrays import from_arrays
 from nfnet_jax.training.setup import set_up
 from nfnet_jax.training.step import make_train_step
@@ -31,23 +31,23 @@ def main() -> None:
     images = random.randint(0, 256, (50_000, 32, 32, 3), dtype=np.uint8)
     arrays = (images, random.randint(0, 10, 50_000))
     run = set_up(config, dataset=from_arrays({"train": arrays, "test": arrays}))
-    fed = next(run.train.iterate(0))
+    host_batch = next(run.train.iterate(0))
 
     @jax.jit
-    def draw(fed, number):
-        batch = run.train.materialize(fed, number)
-        key = run_keys(config.seed).augment
-        return finish_batch(batch, key, config, run.facts.moments, 10)
+    def draw(host_batch, batch_index):
+        batch = run.train.materialize(host_batch, batch_index)
+        key, augment = run_keys(config.seed).augment, config.data.augment
+        return augment_batch(batch, key, augment, config.train, run.facts.moments, 10)
 
     step = make_train_step(config, run.model, run.optimizer, run.train, run.facts)
     state = run.state
 
     def update(number):
         nonlocal state
-        state, metrics = step(state, fed)
+        state, metrics = step(state, host_batch)
         return metrics
 
-    alone = median_seconds(lambda number: draw(fed, number), 50)
+    alone = median_seconds(lambda number: draw(host_batch, number), 50)
     whole = median_seconds(update, 5)
     print(
         f"draw {alone * 1e3:.2f} ms, update {whole * 1e3:.0f} ms: {alone / whole:.2%}"

@@ -1,4 +1,4 @@
-"""Labelled image data sets: two splits, decoded in memory or encoded."""
+"""Labelled image data sets: two splits, each decoded in memory or encoded."""
 
 import dataclasses
 import functools
@@ -12,56 +12,57 @@ from typing import Any, Protocol
 
 import numpy as np
 
-# Of ImageNet [SP, HP], for sets that are too large to be measured.
+# Mean and deviation of ImageNet, by channels, for sets too large to be measured.
 STREAM_MOMENTS = {
     1: ((0.458,), (0.226,)),
     3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 FINGERPRINT_BYTES = 2**26
-"""Of a split's images, at most so many are read for its fingerprint."""
+"""Bytes of a split's images that its fingerprint reads at most."""
+_DIGEST_DIGITS = 16
 
 
 class BadImage(Exception):
-    """An image that cannot be decoded; the message says why."""
+    """Image that cannot be decoded; the message is the reason."""
 
 
 Encoded = bytes | np.ndarray | BadImage
-"""An image file's content, pixels uint8 [H, W, C], or why there is neither."""
+"""Content of an image file, pixels uint8 [H, W, C], or the reason for neither."""
 
 
 class Source(Protocol):
-    """Random access to the encoded images of a split; can be pickled for a worker."""
+    """Random access to the encoded images of a split; pickled for workers."""
 
     @property
     def channels(self) -> int: ...
 
     def __len__(self) -> int: ...
 
-    def read(self, indices: Sequence[int]) -> list[tuple[Encoded, int]]:
-        """Images and labels.
+    def read(self, rows: Sequence[int]) -> list[tuple[Encoded, int]]:
+        """Images and labels of some rows of the split.
 
         Raises:
           UserError: the set itself is damaged.
         """
         ...
 
-    def describe(self, index: int) -> str:
-        """What a person finds an image by."""
+    def describe(self, row: int) -> str:
+        """Path or number by which a person finds an image."""
         ...
 
     def identity(self) -> Mapping[str, Any]:
-        """All that the decoded images depend on, as JSON can hold it."""
+        """Everything that the decoded images depend on, as JSON can hold it."""
         ...
 
     def fingerprint(self, class_names: Sequence[str]) -> str:
-        """A digest of images and classes, the same wherever they lie and however the
-        classes are numbered; of large sets, of a sample of the images."""
+        """Digest of images and classes, independent of their place and of the numbers
+        of the classes; large sets are sampled."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArraySource:
-    """Images uint8 [N, H, W, C] and labels int32 [N] that are there already."""
+    """Source of images uint8 [N, H, W, C] and labels int32 [N] in memory."""
 
     name: str
     images: np.ndarray
@@ -74,11 +75,11 @@ class ArraySource:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def read(self, indices: Sequence[int]) -> list[tuple[Encoded, int]]:
-        return [(self.images[i], int(self.labels[i])) for i in indices]
+    def read(self, rows: Sequence[int]) -> list[tuple[Encoded, int]]:
+        return [(self.images[row], int(self.labels[row])) for row in rows]
 
-    def describe(self, index: int) -> str:
-        return f"image {index} of {self.name}"
+    def describe(self, row: int) -> str:
+        return f"image {row} of {self.name}"
 
     def identity(self) -> Mapping[str, Any]:
         arrays = (self.images, self.labels)
@@ -95,10 +96,10 @@ class ArraySource:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EncodedSplit:
-    """A split that stays encoded; `image_shape` (H, W, C) is that of its batches.
+    """Split that stays encoded; its batches have `image_shape` (H, W, C).
 
-    `resize`: whether images are resized to that shape, by the rule `crop` of
-    `preprocess.CROPS`, or have it already.
+    `resize`: True if images are resized to that shape by `preprocess.CROPS[crop]`,
+    False if they have it already.
     """
 
     name: str
@@ -111,13 +112,16 @@ class EncodedSplit:
         return len(self.source)
 
 
-# eq=False: arrays have no single truth value, so == would raise.
+# eq=False: == of arrays has no single truth value and would raise.
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Images uint8 [N, H, W, C] and their labels int32 [N].
+    """Images uint8 [N, H, W, C] and labels int32 [N] in memory.
 
-    `skipped` says of images that are not among them, because they cannot be decoded,
-    why not. `source`: what they were decoded from, if they were.
+    `skipped`: reason by image for those left out because they cannot be decoded.
+    `source`: the encoded images, if there are any.
+
+    Raises:
+      ValueError: arrays of other types or shapes.
     """
 
     images: np.ndarray
@@ -144,9 +148,9 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training and a test split of the same classes and number of channels.
+    """Training and test split of the same classes and number of channels.
 
-    Both are in memory, or both encoded. `image_shape` is that of the training images.
+    Both are in memory, or both encoded.
     """
 
     name: str
@@ -168,7 +172,7 @@ class Dataset:
     def mean(self) -> np.ndarray:
         """Per-channel mean of the training images scaled to [0, 1], float32 [C].
 
-        Of an encoded set ImageNet's, and so is `std`.
+        Encoded sets have the mean and `std` of ImageNet.
         """
         return self._moments[0]
 
@@ -184,7 +188,7 @@ class Dataset:
             return np.asarray(known[0], np.float32), np.asarray(known[1], np.float32)
         count = self.train.images[..., 0].size
         sums, squares = _sums(self.train.images)
-        # Of Python's integers, so that a constant channel has exactly none.
+        # In Python's integers, so that a constant channel has exactly 0.
         spread = [count * q - s * s for s, q in zip(sums, squares, strict=True)]
         # A constant channel carries nothing: dividing by 1 leaves it at 0.
         std = [math.sqrt(v) / (255 * count) if v else 1.0 for v in spread]
@@ -193,8 +197,8 @@ class Dataset:
 
 
 def _sums(images: np.ndarray) -> tuple[list[int], list[int]]:
-    """The sums of all values of each channel, and of their squares."""
-    # Few enough that the copy stays in a cache and that uint32 holds the sums.
+    """Sums of the values of each channel, and of their squares."""
+    # Small enough for the CPU's cache and for sums in uint32.
     chunk = min(-(-(2**20) // images[0].size), 2**16)
 
     def add(start: int) -> list[np.ndarray]:
@@ -208,3 +212,19 @@ def _sums(images: np.ndarray) -> tuple[list[int], list[int]]:
         total = functools.reduce(np.add, parts, np.zeros((2, *images[0].shape), int))
     sums, squares = total.sum(axis=(1, 2)).tolist()
     return sums, squares
+
+
+def contents(dataset: Dataset) -> dict[str, str]:
+    """Sizes and digests: {"train": "1,437 images (0123456789abcdef)", "test": ...}.
+
+    The digest covers images, classes and their order; a run knows its data by it.
+    """
+    found = {}
+    for part in ("train", "test"):
+        split = getattr(dataset, part)
+        source = split.source
+        if isinstance(split, Split) and source is None:
+            source = ArraySource(dataset.name, split.images, split.labels)
+        digest = source.fingerprint(dataset.class_names)[:_DIGEST_DIGITS]
+        found[part] = f"{len(source):,} images ({digest})"
+    return found

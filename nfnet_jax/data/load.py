@@ -1,4 +1,4 @@
-"""Loading a data set by its name."""
+"""Loading a data set by its name: `digits`, `tfds:NAME` or `folder:PATH`."""
 
 import dataclasses
 import os
@@ -12,15 +12,12 @@ from nfnet_jax.data.dataset import (
     EncodedSplit,
     Split,
 )
-from nfnet_jax.data.loading.bad_images import BadImages
 from nfnet_jax.utils.errors import UserError, nearest
 
 # NAME, NAME/CONFIG or NAME:VERSION, as TFDS writes them.
 _TFDS_NAME = re.compile(r"[A-Za-z]\w*(/[\w+.\-]+)?(:(\d+|\*)(\.(\d+|\*)){2})?")
 # Names offered when a misspelt one resembles them; any other TFDS set works as well.
 _WELL_KNOWN = ("digits", "tfds:cifar10", "tfds:cifar100", "tfds:mnist")
-# Of the machine's memory, and of a device's, which holds a copy.
-_AUTO_SHARE = 0.25
 
 
 def load_dataset(
@@ -35,20 +32,20 @@ def load_dataset(
     loader: str = "memory",
     max_bad_fraction: float = 0.01,
 ) -> Dataset:
-    """Loads the data set `digits`, `tfds:NAME` or `folder:PATH`.
+    """Loads a data set by its name.
 
     Args:
-      name: of the set.
-      data_dir: where a TFDS set is looked for first, and prepared if need be.
-      train_split: what to train on, by TFDS's syntax ('train[:90%]').
-      eval_split: what to evaluate on.
-      image_size: in pixels; the shorter side is resized to it and the centre square
-        cropped. None keeps the native size, which a folder does not have.
-      eval_image_size: of the images to evaluate on; None: `image_size`.
-      crop: how those are resized and cropped, one of `preprocess.CROPS`.
+      name: `digits`, `tfds:NAME` or `folder:PATH`.
+      data_dir: directory searched first for a TFDS set, and to prepare it in.
+      train_split: examples to train on, by TFDS's syntax ('train[:90%]').
+      eval_split: examples to evaluate on.
+      image_size: pixels to which the shorter side is resized before the centre square
+        is cropped. None keeps the native size, which a folder does not have.
+      eval_image_size: size of evaluation images; None: `image_size`.
+      crop: rule of `preprocess.CROPS` that resizes and crops evaluation images.
       loader: `memory` decodes both splits now; `stream` leaves them encoded; `auto`
-        decodes what takes at most a quarter of the machine's and of a device's memory.
-      max_bad_fraction: of a split; so many images may be broken and are left out.
+        decodes sets of at most a quarter of the machine's and of a device's memory.
+      max_bad_fraction: share of a split's images that may be broken; they are left out.
 
     Raises:
       UserError: unknown name or split, data that is absent, damaged, of differing image
@@ -61,18 +58,17 @@ def load_dataset(
         )
     dataset = _open(name, data_dir, train_split, eval_split, image_size)
     if crop != "training" or eval_image_size is not None:
-        dataset = _evaluated_by(dataset, crop, eval_image_size)
-    if loader == "stream" or (loader == "auto" and _is_large(dataset)):
+        dataset = _set_test_crop(dataset, crop, eval_image_size)
+    if loader == "stream":
         return encoded(dataset)
-    dataset = _in_memory(dataset)
-    for split, spec in ((dataset.train, train_split), (dataset.test, eval_split)):
-        assert isinstance(split, Split)
-        examples = len(split) + len(split.skipped)
-        bad = BadImages(f"{name} {spec}", examples, max_bad_fraction)
-        bad.add_all(split.skipped)
-        if not len(split):
-            raise bad.error()
-    return dataset
+    if isinstance(dataset.train, Split):
+        return dataset
+    # Imported here: it imports JAX.
+    from nfnet_jax.data.decoding import decode_dataset, is_large
+
+    if loader == "auto" and is_large(dataset):
+        return encoded(dataset)
+    return decode_dataset(dataset, max_bad_fraction)
 
 
 def find_dataset(
@@ -83,9 +79,10 @@ def find_dataset(
     eval_split: str = "test",
     image_size: int | None = None,
 ) -> Dataset | None:
-    """The set as `load_dataset` opens it, or None of TFDS that is not prepared here.
+    """Opens a data set without downloading or decoding anything.
 
-    Nothing is downloaded or decoded. Raises UserError as `load_dataset` does.
+    Arguments and errors are those of `load_dataset`; None for a TFDS set that is not
+    prepared here.
     """
     check_name(name)
     if name.startswith("tfds:"):
@@ -97,14 +94,14 @@ def find_dataset(
 
 
 def check_preparable(name: str, data_dir: str | os.PathLike | None) -> None:
-    """Raises UserError where the set `tfds:NAME` cannot be prepared here."""
+    """Raises UserError if the set `tfds:NAME` cannot be prepared here."""
     from nfnet_jax.data.sources import tfds_builder
 
     tfds_builder.check_preparable(name.removeprefix("tfds:"), data_dir)
 
 
 def _open(name, data_dir, train_split, eval_split, image_size) -> Dataset:
-    # Imported here: each source pulls in a library that the other does not need.
+    # Imported here: each source imports a library that the others do not need.
     if name == "digits":
         from nfnet_jax.data.sources.digits import load_digits
 
@@ -121,8 +118,8 @@ def _open(name, data_dir, train_split, eval_split, image_size) -> Dataset:
     )
 
 
-def _evaluated_by(dataset: Dataset, crop: str, size: int | None) -> Dataset:
-    """The same set, whose test images are resized and cropped in their own way."""
+def _set_test_crop(dataset: Dataset, crop: str, size: int | None) -> Dataset:
+    """The same set with another crop and size for the test images."""
     test = dataset.test
     if not isinstance(test, EncodedSplit) or not test.resize:
         key, value = ("crop", crop) if size is None else ("eval_image_size", size)
@@ -136,32 +133,11 @@ def _evaluated_by(dataset: Dataset, crop: str, size: int | None) -> Dataset:
     return dataclasses.replace(dataset, test=test)
 
 
-def _is_large(dataset: Dataset) -> bool:
-    if isinstance(dataset.train, Split):
-        return False
-    from nfnet_jax.data.loading.decoding import (
-        decoded_bytes,
-        device_bytes,
-        memory_bytes,
-    )
-
-    memory = min(memory_bytes(), device_bytes())
-    return decoded_bytes(dataset) > _AUTO_SHARE * memory
-
-
-def _in_memory(dataset: Dataset) -> Dataset:
-    if isinstance(dataset.train, Split):
-        return dataset
-    from nfnet_jax.data.loading.decoding import decode_dataset
-
-    return decode_dataset(dataset)
-
-
 def encoded(dataset: Dataset) -> Dataset:
-    """The same set for a stream.
+    """The same set with both splits encoded, for a stream.
 
     Raises:
-      UserError: images that are neither grey nor RGB, or classes that are not known.
+      UserError: images that are neither grey nor RGB, or an unknown number of classes.
     """
     channels = dataset.image_shape[-1]
     if channels not in STREAM_MOMENTS:

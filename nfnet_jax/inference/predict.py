@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from nfnet_jax.data.class_names import composed, imagenet_class_names
-from nfnet_jax.data.images.files import open_image
+from nfnet_jax.data.images.decode import open_image
 from nfnet_jax.data.images.preprocess import Preprocessing
 from nfnet_jax.models.network import Network
 from nfnet_jax.models.registry import find

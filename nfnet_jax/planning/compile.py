@@ -13,8 +13,9 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from nfnet_jax.data.augment.mixing import drawn_per_image
-from nfnet_jax.data.loading.batches import Batch, Batches, batch_positions, every_row
+from nfnet_jax.data.augment import check_augmentation
+from nfnet_jax.data.augment.mixing import drawn_per_example
+from nfnet_jax.data.batches import Batch, Batches, batch_example_ids, every_row
 from nfnet_jax.models.registry import find
 from nfnet_jax.ops.lowering import native_operations
 from nfnet_jax.optim.factory import build_optimizer
@@ -24,7 +25,6 @@ from nfnet_jax.training.flops import matrix_flops
 from nfnet_jax.training.parallel import AXIS, device_mesh, shardings
 from nfnet_jax.training.setup import (
     build_model,
-    check_augmentation,
     check_buildable,
     find_config_dataset,
 )
@@ -141,7 +141,7 @@ def forecast(
     classes = (
         config.model.num_classes or shape.classes or find(config.model.name).num_classes
     )
-    check_augmentation(config, shape.image)
+    check_augmentation(config.data.augment, shape.image, config.train.small_size)
     make_plan(config, shape.examples or config.data.batch_size, jax.device_count())
     step, state, host_batch = _abstract_step(config, shape.image, classes)
     started = time.perf_counter()
@@ -196,14 +196,14 @@ def _abstract_step(config: ConfigDict, image_shape: tuple[int, int, int], classe
 
     def materialize(host_batch, number, local_rows=every_row) -> Batch:
         images, labels = host_batch
-        return Batch(images, labels, local_rows(batch_positions(number, size)))
+        return Batch(images, labels, local_rows(batch_example_ids(number, size)))
 
     batches = Batches(lambda number: (_ for _ in range(0)), materialize, sharded=True)
     names = tuple(map(str, range(classes)))
     facts = DataFacts((0.5,) * channels, (0.25,) * channels, names, image_shape)
     model = build_model(config, classes)
     step = make_train_step(config, model, optimizer, batches, facts)
-    drawn = size * drawn_per_image(config.train)
+    drawn = size * drawn_per_example(config.train)
     rows = NamedSharding(device_mesh(), PartitionSpec(AXIS))
     host_batch = (
         jax.ShapeDtypeStruct((drawn, *image_shape), jnp.uint8, sharding=rows),

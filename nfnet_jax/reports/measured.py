@@ -20,7 +20,7 @@ from nfnet_jax.analysis import (
     open_branches,
     predict_network,
 )
-from nfnet_jax.data.augment.crops import normalize
+from nfnet_jax.data.augment import normalize
 from nfnet_jax.models.flops import Counts, counts
 from nfnet_jax.models.network import Network
 from nfnet_jax.optim.tree import Params

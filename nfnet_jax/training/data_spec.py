@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from nfnet_jax.data.class_names import match_classes
-from nfnet_jax.data.contents import contents
-from nfnet_jax.data.dataset import Dataset
+from nfnet_jax.data.dataset import Dataset, contents
 from nfnet_jax.training.workdir import read_json, write_json
 from nfnet_jax.utils.errors import UserError
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import jax
 from ml_collections import ConfigDict
 
+from nfnet_jax.data.batches import Batches
 from nfnet_jax.data.dataset import Dataset
-from nfnet_jax.data.loading.batches import Batches
 from nfnet_jax.optim.tree import Params
 from nfnet_jax.training.checkpoint.manager import Checkpoints
 from nfnet_jax.training.data_spec import find_data_facts

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from nfnet_jax.data.augment import check_augmentation
+from nfnet_jax.data.augment.mixing import drawn_per_example
 from nfnet_jax.data.dataset import Dataset
-from nfnet_jax.data.loading.loaders import check_shape, training_batches
+from nfnet_jax.data.loading import check_loader, training_batches
 from nfnet_jax.training.data_spec import DataFacts
 from nfnet_jax.training.parallel import device_mesh
 from nfnet_jax.training.setup import (
     as_trained,
-    check_augmentation,
     check_buildable,
     data_facts,
     load_config_dataset,
@@ -44,11 +45,20 @@ def draw_first_batch(config: ConfigDict, facts: DataFacts | None = None) -> Draw
     dataset = load_config_dataset(config)
     if facts:
         dataset = as_trained(dataset, facts)
-    check_shape(config, dataset)
-    check_augmentation(config, dataset.image_shape)
+    check_loader(config.data, dataset)
+    check_augmentation(
+        config.data.augment, dataset.image_shape, config.train.small_size
+    )
     make_plan(config, len(dataset.train), jax.device_count())
     facts = data_facts(dataset, facts)
-    batches = training_batches(dataset.train, config, 1, device_mesh())
+    batches = training_batches(
+        dataset.train,
+        config.data,
+        device_mesh(),
+        seed=config.seed,
+        per_example=drawn_per_example(config.train),
+        steps=1,
+    )
     draw_batch = jax.jit(make_draw_batch(config, batches, facts, dataset.num_classes))
     with contextlib.closing(batches.iterate(0)) as host_batches:
         drawn = draw_batch(next(host_batches), jnp.zeros((), jnp.int32))

@@ -13,8 +13,10 @@ import optax
 from ml_collections import ConfigDict
 
 from nfnet_jax.config import model_overrides
-from nfnet_jax.data.augment.crops import normalize
-from nfnet_jax.data.class_names import listed, missing_classes
+from nfnet_jax.data.augment import check_augmentation, check_crops, normalize
+from nfnet_jax.data.augment.mixing import drawn_per_example
+from nfnet_jax.data.batches import Batches
+from nfnet_jax.data.class_names import listed, missing_classes, relabel
 from nfnet_jax.data.dataset import Dataset, EncodedSplit
 from nfnet_jax.data.load import (
     check_name,
@@ -23,15 +25,12 @@ from nfnet_jax.data.load import (
     find_dataset,
     load_dataset,
 )
-from nfnet_jax.data.loading.batches import Batches
-from nfnet_jax.data.loading.loaders import (
+from nfnet_jax.data.loading import (
     check_loader,
-    check_shape,
     choose_loader,
     evaluation_batches,
     training_batches,
 )
-from nfnet_jax.data.relabel import relabel
 from nfnet_jax.models.network import Network, rematerialized
 from nfnet_jax.models.registry import create_model
 from nfnet_jax.optim.factory import build_optimizer
@@ -77,7 +76,7 @@ def check_buildable(config: ConfigDict, dataset: Dataset | None = None) -> None:
     """
     if dataset is None:
         check_name(config.data.name)
-    check_loader(config)
+    check_crops(config.data.augment)
     if config.parallel.fsdp and config.parallel.mode != "jit":
         raise UserError(
             f"parallel.fsdp is True with parallel.mode {config.parallel.mode!r}, "
@@ -102,7 +101,7 @@ def load_config_dataset(config: ConfigDict) -> Dataset:
         **_where_and_what(config),
         eval_image_size=config.data.eval_image_size,
         crop=config.data.crop,
-        loader=choose_loader(config),
+        loader=choose_loader(config.data),
         max_bad_fraction=config.data.max_bad_fraction,
     )
 
@@ -180,7 +179,9 @@ def check_data(config: ConfigDict) -> None:
         return
     _check_classes(config, dataset)
     if None not in dataset.image_shape:
-        check_augmentation(config, dataset.image_shape)
+        check_augmentation(
+            config.data.augment, dataset.image_shape, config.train.small_size
+        )
     make_plan(config, len(dataset.train), jax.device_count())
 
 
@@ -214,13 +215,15 @@ def set_up(
     """
     if dataset is None:
         dataset = load_config_dataset(config)
-    elif choose_loader(config) == "stream":
+    elif choose_loader(config.data) == "stream":
         dataset = encoded(dataset)
     if facts:
         dataset = as_trained(dataset, facts)
     _check_classes(config, dataset)
-    check_shape(config, dataset)
-    check_augmentation(config, dataset.image_shape)
+    check_loader(config.data, dataset)
+    check_augmentation(
+        config.data.augment, dataset.image_shape, config.train.small_size
+    )
     if pretrained:
         _check_channels(config, dataset, len(pretrained.mean))
     plan = make_plan(config, len(dataset.train), jax.device_count())
@@ -261,8 +264,15 @@ def set_up(
         optimizer=optimizer,
         schedule=schedule,
         state=init_state(params, batch_stats, optimizer, config.parallel.fsdp),
-        train=training_batches(dataset.train, config, plan.batches, mesh),
-        test=evaluation_batches(dataset.test, config, mesh),
+        train=training_batches(
+            dataset.train,
+            config.data,
+            mesh,
+            seed=config.seed,
+            per_example=drawn_per_example(config.train),
+            steps=plan.batches,
+        ),
+        test=evaluation_batches(dataset.test, config.data, mesh),
         facts=facts,
         examples=(len(dataset.train), len(dataset.test)),
         origin=origin,
@@ -307,31 +317,4 @@ def _check_channels(config: ConfigDict, dataset: Dataset, channels: int) -> None
         raise UserError(
             f"{config.data.name} has images of {dataset.image_shape[-1]} channel(s), "
             f"model.weights {config.model.weights} are for {channels}"
-        )
-
-
-def check_augmentation(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
-    """Raises UserError where images of `image_shape` cannot be augmented as asked."""
-    side = min(image_shape[:2])
-    augment = config.data.augment
-    if augment.randaugment.layers and image_shape[-1] not in (1, 3):
-        raise UserError(
-            f"data.augment.randaugment.layers is {augment.randaugment.layers}, "
-            f"expected 0 for images of {image_shape[-1]} channels, not 1 or 3"
-        )
-    if augment.crop_padding >= side:
-        raise UserError(
-            f"data.augment.crop_padding is {augment.crop_padding}, expected less than "
-            f"the {side} pixels of an image's side"
-        )
-    if augment.cutout > side:
-        raise UserError(
-            f"data.augment.cutout is {augment.cutout}, expected at most the {side} "
-            "pixels of an image's side"
-        )
-    small = config.train.small_size
-    if small and small > side:
-        raise UserError(
-            f"train.small_size is {small}, expected at most the {side} pixels of an "
-            "image's side"
         )

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from nfnet_jax.data.augment.crops import normalize, shrink
-from nfnet_jax.data.augment.pipeline import finish_batch
-from nfnet_jax.data.loading.batches import Batch, Batches, batch_positions, run_keys
+from nfnet_jax.data.augment import augment_batch, normalize, shrink
+from nfnet_jax.data.batches import Batch, Batches, batch_example_ids, run_keys
 from nfnet_jax.models.network import Network
 from nfnet_jax.optim.ema import update_ema
 from nfnet_jax.optim.factory import clipped_share, frozen_mask
@@ -56,7 +55,9 @@ def make_draw_batch(
         batch = Batch(
             *view.shard(*batches.materialize(host_batch, step, view.local_rows))
         )
-        images, targets = finish_batch(batch, key, config, moments, num_classes)
+        images, targets = augment_batch(
+            batch, key, config.data.augment, config.train, moments, num_classes
+        )
         images = shrink(images, image_size) if image_size else images
         return view.shard(images.astype(config.train.dtype), targets)
 
@@ -134,7 +135,7 @@ def make_train_step(
             config, batches, facts, model.spec.num_classes, image_size, view
         )
         images, targets = draw_batch(host_batch, step)
-        positions = view.local_rows(batch_positions(step, config.data.batch_size))
+        positions = view.local_rows(batch_example_ids(step, config.data.batch_size))
 
         def mean_gradients(*arguments):
             return view.average(gradients(*arguments))

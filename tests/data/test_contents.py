@@ -1,4 +1,4 @@
-"""Data are known by what they hold: not by their place, and by all that they hold."""
+"""Digests of data sets: independent of their place, changed by any of their content."""
 
 import os
 import shutil
@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nfnet_jax.data import contents as module
-from nfnet_jax.data import source
-from nfnet_jax.data.contents import contents
+from nfnet_jax.data import dataset as types
+from nfnet_jax.data.dataset import contents
 from nfnet_jax.data.load import load_dataset
+from nfnet_jax.data.sources import file_source
 from nfnet_jax.data.sources.arrays import from_arrays
 
 SIDE = 4
@@ -94,7 +94,7 @@ def exchange(folder):
 
 
 def replace_one(folder):
-    """By another of the same size and time."""
+    """Another file of the same size and time."""
     path = folder / "cat/3.bmp"
     before = path.stat()
     path.write_bytes(path.read_bytes()[:-1] + b"\x07")
@@ -132,13 +132,13 @@ def test_of_a_large_folder_all_names_and_sizes_count_and_some_contents(
     folder, monkeypatch
 ):
     size = (folder / "ant/0.bmp").stat().st_size
-    monkeypatch.setattr(module, "FINGERPRINT_BYTES", 2 * size)
+    monkeypatch.setattr(file_source, "FINGERPRINT_BYTES", 2 * size)
     read = []
-    digest = module._digest
+    read_file = file_source.read_file
     monkeypatch.setattr(
-        module, "_digest", lambda path: read.append(path) or digest(path)
+        file_source, "read_file", lambda path: read.append(path) or read_file(path)
     )
-    before = contents(load(folder))
+    before = contents(load(folder, loader="stream"))
     assert len(read) == 2 + 2
     (folder / "ant/0.bmp").write_bytes(b"longer" + (folder / "ant/0.bmp").read_bytes())
     assert contents(load(folder, loader="stream")) != before
@@ -163,5 +163,5 @@ def test_arrays_are_known_by_pixels_classes_and_order(monkeypatch):
     changed = images.copy()
     changed[0, 0, 0] ^= 1
     assert arrays(changed, labels) != before
-    monkeypatch.setattr(source, "FINGERPRINT_BYTES", 9)
+    monkeypatch.setattr(types, "FINGERPRINT_BYTES", 9)
     assert arrays(changed, labels) != arrays(images, labels)

@@ -1,4 +1,4 @@
-"""Classes numbered as a network's are: each example keeps the name of its class."""
+"""Data sets renumbered by class names: each example keeps the name of its class."""
 
 import itertools
 import pickle
@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nfnet_jax.data.contents import contents
-from nfnet_jax.data.dataset import Split
+from nfnet_jax.data.class_names import relabel
+from nfnet_jax.data.dataset import Split, contents
 from nfnet_jax.data.load import load_dataset
-from nfnet_jax.data.relabel import relabel
 from nfnet_jax.data.sources.arrays import from_arrays
 
 NAMES = ("ant", "bee", "cat")
@@ -37,7 +36,7 @@ def examples(dataset):
         if isinstance(split, Split):
             records = zip(split.images, split.labels, strict=True)
         else:
-            # As a worker gets it.
+            # Workers get it pickled.
             source = pickle.loads(pickle.dumps(split.source))
             records = source.read(range(len(source)))
         found += [

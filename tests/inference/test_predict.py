@@ -15,7 +15,8 @@ from PIL import Image
 
 from nfnet_jax import cli, create_model, predict
 from nfnet_jax.config import base_config
-from nfnet_jax.data.images.preprocess import Preprocessing, bicubic
+from nfnet_jax.data.images.bicubic import bicubic
+from nfnet_jax.data.images.preprocess import Preprocessing
 from nfnet_jax.data.load import load_dataset
 from nfnet_jax.inference import predict as prediction
 from nfnet_jax.training.checkpoint.manager import Checkpoints

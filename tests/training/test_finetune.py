@@ -68,7 +68,9 @@ def test_frozen_leaves_keep_every_bit_and_the_others_move():
         images=random.randint(0, 256, (8, *SHAPE)).astype("uint8"),
         labels=np.arange(8, dtype="int32"),
     )
-    batches = training_batches(split, config, device_mesh())
+    batches = training_batches(
+        split, config.data, device_mesh(), seed=config.seed, per_example=1
+    )
     facts = DataFacts((0.5,) * 3, (0.25,) * 3, tuple("0123456789"), SHAPE)
     step = make_train_step(config, model, optimizer, batches, facts)
     data = next(batches.iterate(0))

@@ -13,9 +13,8 @@ from tiny_run import tiny_config
 
 from nfnet_jax import cli, evaluate, predict, report
 from nfnet_jax import train as train_main
-from nfnet_jax.data.class_names import imagenet_synsets
+from nfnet_jax.data.class_names import imagenet_synsets, relabel
 from nfnet_jax.data.load import load_dataset
-from nfnet_jax.data.relabel import relabel
 from nfnet_jax.inference.predict import Predictor, with_class_names
 from nfnet_jax.models.registry import create_model
 from nfnet_jax.reports.measured import measure_run

@@ -40,14 +40,14 @@ def restore(config, workdir):
 @pytest.fixture
 def one_bad_batch(monkeypatch):
     """The images of batch number 3 are nan."""
-    finish_batch = step.finish_batch
+    augment_batch = step.augment_batch
 
     def spoil(batch, *arguments):
-        images, targets = finish_batch(batch, *arguments)
-        bad = batch.positions[0] == 3 * len(targets)
+        images, targets = augment_batch(batch, *arguments)
+        bad = batch.example_ids[0] == 3 * len(targets)
         return jnp.where(bad, NAN, images), targets
 
-    monkeypatch.setattr(step, "finish_batch", spoil)
+    monkeypatch.setattr(step, "augment_batch", spoil)
 
 
 def test_a_bad_batch_changes_nothing_but_the_step(one_bad_batch, tmp_path):

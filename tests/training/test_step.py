@@ -14,6 +14,7 @@ import optax
 import pytest
 from tiny_training import DATA, FACTS, setup
 
+from nfnet_jax.data.augment.mixing import drawn_per_example
 from nfnet_jax.data.loading.in_memory import evaluation_batches, training_batches
 from nfnet_jax.training.parallel import device_mesh
 from nfnet_jax.training.step import make_draw_batch, make_eval_step
@@ -53,7 +54,10 @@ EVERYTHING = {
 
 def draw(config, number, data=DATA, classes=10):
     """Images and targets of a batch."""
-    batches = training_batches(data, config, device_mesh())
+    per_example = drawn_per_example(config.train)
+    batches = training_batches(
+        data, config.data, device_mesh(), seed=config.seed, per_example=per_example
+    )
     draw_batch = jax.jit(make_draw_batch(config, batches, FACTS, classes))
     return draw_batch(next(batches.iterate(number)), jnp.array(number))
 

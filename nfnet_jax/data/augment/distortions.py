@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nfnet_jax.data.augment.windows import window
+from nfnet_jax.data.augment.crops import box_mask
 
 FILL = 128
-"""Of what a geometric distortion uncovers, and of the square."""
+"""Pixel value of areas that a geometric distortion uncovers, and of the square."""
 TRANSLATION = 100
 """Pixels at level 1, whatever the size of the image."""
 COVERED = 40
@@ -25,7 +25,7 @@ _VALUES = np.arange(256)
 
 
 def blend(degenerate: jax.Array, image: jax.Array, level: float) -> jax.Array:
-    """degenerate + factor · (image − degenerate), clipped, the fraction dropped.
+    """Blend degenerate + factor · (image − degenerate), clipped, fraction dropped.
 
     The factor is 1.8 · level + 0.1; above 1 it extrapolates. Whole magnitudes make it a
     whole number of fiftieths, so that nothing is rounded.
@@ -39,7 +39,7 @@ def blend(degenerate: jax.Array, image: jax.Array, level: float) -> jax.Array:
 
 
 def _auto_contrast(image: jax.Array, level: float) -> jax.Array:
-    """Darkest to 0, brightest to 255, in each channel.
+    """Table from the darkest value to 0 and the brightest to 255, in each channel.
 
     In whole numbers; the published code computes fractions, and may be a count lower.
     """
@@ -51,7 +51,7 @@ def _auto_contrast(image: jax.Array, level: float) -> jax.Array:
 
 
 def _equalize(image: jax.Array, level: float) -> jax.Array:
-    """About as many pixels of every value, in each channel."""
+    """Table to about as many pixels of every value, in each channel."""
     channels = jnp.arange(image.shape[-1])
     zeros = jnp.zeros((image.shape[-1], 256), jnp.int32)
     counts = zeros.at[jnp.broadcast_to(channels, image.shape), image].add(1)
@@ -69,13 +69,13 @@ def _invert(image: jax.Array, level: float) -> jax.Array:
 
 
 def _posterize(image: jax.Array, level: float) -> jax.Array:
-    """The highest bits only, at least one."""
+    """Table that keeps the highest bits, at least one."""
     dropped = min(8 - int(level * 4), 7)
     return jnp.asarray(_VALUES >> dropped << dropped, jnp.uint8)
 
 
 def _solarize(image: jax.Array, level: float) -> jax.Array:
-    """Values from a threshold on inverted.
+    """Table that inverts values from a threshold on.
 
     The threshold is an 8-bit number in the published code: at magnitude 10 it is 256,
     which becomes 0 and inverts everything, at 15 it is 384, which becomes 128.
@@ -85,13 +85,13 @@ def _solarize(image: jax.Array, level: float) -> jax.Array:
 
 
 def _solarize_add(image: jax.Array, level: float) -> jax.Array:
-    """Values below 128 raised."""
+    """Table that raises values below 128."""
     raised = np.minimum(_VALUES + int(level * 110), 255)
     return jnp.asarray(np.where(_VALUES < 128, raised, _VALUES), jnp.uint8)
 
 
 def _contrast(image: jax.Array, level: float) -> jax.Array:
-    """A blend with a constant image.
+    """Table of a blend with a constant image.
 
     The published code means the mean grey value and computes pixels / 256: its
     histogram is summed without the values.
@@ -102,7 +102,7 @@ def _contrast(image: jax.Array, level: float) -> jax.Array:
 
 
 def _brightness(image: jax.Array, level: float) -> jax.Array:
-    """A blend with black."""
+    """Table of a blend with black."""
     return blend(jnp.zeros(256), jnp.asarray(_VALUES), level)
 
 
@@ -121,11 +121,11 @@ TABLES: dict[str, Callable[[jax.Array, float], jax.Array]] = {
     "Contrast": _contrast,
     "Brightness": _brightness,
 }
-"""table(image, level) by the distortion's name."""
+"""Functions table(image, level) by the distortion's name."""
 
 
 def look_up(image: jax.Array, table: jax.Array) -> jax.Array:
-    """Every value replaced by what `table`, uint8 [C, 256], has for it."""
+    """Replaces every value by its entry in `table`, uint8 [C, 256]."""
     return table[jnp.arange(image.shape[-1]), image]
 
 
@@ -133,7 +133,7 @@ def look_up(image: jax.Array, table: jax.Array) -> jax.Array:
 
 
 def _rotate(level: float, sign: int, height: int, width: int) -> np.ndarray:
-    """30° at level 1, about the centre."""
+    """Rotation about the centre, 30° at level 1."""
     angle = np.float32(sign * math.radians(30 * level))
     cos, sin = np.cos(angle), np.sin(angle)
     right, bottom = np.float32(width - 1), np.float32(height - 1)
@@ -143,12 +143,12 @@ def _rotate(level: float, sign: int, height: int, width: int) -> np.ndarray:
 
 
 def _shear_x(level: float, sign: int, height: int, width: int) -> np.ndarray:
-    """0.3 pixels a row at level 1; the top row stays."""
+    """Shear of 0.3 pixels a row at level 1; the top row stays."""
     return np.array([[1, sign * level * 0.3, 0], [0, 1, 0]], np.float32)
 
 
 def _shear_y(level: float, sign: int, height: int, width: int) -> np.ndarray:
-    """0.3 pixels a column at level 1; the left column stays."""
+    """Shear of 0.3 pixels a column at level 1; the left column stays."""
     return np.array([[1, 0, 0], [sign * level * 0.3, 1, 0]], np.float32)
 
 
@@ -172,11 +172,11 @@ MAPS: dict[str, Callable[[float, int, int, int], np.ndarray]] = {
     "TranslateX": _translate_x,
     "TranslateY": _translate_y,
 }
-"""map(level, sign, height, width) by the distortion's name; the sign is -1 or 1."""
+"""Functions map(level, sign, height, width) by the distortion's name; sign is ±1."""
 
 
 class Places(NamedTuple):
-    """A map times every column and row; the terms of a place are added in this order.
+    """Products of a map with every column and row; a place is their sum, in this order.
 
     `across` float32 [..., 2, W], `down` [..., 2, H], `start` [..., 2].
     """
@@ -187,17 +187,17 @@ class Places(NamedTuple):
 
 
 def places(maps: np.ndarray, height: int, width: int) -> Places:
-    """Of maps float32 [..., 2, 3].
+    """Places of maps float32 [..., 2, 3].
 
-    Multiplied here, because a compiled program joins a multiplication to an addition
-    and rounds otherwise, and shear has many places halfway between two pixels.
+    Multiplied in NumPy: a compiled program fuses a multiplication with an addition and
+    rounds otherwise, and shear has many places halfway between two pixels.
     """
     x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
     return Places(maps[..., 0, None] * x, maps[..., 1, None] * y, maps[..., 2])
 
 
 def move(image: jax.Array, places: Places) -> jax.Array:
-    """Every pixel read at its place, rounded; `FILL` where that is outside."""
+    """Reads every pixel at its place, rounded; `FILL` outside the image."""
     height, width, channels = image.shape
     # Rounds halves away from zero, as TensorFlow does and jnp.round does not.
     column, row = (
@@ -210,14 +210,14 @@ def move(image: jax.Array, places: Places) -> jax.Array:
     return jnp.where(inside[..., None], moved, FILL).astype(jnp.uint8)
 
 
-# --- The others ----------------------------------------------------------------------
+# --- Others ---------------------------------------------------------------------------
 
 
 def color(image: jax.Array, level: float) -> jax.Array:
-    """A blend with the grey image: 0.2989 red + 0.5870 green + 0.1140 blue.
+    """Blends with the grey image: 0.2989 red + 0.5870 green + 0.1140 blue.
 
-    Scaled by 255.5 / 255 before the fraction is dropped, which is how TensorFlow
-    rounds; in whole numbers, where the published code computes fractions.
+    Grey is scaled by 255.5 / 255 before the fraction is dropped, as TensorFlow rounds;
+    in whole numbers, where the published code computes fractions.
     """
     if image.shape[-1] == 1:
         return image
@@ -227,7 +227,7 @@ def color(image: jax.Array, level: float) -> jax.Array:
 
 
 def sharpness(image: jax.Array, level: float) -> jax.Array:
-    """A blend with the image smoothed by (1 1 1, 1 5 1, 1 1 1) / 13, except the border.
+    """Blends with the image smoothed by (1 1 1, 1 5 1, 1 1 1) / 13, except the border.
 
     In whole numbers; the published code sums fractions, and may be a count lower.
     """
@@ -241,9 +241,9 @@ def sharpness(image: jax.Array, level: float) -> jax.Array:
 
 
 def cover(image: jax.Array, centre: jax.Array, level: float) -> jax.Array:
-    """`FILL` in a square about the pixel `centre`, int32 (row, column)."""
+    """Covers a square about the pixel `centre`, int32 (row, column), with `FILL`."""
     half = int(level * COVERED)
-    hole = window(image.shape, *(centre - half), *(centre + half))
+    hole = box_mask(image.shape, *(centre - half), *(centre + half))
     return jnp.where(hole[..., None], jnp.uint8(FILL), image)
 
 

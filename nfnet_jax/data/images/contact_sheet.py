@@ -1,4 +1,4 @@
-"""A picture of a batch: its images with captions, in rows."""
+"""Contact sheet: a picture of a batch, its images with captions in rows."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,9 @@ _LINE = 14
 
 
 def contact_sheet(images: np.ndarray, captions: Sequence[Sequence[str]]) -> Image.Image:
-    """Images uint8 [N, H, W, C] in about a square, the lines of a caption below each.
+    """Lays out images uint8 [N, H, W, C] in about a square, each above its caption.
 
-    C is 1 or 3. Small images are shown enlarged, every pixel as a square.
+    C is 1 or 3. Small images are enlarged, every pixel a square.
     """
     count, height, width, channels = images.shape
     zoom = max(1, -(-_LEAST_SIDE // width))

@@ -1,4 +1,4 @@
-"""Batches of a split that lies in device memory, as uint8."""
+"""Batches of a split that lies in device memory, drawn inside the compiled step."""
 
 import jax
 import jax.numpy as jnp
@@ -6,39 +6,43 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from nfnet_jax.data.augment.crops import alternate_flips, crop_draws, take_crops
-from nfnet_jax.data.augment.mixing import drawn_per_image
-from nfnet_jax.data.dataset import Split
-from nfnet_jax.data.loading.batches import (
+from nfnet_jax.data.batches import (
     Batch,
     Batches,
-    batch_positions,
+    batch_example_ids,
     every_row,
     run_keys,
 )
-from nfnet_jax.data.loading.shuffle import drawn_positions, shuffled_indices
+from nfnet_jax.data.dataset import Split
+from nfnet_jax.data.loading.shuffle import example_draws, feistel_shuffle, stream_index
 
 
-def training_batches(split: Split, config: ConfigDict, mesh: Mesh) -> Batches:
-    """Shuffled, cropped and flipped batches of `config.data.batch_size`, endless."""
-    keys, size = run_keys(config.seed), config.data.batch_size
-    augment, per_image = config.data.augment, drawn_per_image(config.train)
-    data = _put(split, mesh)
+def training_batches(
+    split: Split, data: ConfigDict, mesh: Mesh, *, seed: int, per_example: int
+) -> Batches:
+    """Shuffled, cropped and flipped batches of `data.batch_size`, without end.
 
-    def iterate(number: int):
+    `data`: `config.data`. `per_example`: images drawn for an example.
+    """
+    keys, augment = run_keys(seed), data.augment
+    arrays = _put(split, mesh)
+
+    def iterate(batch_index: int):
         while True:
-            yield data
+            yield arrays
 
-    def materialize(data, number, local_rows=every_row) -> Batch:
-        images, labels = data
-        positions = local_rows(batch_positions(number, size))
-        drawn, places = drawn_positions(positions, per_image, augment.repeats)
-        indices = shuffled_indices(keys.order, places, len(split))
-        draws = crop_draws(keys.crop, drawn)
+    def materialize(arrays, batch_index, local_rows=every_row) -> Batch:
+        images, labels = arrays
+        example_ids = local_rows(batch_example_ids(batch_index, data.batch_size))
+        draw_ids = example_draws(example_ids, per_example)
+        places = stream_index(draw_ids, per_example, augment.repeats)
+        rows = feistel_shuffle(keys.order, places, len(split))
+        draws = crop_draws(keys.crop, draw_ids)
         if augment.alternate_flip:
             epochs = places // len(split)
-            draws = draws.at[:, 2].set(alternate_flips(keys.order, indices, epochs))
-        crops = take_crops(images, indices, draws, augment)
-        return Batch(crops, labels[indices], positions)
+            draws = draws._replace(flip=alternate_flips(keys.order, rows, epochs))
+        crops = take_crops(images, rows, draws, augment)
+        return Batch(crops, labels[rows], example_ids)
 
     return Batches(iterate, materialize)
 
@@ -46,18 +50,18 @@ def training_batches(split: Split, config: ConfigDict, mesh: Mesh) -> Batches:
 def evaluation_batches(split: Split, size: int, mesh: Mesh) -> Batches:
     """The examples in their order; the last batch is filled up with label -1."""
     size = min(size, len(split))
-    data = _put(split, mesh)
+    arrays = _put(split, mesh)
 
-    def iterate(number: int):
-        for _ in range(number, -(-len(split) // size)):
-            yield data
+    def iterate(batch_index: int):
+        for _ in range(batch_index, -(-len(split) // size)):
+            yield arrays
 
-    def materialize(data, number) -> Batch:
-        images, labels = data
-        positions = batch_positions(number, size)
-        real = positions < len(split)
-        indices = jnp.where(real, positions, 0)
-        return Batch(images[indices], jnp.where(real, labels[indices], -1), positions)
+    def materialize(arrays, batch_index) -> Batch:
+        images, labels = arrays
+        example_ids = batch_example_ids(batch_index, size)
+        real = example_ids < len(split)
+        rows = jnp.where(real, example_ids, 0)
+        return Batch(images[rows], jnp.where(real, labels[rows], -1), example_ids)
 
     return Batches(iterate, materialize)
 

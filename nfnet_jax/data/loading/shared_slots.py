@@ -1,7 +1,7 @@
-"""Memory that the workers of a stream fill and the process that trains reads.
+"""Shared memory that the workers of a stream fill and the training process reads.
 
-It is mapped once and used again and again. Memory of its own for every piece, as Grain
-sends arrays, would have to be made and cleared page by page.
+It is mapped once and reused. Grain's own way of sending arrays allocates new memory for
+each, which the kernel has to clear page by page.
 """
 
 import contextlib
@@ -21,16 +21,16 @@ _SHARED = Path("/dev/shm")
 _ALIGNMENT = 64
 _POLL_SECONDS = 0.001
 _FOREVER = np.iinfo(np.int64).max
-# By name, of this process.
+# Memory attached in this process, by name.
 _attached: dict[str, SharedMemory] = {}
 
 
 @dataclasses.dataclass(frozen=True)
 class Slots:
-    """`count` arrays uint8 of `shape` in the shared memory `name`, used in turn.
+    """Arrays uint8 of `shape` in the shared memory `name`, `count` of them, reused.
 
-    Turn t is that of slot t modulo `count`. Whoever fills it waits until turn
-    t - `count` has been taken. Can be pickled for another process.
+    Turn t uses slot t modulo `count`; filling it waits until turn t - `count` has been
+    taken. Can be pickled for another process.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Slots:
     shape: tuple[int, ...]
 
     def to_fill(self, turn: int) -> np.ndarray:
-        """The slot of a turn, as soon as it is free."""
+        """Waits for the slot of a turn to be free, and returns it."""
         while self._freed[turn % self.count] < turn // self.count:
             time.sleep(_POLL_SECONDS)
         return self._slot(turn)
@@ -49,7 +49,7 @@ class Slots:
         self._freed[turn % self.count] = turn // self.count + 1
 
     def free_all(self) -> None:
-        """Lets nobody wait again."""
+        """Frees all slots for good, so that no process waits again."""
         self._freed[:] = _FOREVER
 
     def _slot(self, turn: int) -> np.ndarray:
@@ -60,16 +60,16 @@ class Slots:
 
     @property
     def _freed(self) -> np.ndarray:
-        """How often each slot has been taken, int64 [count]."""
+        """Number of times that each slot has been taken, int64 [count]."""
         return np.frombuffer(_buffer(self.name), np.int64, self.count)
 
 
 @contextlib.contextmanager
 def shared_slots(count: int, shape: tuple[int, ...]) -> Iterator[Slots]:
-    """Slots that are there until the context ends.
+    """Slots that exist until the context ends.
 
     Raises:
-      UserError: the machine has less shared memory.
+      UserError: too little shared memory is free.
     """
     needed = _header_bytes(count) + count * math.prod(shape)
     _check_space(needed)
@@ -79,7 +79,7 @@ def shared_slots(count: int, shape: tuple[int, ...]) -> Iterator[Slots]:
         yield Slots(memory.name, count, shape)
     finally:
         memory.unlink()
-        # Else a thread still fills a slot, or a traceback holds one: it stays mapped.
+        # Fails, and stays mapped, while a thread or a traceback holds a slot.
         with contextlib.suppress(BufferError):
             memory.close()
             _attached.pop(memory.name, None)
@@ -96,7 +96,7 @@ def _header_bytes(count: int) -> int:
 
 
 def _check_space(needed: int) -> None:
-    # Writing to what is not there would kill the process that does.
+    # Writing beyond the free memory would kill the process.
     if not _SHARED.is_dir():
         return
     free = shutil.disk_usage(_SHARED).free

@@ -1,4 +1,11 @@
-"""The order of training examples, computed where it is needed."""
+"""Shuffled epochs by a Feistel network, evaluated point by point.
+
+Every epoch is a pseudorandom permutation of its own: a Feistel network over the
+smallest even number of bits that holds the number of examples, applied again until it
+lands below it (cycle walking; Black, Rogaway 2002, "Ciphers with arbitrary finite
+domains"). So the order of a batch costs the same for a data set of any size, and
+depends on nothing but the seed and the stream indices.
+"""
 
 import dataclasses
 from typing import TypeVar
@@ -11,77 +18,68 @@ ROUNDS = 8
 Array = TypeVar("Array", jax.Array, np.ndarray)
 
 
-def shuffled_indices(key: jax.Array, positions: jax.Array, size: int) -> jax.Array:
-    """Examples at the given positions of an endless stream of shuffled epochs.
+def example_draws(example_ids: jax.Array, per_example: int) -> jax.Array:
+    """Ids of the draws for some examples [N]: uint32 [N · per_example]."""
+    member = jnp.arange(per_example, dtype=jnp.uint32)[None]
+    return (example_ids[:, None] * per_example + member).reshape(-1)
 
-    Every epoch (`size` consecutive positions) is a pseudorandom permutation of its own,
-    evaluated point by point: a Feistel network over the smallest even number of bits
-    that holds `size`, applied again until it lands below `size` (cycle walking; Black
-    and Rogaway 2002). So a batch costs what a batch costs, whatever the data set's
-    size, and depends on nothing but the seed and the positions.
+
+def stream_index(draw_ids: Array, per_example: int, repeats: int) -> Array:
+    """Places of some draws in the stream of shuffled epochs.
+
+    `repeats` consecutive examples are drawn from the same places.
+    """
+    example_ids, member = draw_ids // per_example, draw_ids % per_example
+    return example_ids // repeats * per_example + member
+
+
+def feistel_shuffle(key: jax.Array, stream_indices: jax.Array, size: int) -> jax.Array:
+    """Rows at some places of an endless stream of shuffled epochs.
 
     Args:
-      key: of the run.
-      positions: uint32 [N], counted from the start of training.
-      size: number of examples in the data set.
+      key: Key of the run.
+      stream_indices: uint32 [N], counted from the start of training.
+      size: Number of examples in the data set.
 
     Returns:
-      int32 [N] indices below `size`.
+      int32 [N] rows below `size`.
     """
     half = _half_bits(size)
-    keys = _round_keys(key, positions // size)
+    keys = _round_keys(key, stream_indices // size)
 
     def walk(x):
         return jnp.where(x < size, x, _permute(x, keys, half))
 
-    first = _permute((positions % size).astype(jnp.uint32), keys, half)
+    first = _permute((stream_indices % size).astype(jnp.uint32), keys, half)
     return jax.lax.while_loop(lambda x: jnp.any(x >= size), walk, first).astype(
         jnp.int32
     )
 
 
-def drawn_positions(
-    positions: jax.Array, per_image: int, repeats: int
-) -> tuple[jax.Array, jax.Array]:
-    """What is drawn for the images at some positions of a run.
-
-    Image p is made of `per_image` draws, numbered from p · per_image. `repeats`
-    consecutive images are made of the same examples.
-
-    Returns:
-      The numbers of the draws, by which they are augmented, and their places in the
-      shuffled stream of examples: uint32 [N · per_image] each.
-    """
-    member = jnp.arange(per_image, dtype=jnp.uint32)[None]
-    draws = positions[:, None] * per_image + member
-    places = positions[:, None] // repeats * per_image + member
-    return draws.reshape(-1), places.reshape(-1)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
-class HostOrder:
-    """`shuffled_indices` in NumPy, for processes that leave JAX alone.
+class HostFeistelShuffle:
+    """`feistel_shuffle` on the host, for workers; can be pickled.
 
-    `round_keys`: uint32 [epochs, ROUNDS], from `host_order`.
+    `round_keys`: uint32 [epochs, ROUNDS].
     """
 
     size: int
     round_keys: np.ndarray
 
-    def __call__(self, positions: np.ndarray) -> np.ndarray:
-        """int64 [N] indices at positions [N], as `shuffled_indices` gives them."""
+    def __call__(self, stream_indices: np.ndarray) -> np.ndarray:
+        """Rows int64 [N] at some places [N]."""
         half = _half_bits(self.size)
-        keys = self.round_keys[positions // self.size]
-        x = _permute((positions % self.size).astype(np.uint32), keys, half)
+        keys = self.round_keys[stream_indices // self.size]
+        x = _permute((stream_indices % self.size).astype(np.uint32), keys, half)
         while (outside := x >= self.size).any():
             x[outside] = _permute(x[outside], keys[outside], half)
         return x.astype(np.int64)
 
 
-def host_order(key: jax.Array, size: int, positions: int) -> HostOrder:
-    """The order of the first `positions` positions, see `shuffled_indices`."""
-    epochs = jnp.arange(-(-positions // size), dtype=jnp.uint32)
-    return HostOrder(size, np.asarray(jax.jit(_round_keys)(key, epochs)))
+def host_feistel_shuffle(key: jax.Array, size: int, length: int) -> HostFeistelShuffle:
+    """`feistel_shuffle` of the first `length` places of the stream, for the host."""
+    epochs = jnp.arange(-(-length // size), dtype=jnp.uint32)
+    return HostFeistelShuffle(size, np.asarray(jax.jit(_round_keys)(key, epochs)))
 
 
 def _round_keys(key: jax.Array, epochs: jax.Array) -> jax.Array:
@@ -95,7 +93,7 @@ def _half_bits(size: int) -> int:
 
 
 def _permute(x: Array, round_keys: Array, half: int) -> Array:
-    """A Feistel network over 2 · `half` bits; uint32 [N] and [N, ROUNDS]."""
+    """Feistel network over 2 · `half` bits of x [N], with round keys [N, ROUNDS]."""
     mask = np.uint32((1 << half) - 1)
     left: Array = x >> half
     right: Array = x & mask
@@ -105,7 +103,7 @@ def _permute(x: Array, round_keys: Array, half: int) -> Array:
 
 
 def _hash(x: Array) -> Array:
-    """The finalizer of MurmurHash3: every bit of the input flips half of the output."""
+    """Finalizer of MurmurHash3: each input bit flips half of the output bits."""
     x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
     return x ^ (x >> 16)

@@ -1,7 +1,7 @@
 """Batches of a split that stays encoded: Grain's workers decode, crop and flip.
 
-What a worker makes depends on the seed and the positions alone, so a run that continues
-from batch number n, with any number of workers, sees what it would have seen.
+The images of a worker depend on the seed and the draw ids alone, so a run that
+continues from batch n, with any number of workers, sees the same batches.
 """
 
 import collections
@@ -23,118 +23,113 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from nfnet_jax.data.augment.crops import crop_draws, take_crops
-from nfnet_jax.data.augment.mixing import drawn_per_image
-from nfnet_jax.data.dataset import EncodedSplit
-from nfnet_jax.data.loading.bad_images import BadImages
-from nfnet_jax.data.loading.batches import (
+from nfnet_jax.data.batches import (
     Batch,
     Batches,
-    batch_positions,
+    batch_example_ids,
     every_row,
     run_keys,
 )
+from nfnet_jax.data.dataset import EncodedSplit
+from nfnet_jax.data.decoding import BadImages
 from nfnet_jax.data.loading.shared_slots import Slots, shared_slots
-from nfnet_jax.data.loading.shuffle import drawn_positions, host_order
+from nfnet_jax.data.loading.shuffle import example_draws, host_feistel_shuffle
 from nfnet_jax.data.loading.workers import HostBatches, Piece, center_crop, random_crop
 from nfnet_jax.utils.errors import UserError
 from nfnet_jax.utils.host_memory import keep_host_memory
 from nfnet_jax.utils.workers import end_with_parent
 
-# Batches on the device before they are asked for, pieces of a worker that wait.
+# Batches put on the device early, and pieces that wait in a worker.
 _ON_DEVICE = 2
 _AHEAD_OF_READER = 2
 
 
 def training_batches(
-    split: EncodedSplit, config: ConfigDict, steps: int, mesh: Mesh
+    split: EncodedSplit,
+    data: ConfigDict,
+    mesh: Mesh,
+    *,
+    seed: int,
+    per_example: int,
+    steps: int,
 ) -> Batches:
-    """Shuffled batches of `config.data.batch_size`, until batch number `steps`.
+    """Shuffled batches of `data.batch_size`, up to batch `steps` - 1.
 
-    With `config.data.augment.random_resized_crop` crops and flips are the workers';
-    without, images are resized by them, and cropped as the memory loader's are.
+    With `data.augment.random_resized_crop` workers crop and flip; without, they resize,
+    and images are cropped as those of the memory loader are.
     """
-    keys, size = run_keys(config.seed), config.data.batch_size
-    augment, per_image = config.data.augment, drawn_per_image(config.train)
+    keys, size, augment = run_keys(seed), data.batch_size, data.augment
     crop = center_crop
     if augment.random_resized_crop:
-        crop = functools.partial(random_crop, seed=config.seed, flip=augment.flip)
-    order = host_order(keys.order, len(split), steps * size * per_image)
+        crop = functools.partial(random_crop, seed=seed, flip=augment.flip)
     batches = HostBatches(
         split,
-        size * per_image,
+        size * per_example,
         crop,
-        order,
+        host_feistel_shuffle(keys.order, len(split), steps * size * per_example),
         augment.repeats,
-        per_image,
-        allowed_bad=int(config.data.max_bad_fraction * len(split)),
+        per_example,
+        allowed_bad=int(data.max_bad_fraction * len(split)),
     )
 
-    def materialize(host_batch, number, local_rows=every_row) -> Batch:
+    def materialize(host_batch, batch_index, local_rows=every_row) -> Batch:
         images, labels = host_batch
-        positions = local_rows(batch_positions(number, size))
+        example_ids = local_rows(batch_example_ids(batch_index, size))
         if not augment.random_resized_crop:
-            drawn, _ = drawn_positions(positions, per_image, augment.repeats)
-            draws = crop_draws(keys.crop, drawn)
-            images = take_crops(images, jnp.arange(len(drawn)), draws, augment)
-        return Batch(images, labels, positions)
+            draws = crop_draws(keys.crop, example_draws(example_ids, per_example))
+            images = take_crops(images, jnp.arange(len(images)), draws, augment)
+        return Batch(images, labels, example_ids)
 
-    return Batches(_iterator(batches, steps, config, mesh), materialize, sharded=True)
+    return Batches(_iterator(batches, steps, data, mesh), materialize, sharded=True)
 
 
-def evaluation_batches(
-    split: EncodedSplit, config: ConfigDict, size: int, mesh: Mesh
-) -> Batches:
-    """The examples in their order, broken ones and what fills the last batch with -1
-    for a label."""
-    size = -(-min(size, len(split)) // mesh.size) * mesh.size
+def evaluation_batches(split: EncodedSplit, data: ConfigDict, mesh: Mesh) -> Batches:
+    """The examples in their order; broken ones, and the rows that fill the last batch,
+    have the label -1."""
+    size = -(-min(data.eval_batch_size, len(split)) // mesh.size) * mesh.size
     batches = HostBatches(split, size, center_crop)
 
-    def materialize(host_batch, number) -> Batch:
+    def materialize(host_batch, batch_index) -> Batch:
         images, labels = host_batch
-        return Batch(images, labels, batch_positions(number, size))
+        return Batch(images, labels, batch_example_ids(batch_index, size))
 
     count = -(-len(split) // size)
-    return Batches(_iterator(batches, count, config, mesh), materialize, sharded=True)
+    return Batches(_iterator(batches, count, data, mesh), materialize, sharded=True)
 
 
 def _iterator(
-    batches: HostBatches, stop: int, config: ConfigDict, mesh: Mesh
+    batches: HostBatches, stop: int, data: ConfigDict, mesh: Mesh
 ) -> Callable[[int], Generator[Any, None, None]]:
     split = batches.split
-    fraction = config.data.max_bad_fraction
-    bad = BadImages(split.name, len(split), fraction)
+    bad = BadImages(split.name, len(split), data.max_bad_fraction)
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     local = batches.of_process(jax.process_index(), jax.process_count())
+    workers = data.workers
+    if workers is None:
+        workers = min(16, os.cpu_count() or 1)
 
     def put(arrays):
         return tuple(
             jax.make_array_from_process_local_data(sharding, array) for array in arrays
         )
 
-    def iterate(number: int):
-        with _pieces(local, number, stop, worker_count(config)) as (pieces, slots):
-            made = (assemble(local, pieces, slots, bad) for _ in range(number, stop))
-            yield from _ahead(map(put, made))
+    def iterate(batch_index: int):
+        with _pieces(local, batch_index, stop, workers) as (pieces, slots):
+            left = range(batch_index, stop)
+            yield from _ahead(put(assemble(local, pieces, slots, bad)) for _ in left)
 
     return iterate
-
-
-def worker_count(config: ConfigDict) -> int:
-    """`config.data.workers`, or one for each core but at most 16."""
-    if config.data.workers is not None:
-        return config.data.workers
-    return min(16, os.cpu_count() or 1)
 
 
 @contextlib.contextmanager
 def _pieces(
     batches: HostBatches, start: int, stop: int, workers: int
 ) -> Iterator[tuple[Iterator[tuple[int, Piece]], Slots]]:
-    """The pieces of the batches `start` … `stop` - 1, each with its turn."""
+    """Pieces of the batches `start` … `stop` - 1, each with its turn."""
     count = batches.pieces
-    # Grain has nothing for a worker without a piece.
+    # Grain fails with more workers than pieces.
     workers = min(workers, (stop - start) * count)
-    shape = (batches.piece_rows, *batches.split.image_shape)
+    shape = (batches.piece_size, *batches.split.image_shape)
     with shared_slots(max(workers, 1) * (_AHEAD_OF_READER + 2), shape) as slots:
         fill = functools.partial(_fill, batches, slots, start * count)
         dataset = grain.MapDataset.range((stop - start) * count).map(fill)
@@ -155,12 +150,12 @@ def _pieces(
 
 
 def _fill(batches: HostBatches, slots: Slots, first: int, turn: int) -> Piece:
-    """Makes the piece number `first` + `turn` in the slot of its turn."""
+    """Makes the piece `first` + `turn` in the slot of its turn."""
     return batches.fill(first + turn, slots.to_fill(turn))
 
 
 def _read(pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """The same pieces; UserError where a worker process has died."""
+    """The same pieces; UserError if a worker process dies."""
     try:
         yield from pieces
     except RuntimeError as error:
@@ -183,15 +178,15 @@ def assemble(
     """Images and labels of the next batch; broken images are named.
 
     Raises:
-      UserError: too many broken images, or what a worker came upon.
+      UserError: too many broken images, or the error of a worker.
     """
-    images = np.empty((batches.rows, *batches.split.image_shape), np.uint8)
+    images = np.empty((batches.local_size, *batches.split.image_shape), np.uint8)
     labels: list[int] = []
     for turn, piece in itertools.islice(pieces, batches.pieces):
         if piece.error:
             raise UserError(piece.error)
-        for index, reason in piece.bad.items():
-            bad.add(batches.split.source.describe(index), reason)
+        for row, reason in piece.bad.items():
+            bad.add({batches.split.source.describe(row): reason})
         first = len(labels)
         labels += piece.labels
         slots.take(turn, images[first : len(labels)])
@@ -199,7 +194,7 @@ def assemble(
 
 
 def _ahead(batches: Iterator[Any]) -> Iterator[Any]:
-    """The same batches, some of them on their way to the device already."""
+    """The same batches, `_ON_DEVICE` of them on their way to the device early."""
     waiting = collections.deque(itertools.islice(batches, _ON_DEVICE))
     while waiting:
         yield waiting.popleft()
@@ -207,8 +202,8 @@ def _ahead(batches: Iterator[Any]) -> Iterator[Any]:
 
 
 def _start_worker(index: int, count: int) -> None:
-    """Leaves Ctrl-C and SIGTERM, which a group of processes gets together, to the
-    parent, and ends when the parent is gone."""
+    """Ignores Ctrl-C and SIGTERM, which the whole group of processes gets, and ends
+    when the parent is gone."""
     end_with_parent(os.getppid())
     keep_host_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

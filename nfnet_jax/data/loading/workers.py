@@ -1,14 +1,14 @@
-"""What the workers of a stream compute, on the host."""
+"""Pieces of the batches of a stream, decoded and cropped by its worker processes."""
 
 import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 
-from nfnet_jax.data.augment.resized_crop import host_crop_draws, random_resized_crop
+from nfnet_jax.data.augment.crops import host_crop_draws, random_resized_crop
 from nfnet_jax.data.dataset import BadImage, EncodedSplit
-from nfnet_jax.data.loading.decoding import decode, fit
-from nfnet_jax.data.loading.shuffle import HostOrder
+from nfnet_jax.data.decoding import decode, fit
+from nfnet_jax.data.loading.shuffle import HostFeistelShuffle, stream_index
 from nfnet_jax.utils.errors import UserError
 
 _PIECE = 32
@@ -16,11 +16,11 @@ _PIECE = 32
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """What is told of the images of a piece.
+    """Labels and decoding errors of one piece of a batch.
 
-    labels: of each, -1 where there is no example.
-    bad: why they are broken, by index in the split.
-    error: what ends the run; empty: nothing.
+    labels: one for each image, -1 where there is no example.
+    bad: reasons of broken images by row of the split.
+    error: the line that ends the run; empty if none does.
     """
 
     labels: list[int]
@@ -28,39 +28,39 @@ class Piece:
     error: str = ""
 
 
-def center_crop(image: np.ndarray, split: EncodedSplit, position: int) -> np.ndarray:
+def center_crop(image: np.ndarray, split: EncodedSplit, draw_id: int) -> np.ndarray:
     """The image resized and cropped by the rule of the split."""
     return fit(split, image)
 
 
 def random_crop(
-    image: np.ndarray, split: EncodedSplit, position: int, *, seed: int, flip: bool
+    image: np.ndarray, split: EncodedSplit, draw_id: int, *, seed: int, flip: bool
 ) -> np.ndarray:
     """A random-resized crop; `flip` mirrors half of them."""
-    draws = host_crop_draws(seed, position)
+    draws = host_crop_draws(seed, draw_id)
     return random_resized_crop(image, split.image_shape[0], draws, flip)
 
 
 @dataclasses.dataclass(frozen=True)
 class HostBatches:
-    """The batches of a split, in pieces that workers decode side by side.
+    """Batches of a split, in pieces that workers decode side by side.
 
     size: images drawn for a batch on all processes together.
-    crop: `crop(image, split, position)` -> uint8 of the split's `image_shape`.
-    order: of training; None for evaluation, one pass in the order of the split.
-    repeats: how often the same examples are drawn in a row.
-    per_image: how many are drawn for one image of the batch.
-    allowed_bad: so many broken images in a row are replaced by those that follow them;
-      in an evaluation none is.
-    process, processes: which rows of each batch are made here.
+    crop: `crop(image, split, draw_id)` -> uint8 of the split's `image_shape`.
+    shuffle: of training; None for an evaluation, one pass in the order of the split.
+    repeats: number of times that the same examples are drawn in a row.
+    per_example: images drawn for one example of the batch.
+    allowed_bad: so many broken images in a row are replaced by the rows after them; an
+      evaluation replaces none.
+    process, processes: selection of the rows of each batch that are made here.
     """
 
     split: EncodedSplit
     size: int
     crop: Callable[[np.ndarray, EncodedSplit, int], np.ndarray]
-    order: HostOrder | None = None
+    shuffle: HostFeistelShuffle | None = None
     repeats: int = 1
-    per_image: int = 1
+    per_example: int = 1
     allowed_bad: int = 0
     process: int = 0
     processes: int = 1
@@ -70,69 +70,66 @@ class HostBatches:
         return dataclasses.replace(self, process=process, processes=processes)
 
     @property
-    def rows(self) -> int:
+    def local_size(self) -> int:
         """Images of a batch that are made here."""
         return self.size // self.processes
 
     @property
     def pieces(self) -> int:
-        """How many pieces a batch has."""
-        return -(-self.rows // _PIECE)
+        """Number of pieces of a batch."""
+        return -(-self.local_size // _PIECE)
 
     @property
-    def piece_rows(self) -> int:
+    def piece_size(self) -> int:
         """Images of the largest piece."""
-        return -(-self.rows // self.pieces)
+        return -(-self.local_size // self.pieces)
 
-    def positions(self, number: int) -> np.ndarray:
-        """Positions of the piece `number`, int64, counted from the start."""
-        batch, piece = divmod(number, self.pieces)
-        first = batch * self.size + self.process * self.rows
-        rows = np.array_split(np.arange(self.rows), self.pieces)[piece]
-        return first + rows
+    def draw_ids(self, piece_index: int) -> np.ndarray:
+        """Draws of a piece, int64, counted from the start of training."""
+        batch_index, piece = divmod(piece_index, self.pieces)
+        first = batch_index * self.size + self.process * self.local_size
+        return first + np.array_split(np.arange(self.local_size), self.pieces)[piece]
 
-    def indices(self, positions: np.ndarray) -> np.ndarray:
-        """Examples at the positions, int64; in an evaluation, -1 after the last."""
-        if self.order is not None:
-            images, members = np.divmod(positions, self.per_image)
-            return self.order(images // self.repeats * self.per_image + members)
-        return np.where(positions < len(self.split), positions, -1)
+    def rows(self, draw_ids: np.ndarray) -> np.ndarray:
+        """Rows of the split for some draws, int64; -1 after the end of it."""
+        if self.shuffle is not None:
+            return self.shuffle(stream_index(draw_ids, self.per_example, self.repeats))
+        return np.where(draw_ids < len(self.split), draw_ids, -1)
 
-    def fill(self, number: int, images: np.ndarray) -> Piece:
-        """Makes the piece `number` in the first of `images`, uint8 [`piece_rows`, …].
+    def fill(self, piece_index: int, images: np.ndarray) -> Piece:
+        """Makes a piece in the first of `images`, uint8 [`piece_size`, …].
 
-        Errors are told, not raised, so that they cross to the other process as they
-        are.
+        Errors are returned, not raised: so they cross to the other process unchanged.
         """
         try:
-            return self._fill(number, images)
+            return self._fill(piece_index, images)
         except UserError as error:
             return Piece([], {}, str(error))
 
-    def _fill(self, number: int, images: np.ndarray) -> Piece:
-        positions = self.positions(number)
-        indices = self.indices(positions)
-        labels = [-1] * len(indices)
+    def _fill(self, piece_index: int, images: np.ndarray) -> Piece:
+        draw_ids = self.draw_ids(piece_index)
+        rows = self.rows(draw_ids)
+        labels = [-1] * len(rows)
         bad: dict[int, str] = {}
-        real = np.flatnonzero(indices >= 0)
-        records = self.split.source.read(indices[real].tolist()) if len(real) else []
-        images[: len(indices)] = 0
-        for row, record in zip(real.tolist(), records, strict=True):
-            found = self._decode(int(indices[row]), record, bad)
+        real = np.flatnonzero(rows >= 0)
+        records = self.split.source.read(rows[real].tolist()) if len(real) else []
+        images[: len(rows)] = 0
+        for i, record in zip(real.tolist(), records, strict=True):
+            found = self._decode(int(rows[i]), record, bad)
             if found is not None:
-                image, labels[row] = found
-                images[row] = self.crop(image, self.split, int(positions[row]))
+                image, labels[i] = found
+                images[i] = self.crop(image, self.split, int(draw_ids[i]))
         return Piece(labels, bad)
 
-    def _decode(self, index, record, bad) -> tuple[np.ndarray, int] | None:
-        """Pixels and label of an example, or of the next one that is not broken."""
+    def _decode(self, row, record, bad) -> tuple[np.ndarray, int] | None:
+        """Pixels and label of a row, or of the next one that is not broken."""
         while True:
             encoded, label = record
             try:
                 return decode(self.split, encoded), label
             except BadImage as error:
-                bad[index] = str(error)
-            if self.order is None or len(bad) > self.allowed_bad:
+                bad[row] = str(error)
+            if self.shuffle is None or len(bad) > self.allowed_bad:
                 return None
-            index = (index + 1) % len(self.split)
-            (record,) = self.split.source.read([index])
+            row = (row + 1) % len(self.split)
+            (record,) = self.split.source.read([row])

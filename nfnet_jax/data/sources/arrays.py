@@ -1,4 +1,4 @@
-"""Data sets made of arrays that a program has already."""
+"""Data sets made of arrays in memory."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,17 +19,17 @@ def from_arrays(
     class_names: Sequence[str] | None = None,
     name: str = "arrays",
 ) -> Dataset:
-    """A data set of arrays, for `nfnet_jax.training.loop.train(..., dataset=...)`.
+    """Makes a data set for `nfnet_jax.training.loop.train(..., dataset=...)`.
 
         from_arrays({"train": (images, labels)},
                     train_split="train[:90%]", eval_split="train[90%:]")
 
     Args:
-      splits: by name, images uint8 [N, H, W, C] and labels [N], whole numbers from 0.
-      train_split: what to train on, by TFDS's syntax.
-      eval_split: what to evaluate on.
-      class_names: one for each class; None numbers them up to the highest label.
-      name: of the set, in messages and results.
+      splits: images uint8 [N, H, W, C] and labels [N], whole numbers from 0, by name.
+      train_split: examples to train on, by TFDS's syntax.
+      eval_split: examples to evaluate on.
+      class_names: one a class; None numbers the classes up to the highest label.
+      name: name of the set in messages and results.
 
     Raises:
       UserError: arrays of other types or shapes, or a split that is not there.
@@ -83,6 +83,6 @@ def _join(
 ) -> Split:
     if len(selected) == 1 and len(selected[0][1]) == len(arrays[selected[0][0]][1]):
         return Split(*arrays[selected[0][0]])
-    parts = [[array[at] for array in arrays[key]] for key, at in selected]
+    parts = [[array[rows] for array in arrays[key]] for key, rows in selected]
     images, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Split(images, labels)

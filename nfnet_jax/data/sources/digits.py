@@ -8,7 +8,7 @@ from nfnet_jax.data.sources.arrays import from_arrays
 from nfnet_jax.utils.errors import UserError
 
 _TEST_FRACTION = 0.2
-# Fixed for good: changing it changes every number measured on this data set.
+# Never change it: every number measured on this data set depends on it.
 _SPLIT_SEED = 0
 
 
@@ -52,9 +52,9 @@ def _images_and_labels(image_size: int | None) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _test_mask(labels: np.ndarray) -> np.ndarray:
-    """True for the test images, the same share of every class; bool [N]."""
-    # RandomState's streams are frozen by NumPy's compatibility policy; the newer
-    # generators' and scikit-learn's splitters are not.
+    """Mask bool [N] of the test images, the same share of every class."""
+    # NumPy's policy freezes the streams of RandomState, but not those of its newer
+    # generators.
     random = np.random.RandomState(_SPLIT_SEED)
     mask = np.zeros(len(labels), bool)
     for label in np.unique(labels):

@@ -16,14 +16,11 @@ import stat
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from nfnet_jax.data.contents import digest_files
-from nfnet_jax.data.dataset import BadImage, Dataset, Encoded, EncodedSplit
-from nfnet_jax.data.images.files import read_file
-from nfnet_jax.data.sources.listing import (
+from nfnet_jax.data.dataset import Dataset, EncodedSplit
+from nfnet_jax.data.images.listing import (
     EXTENSIONS,
     Listing,
     describe,
@@ -33,6 +30,7 @@ from nfnet_jax.data.sources.listing import (
     say_once,
     visible_entries,
 )
+from nfnet_jax.data.sources.file_source import FileSource, normalized_name
 from nfnet_jax.data.sources.splits import select
 from nfnet_jax.utils.errors import UserError, nearest
 from nfnet_jax.utils.paths import local_path
@@ -52,15 +50,15 @@ _LOOK = re.compile(
     "(?:^|[^a-z])(train|training|test|testing|val|valid|validation|eval|evaluation|dev)"
     "(?:set|split|data|images?)?(?:$|[^a-z])"
 )
-# "test" is what data.eval_split says unless it is set.
+# "test" is the default of data.eval_split.
 _STAND_INS = {"test": ("test", "validation")}
-# Looking at so many files takes a second where the disk is near.
+# Comparing this many files takes a second on a local disk.
 _MOST_COMPARED = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
 class _Split:
-    """The files of one split, by class; paths are below the set's folder."""
+    """Files of one split by class; paths are below the set's folder."""
 
     name: str
     classes: dict[str, list[Path]]
@@ -83,11 +81,11 @@ def open_folder(
 ) -> Dataset:
     """Lists the images below the folder `path`; both splits stay encoded.
 
-    Any mode and size: they become RGB, uint8 [N, image_size, image_size, 3]. Classes
+    Images of any mode and size become uint8 RGB [N, image_size, image_size, 3]. Classes
     are the names of the directories in Unicode's composed form, in alphabetical order;
-    what is passed over is counted on stderr. Within a split, images are in the order of
-    a hash of their path, so that a slice of it is a sample of all classes. Where a
-    folder has no `test`, the split 'test' is its `validation`.
+    files passed over are counted on stderr. The images of a split are in the order of a
+    hash of their path, so that a slice is a sample of all classes. In a folder without
+    `test`, the split 'test' is its `validation`.
 
     Raises:
       UserError: no such folder or split, no `image_size`, no classes, a class of one
@@ -107,13 +105,13 @@ def open_folder(
         say_once(f"folder:{path}: passed over {describe(passed_over)}")
     sizes = {name: len(listing) for name, listing in splits.items()}
     selections = [
-        select(_as_on_disk(spec, splits), sizes, key, f"folder:{path}")
+        select(_directory_names(spec, splits), sizes, key, f"folder:{path}")
         for key, spec in (("train_split", train_split), ("eval_split", eval_split))
     ]
     used = dict.fromkeys(name for parts in selections for name, _ in parts)
     class_names = _common_classes(root, [splits[name] for name in used])
     sources = [_make_source(root, splits, parts, class_names) for parts in selections]
-    _say_what_is_shared(path, *sources)
+    _warn_of_shared_files(path, *sources)
     train, test = (
         EncodedSplit(
             f"{root.absolute().name} {spec}",
@@ -126,7 +124,7 @@ def open_folder(
     return Dataset(f"folder:{path}", train, test, class_names)
 
 
-# --- What the folder holds ----------------------------------------------------------
+# --- Splits and classes of a folder --------------------------------------------------
 
 
 def _check_folder(path: str, root: Path) -> None:
@@ -139,7 +137,7 @@ def _check_folder(path: str, root: Path) -> None:
         raise UserError(
             f"data.name is 'folder:{path}', which cannot be read: {error.strerror}"
         ) from error
-    # The first component that is absent is the one to correct.
+    # Name the first absent component: it is the one to correct.
     missing = root
     while missing.parent != missing and not missing.parent.is_dir():
         missing = missing.parent
@@ -156,9 +154,9 @@ def _check_folder(path: str, root: Path) -> None:
 
 
 def _list_splits(root: Path, found: Listing) -> dict[str, _Split]:
-    """All splits of a folder, whichever of the two forms it has, by directory.
+    """Splits of a folder of either form, by directory.
 
-    `found` takes what is passed over, and images that are in no class directory.
+    `found` collects files passed over, and images that are in no class directory.
     """
     directories = _directories(root, found)
     # A directory of images called "train" is a class.
@@ -191,13 +189,13 @@ def _list_splits(root: Path, found: Listing) -> dict[str, _Split]:
 
 
 def _meaning(name: str) -> str | None:
-    """The split that a directory, or a word of data.train_split, stands for."""
+    """Split meant by the name of a directory or by a word of data.train_split."""
     return _MEANINGS.get(name.lower())
 
 
 def _check_look(root: Path, directories: Sequence[os.DirEntry[str]]) -> None:
-    """Refuses training_set/CLASS/... beside test_set/CLASS/..., two classes otherwise,
-    and CLASS/train/... beside CLASS/test/..., whose images would be mixed.
+    """Refuses training_set/CLASS/... beside test_set/CLASS/..., else two classes, and
+    CLASS/train/... beside CLASS/test/..., whose images would be mixed.
 
     Raises:
       UserError: the directories look like splits, and none is called like one.
@@ -225,7 +223,7 @@ def _check_look(root: Path, directories: Sequence[os.DirEntry[str]]) -> None:
 def _list_classes(
     folder: Path, directories: Sequence[os.DirEntry[str]], root: Path, found: Listing
 ) -> dict[str, list[Path]]:
-    """The files of each of the directories in `folder`, below `root`, by class."""
+    """Files of each of the directories in `folder` by class, below `root`."""
     if len(directories) < 2:
         only = f"only {directories[0].name!r}" if directories else "none"
         raise UserError(
@@ -256,14 +254,14 @@ def _list_classes(
 
 
 def _class_name(directory: str) -> str:
-    """A name of a directory as text that is equal where people see no difference."""
-    # Bytes that are no text would stop whatever prints or stores the name.
+    """Class of a directory: its name as composed text."""
+    # Bytes that are no text could be neither printed nor stored.
     text = directory.encode(errors="surrogateescape").decode(errors="backslashreplace")
     return unicodedata.normalize("NFC", text)
 
 
 def _directories(folder: str | os.PathLike, found: Listing) -> list[os.DirEntry[str]]:
-    """The directories in one; `found` takes everything else."""
+    """Directories in a directory; `found` collects all other entries."""
     try:
         entries = visible_entries(folder, found)
     except OSError as error:
@@ -293,13 +291,12 @@ def _split_by_hash(root: Path, classes: dict[str, list[Path]]) -> dict[str, _Spl
 
 
 def _hash(path: Path) -> bytes:
-    # Some machines decompose the names of files.
-    name = unicodedata.normalize("NFC", path.as_posix())
-    return hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+    name = normalized_name(path).encode(errors="surrogateescape")
+    return hashlib.sha256(name).digest()
 
 
-def _as_on_disk(spec: str, splits: Mapping[str, _Split]) -> str:
-    """The split names of `spec`, in any spelling, replaced by those of directories."""
+def _directory_names(spec: str, splits: Mapping[str, _Split]) -> str:
+    """Replaces split names of `spec`, in any spelling, by the names of directories."""
     by_meaning = {_meaning(name): name for name in splits}
     parts = []
     for part in spec.split("+"):
@@ -322,67 +319,22 @@ def _common_classes(root: Path, listings: Sequence[_Split]) -> tuple[str, ...]:
     return tuple(listings[0].classes)
 
 
-# --- Reading a split ----------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class FolderSource:
-    """Files of one split: `paths` below `root`, and their labels int32 [N]."""
-
-    root: Path
-    paths: Sequence[Path]
-    labels: np.ndarray
-    channels: int = 3
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def read(self, indices: Sequence[int]) -> list[tuple[Encoded, int]]:
-        return [(self._content(i), int(self.labels[i])) for i in indices]
-
-    def _content(self, index: int) -> Encoded:
-        try:
-            return read_file(self.root / self.paths[index])
-        except BadImage as error:
-            return error
-
-    def describe(self, index: int) -> str:
-        return os.fspath(self.root / self.paths[index])
-
-    def identity(self) -> Mapping[str, Any]:
-        files = [[os.fspath(p), *_status(self.root / p)] for p in self.paths]
-        return {"files": files, "labels": self.labels.tolist()}
-
-    def fingerprint(self, class_names: Sequence[str]) -> str:
-        return digest_files(self.root, self.paths)
-
-
 def _make_source(
     root: Path,
     splits: Mapping[str, _Split],
     parts: Sequence[tuple[str, np.ndarray]],
     class_names: tuple[str, ...],
-) -> FolderSource:
+) -> FileSource:
     paths, labels = [], []
     for name, indices in parts:
         examples = splits[name].examples(class_names)
         paths += [examples[i][0] for i in indices]
         labels += [examples[i][1] for i in indices]
-    return FolderSource(root, paths, np.asarray(labels, np.int32))
+    return FileSource(root, paths, np.asarray(labels, np.int32))
 
 
-def _status(path: Path) -> tuple[int, ...]:
-    """What another content of a file differs in, whatever its owner sets."""
-    try:
-        found = path.stat()
-    # A link to nowhere, for one: its turn to be named comes with decoding.
-    except OSError:
-        return ()
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
-
-
-def _say_what_is_shared(path: str, train: FolderSource, test: FolderSource) -> None:
-    """Says how many files are tested that are trained on under another name."""
+def _warn_of_shared_files(path: str, train: FileSource, test: FileSource) -> None:
+    """Warns of test files that are trained on under another name."""
     if len(train) + len(test) > _MOST_COMPARED:
         return
     names, files = set(train.paths), _files(train, train.paths)
@@ -394,8 +346,8 @@ def _say_what_is_shared(path: str, train: FolderSource, test: FolderSource) -> N
         )
 
 
-def _files(source: FolderSource, paths: Sequence[Path]) -> dict[tuple[int, int], Path]:
-    """One of the names of every file, by device and inode."""
+def _files(source: FileSource, paths: Sequence[Path]) -> dict[tuple[int, int], Path]:
+    """One name of every file, by device and inode."""
     found = {}
     for path in paths:
         with contextlib.suppress(OSError):

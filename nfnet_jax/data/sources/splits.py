@@ -1,4 +1,4 @@
-"""Splits by TFDS's syntax, `train[:90%]` or `train[10%:20%]+test`, of any source."""
+"""Splits of any source by TFDS's syntax: `train[:90%]`, `train[10%:20%]+test`."""
 
 from collections.abc import Mapping
 
@@ -10,20 +10,20 @@ from nfnet_jax.utils.errors import UserError, nearest
 def select(
     spec: str, sizes: Mapping[str, int], key: str, owner: str
 ) -> list[tuple[str, np.ndarray]]:
-    """What `spec` selects: names of splits, and of each the indices, int64.
+    """Names of the splits that `spec` selects, each with its rows, int64.
 
     Args:
       spec: value of the config key `data.KEY`.
       sizes: examples of each split that `owner` has.
       key: `train_split` or `eval_split`.
-      owner: of the splits, for messages.
+      owner: name of the data set, for messages.
 
     Raises:
       UserError: not the syntax, an unknown split, or nothing selected.
     """
     parts = [(spec, slice(None))] if spec in sizes else _parse(spec, sizes, key, owner)
     selected = [(name, np.arange(sizes[name])[part]) for name, part in parts]
-    if not any(len(indices) for _, indices in selected):
+    if not any(len(rows) for _, rows in selected):
         raise UserError(f"data.{key} is {spec!r}, which holds no examples")
     return selected
 
@@ -31,7 +31,7 @@ def select(
 def wrong_split(
     spec: str, known: Mapping[str, int] | list[str], key: str, owner: str
 ) -> UserError:
-    """The error of a `spec` that TFDS's parser refuses."""
+    """Makes the error for a `spec` that TFDS's parser refuses."""
     known = list(known)
     for part in spec.split("+"):
         base = part.split("[")[0].strip()
@@ -49,7 +49,7 @@ def wrong_split(
 def _parse(
     spec: str, sizes: Mapping[str, int], key: str, owner: str
 ) -> list[tuple[str, slice]]:
-    # Imported here: it takes a second that a plain name need not wait.
+    # Imported here: plain names need not wait a second for TFDS.
     from tensorflow_datasets import core
 
     infos = {

@@ -1,7 +1,4 @@
-"""TFDS image classification sets, read without TensorFlow.
-
-A prepared directory is read record by record, in the order on disk.
-"""
+"""TFDS image classification sets, read without TensorFlow in the order on disk."""
 
 import contextlib
 import dataclasses
@@ -16,8 +13,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from nfnet_jax.data.dataset import BadImage, Dataset, Encoded, EncodedSplit
-from nfnet_jax.data.images.files import MODES, decode_image
-from nfnet_jax.data.loading.decoding import check_shape, decode
+from nfnet_jax.data.decoding import check_shape, decode
+from nfnet_jax.data.images.decode import MODES, decode_image
 from nfnet_jax.data.sources.splits import wrong_split
 from nfnet_jax.data.sources.tfds_builder import find_or_prepare, one_line
 from nfnet_jax.utils.errors import UserError
@@ -51,17 +48,17 @@ def open_tfds(
         for split in (train_split, eval_split)
     )
     if train.image_shape != test.image_shape:
-        check_shape(train, np.empty(test.image_shape, np.uint8))
+        check_shape(train, test.image_shape)
     label = builder.info.features[label_key]
     class_names = label.names or [str(i) for i in range(label.num_classes or 0)]
     return Dataset(f"tfds:{name}", train, test, tuple(class_names))
 
 
-# --- What the set holds -------------------------------------------------------------
+# --- Features and splits -------------------------------------------------------------
 
 
 def _find_features(name: str, info: tfds.core.DatasetInfo) -> tuple[str, str]:
-    """Keys of the image and of the label, found by type."""
+    """Keys of the image and the label features, found by type."""
     features = info.features
     is_dict = isinstance(features, tfds.features.FeaturesDict)
     by_type = {
@@ -92,7 +89,7 @@ def _find_features(name: str, info: tfds.core.DatasetInfo) -> tuple[str, str]:
 def _choose(
     keys: Sequence[str], usual: str, supervised_keys: Sequence[str] | None
 ) -> str | None:
-    """The supervised key, else the usual one, else the only one."""
+    """Chooses the supervised key, else the usual one, else the only one."""
     for key in (*(supervised_keys or ()), usual):
         if key in keys:
             return key
@@ -116,7 +113,7 @@ def _check_split(
 
 @dataclasses.dataclass(frozen=True)
 class TfdsSource:
-    """Records of one split, undecoded."""
+    """Source of the undecoded records of one split."""
 
     name: str
     builder: tfds.core.DatasetBuilder
@@ -136,7 +133,7 @@ class TfdsSource:
         skip = {self.image_key: tfds.decode.SkipDecoding()}
         return self.builder.as_data_source(split=self.split, decoders=skip)
 
-    def read(self, indices: Sequence[int]) -> list[tuple[Encoded, int]]:
+    def read(self, rows: Sequence[int]) -> list[tuple[Encoded, int]]:
         """Encoded images and labels of some records.
 
         Raises:
@@ -145,12 +142,12 @@ class TfdsSource:
         try:
             examples: list[tuple[Encoded, int]] = [
                 (bytes(record[self.image_key]), int(record[self.label_key]))
-                for record in self._records.__getitems__(list(indices))
+                for record in self._records.__getitems__(list(rows))
             ]
         except Exception as error:
             raise UserError(
                 f"tfds:{self.name} in {self.builder.data_path} is damaged near record"
-                f" {indices[0]} of {self.split!r} ({one_line(error)}); prepare it in"
+                f" {rows[0]} of {self.split!r} ({one_line(error)}); prepare it in"
                 " another directory and set data.dir to that"
             ) from error
         if any(label < 0 for _, label in examples):
@@ -160,8 +157,8 @@ class TfdsSource:
             )
         return examples
 
-    def describe(self, index: int) -> str:
-        return f"record {index} of {self.split!r} of tfds:{self.name}"
+    def describe(self, row: int) -> str:
+        return f"record {row} of {self.split!r} of tfds:{self.name}"
 
     def identity(self) -> Mapping[str, Any]:
         paths = sorted(Path(self.builder.data_path).iterdir())
@@ -170,7 +167,7 @@ class TfdsSource:
             "set": self.builder.info.full_name,
             "split": self.split,
             "features": [self.image_key, self.label_key],
-            # The time of a change is nobody's to set.
+            # Unlike the time of modification, ctime cannot be set.
             "files": [[n, s.st_size, s.st_ctime_ns, s.st_ino] for n, s in files],
         }
 
@@ -184,8 +181,8 @@ class TfdsSource:
 
 
 def _pixels(encoded: Encoded, channels: int) -> bytes:
-    """What an image shows: lossless formats are written differently by different
-    versions of their libraries."""
+    """Bytes of an image that do not depend on the version of the library that wrote it:
+    content of a JPEG, pixels of lossless formats."""
     assert isinstance(encoded, bytes)
     if encoded.startswith(_JPEG):
         return encoded
@@ -208,8 +205,8 @@ def _open_split(source: TfdsSource, image_size: int | None) -> EncodedSplit:
 
 
 def _first_shape(split: EncodedSplit) -> tuple[int, int, int]:
-    """That of the first image which is not broken."""
-    for index in range(len(split)):
+    """Shape of the first image that is not broken."""
+    for row in range(len(split)):
         with contextlib.suppress(BadImage):
-            return decode(split, split.source.read([index])[0][0]).shape
+            return decode(split, split.source.read([row])[0][0]).shape
     raise UserError(f"{split.name} holds no image that can be decoded")

@@ -1,4 +1,4 @@
-"""TFDS sets by name: found where they are prepared, else prepared now."""
+"""TFDS builders by name: found where the set is prepared, or prepared now."""
 
 import importlib.util
 import os
@@ -18,10 +18,10 @@ from nfnet_jax.utils.paths import local_path
 def find_or_prepare(
     name: str, data_dir: str | os.PathLike | None = None
 ) -> tfds.core.DatasetBuilder:
-    """A TFDS builder whose data are on disk, prepared now if they were not.
+    """Builder of a TFDS set whose data are on disk, prepared now if they were not.
 
-    Looks in `data_dir`, $TFDS_DATA_DIR and TFDS's default directory, in this order, and
-    prepares into the first of them.
+    `data_dir`, $TFDS_DATA_DIR and TFDS's default directory are searched in this order;
+    a set is prepared in the first of them.
 
     Raises:
       UserError: the set is unknown, unreadable here, or could not be prepared.
@@ -66,8 +66,8 @@ def _find_prepared(
     unreadable = None
     for directory in directories:
         try:
-            # From the files alone, so that a set prepared by an older or newer TFDS, or
-            # by code that is not installed here, is found too.
+            # Read from the files alone, so that sets prepared by another version of
+            # TFDS, or by code that is not installed here, are found too.
             builder = read_only_builder.builder_from_files(
                 str(base), data_dir=os.fspath(directory), **options
             )
@@ -99,19 +99,19 @@ def _find_prepared(
 def find(
     name: str, data_dir: str | os.PathLike | None = None
 ) -> tfds.core.DatasetBuilder | None:
-    """The builder of `find_or_prepare`, None where it would prepare the data."""
+    """The builder of `find_or_prepare`, or None if the set is not prepared."""
     return _find_prepared(name, _search_directories(data_dir))
 
 
 def check_preparable(name: str, data_dir: str | os.PathLike | None = None) -> None:
-    """Raises UserError where TFDS knows no such set, or cannot prepare it here."""
+    """Raises UserError for a set that TFDS does not know or cannot prepare here."""
     _preparable(name, _search_directories(data_dir), data_dir)
 
 
 def _preparable(
     name: str, directories: Sequence[Path], data_dir: str | os.PathLike | None
 ) -> tuple[tfds.core.DatasetBuilder, str]:
-    """The builder that may begin, and what to say should it fail."""
+    """Builder that can prepare the set, and the start of its error messages."""
     absent = f"tfds:{name} is not prepared in {', '.join(map(str, directories))}"
     builder = _stock_builder(name, directories[0], absent)
     by_tensorflow = builder.name not in cifar.NAMES
@@ -120,7 +120,7 @@ def _preparable(
             f"{absent}; preparing it once needs TensorFlow: pip install"
             " 'nfnet_jax[prepare]', or set data.dir to a directory that has it prepared"
         )
-    # A directory of that name may be a slip of the pen.
+    # A data.dir that does not exist may be misspelt.
     if data_dir and not directories[0].is_dir():
         found = no_directory(os.fspath(data_dir))
         raise UserError(f"{absent}, and data.dir is '{data_dir}', {found}")
@@ -170,7 +170,7 @@ def _stock_builder(name: str, directory: Path, absent: str) -> tfds.core.Dataset
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an exception, without the prefix that TFDS puts before it."""
+    """First line of an exception's message, without the prefix that TFDS adds."""
     text = re.sub(r"^Failed to construct dataset .*?}\": ", "", str(error))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__

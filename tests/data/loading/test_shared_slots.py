@@ -1,4 +1,4 @@
-"""Slots: what one process fills, another reads; nothing is overwritten or left."""
+"""Slots filled by one process and read by another: none is overwritten or left."""
 
 import collections
 import multiprocessing

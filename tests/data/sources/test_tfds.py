@@ -1,5 +1,6 @@
-"""Sets of a few images written in TFDS's own format, and the real CIFAR-10."""
+"""TFDS sets of a few images in its own format, and the real CIFAR-10."""
 
+import functools
 import io
 import json
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nfnet_jax.data.contents import contents
+from nfnet_jax.data.dataset import contents
 from nfnet_jax.data.images.preprocess import crop_resize
 from nfnet_jax.data.load import load_dataset
 from nfnet_jax.utils.download import RemoteFile
@@ -21,7 +22,7 @@ tfds = pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("array_record")
 Image = pytest.importorskip("PIL.Image")
 
-from nfnet_jax.data.loading import decoding  # noqa: E402
+from nfnet_jax.data import decoding  # noqa: E402
 from nfnet_jax.data.sources import tfds_builder  # noqa: E402
 
 CLASSES = ["ant", "bee", "cat"]
@@ -34,9 +35,9 @@ def private_directories(tmp_path, monkeypatch):
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
 
 
-def png(image):
+def png(image, **options):
     buffer = io.BytesIO()
-    Image.fromarray(image.squeeze()).save(buffer, "PNG")
+    Image.fromarray(image.squeeze()).save(buffer, "PNG", **options)
     return buffer.getvalue()
 
 
@@ -89,33 +90,52 @@ def write_set(
 
 
 def pairs(images, labels):
-    """What a split holds, whatever its order."""
+    """Sorted examples of a split."""
     return sorted(
         (bytes(i), i.shape, int(k)) for i, k in zip(images, labels, strict=True)
     )
 
 
-@pytest.fixture
-def little(tmp_path):
+def split_pairs(split):
+    return pairs(split.images, split.labels)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
     """Data directory, images and labels of a set of 10 colour images of 6x5."""
-    images = random_images(*[(6, 5, 3)] * 10)
-    labels = [i % 3 for i in range(10)]
-    write_set(tmp_path / "data", images, labels, shape=(6, 5, 3))
-    return tmp_path / "data", images, labels
+    data_dir = tmp_path_factory.mktemp("data")
+    images, labels = random_images(*[(6, 5, 3)] * 10), [i % 3 for i in range(10)]
+    write_set(data_dir, images, labels, shape=(6, 5, 3))
+    return data_dir, images, labels
 
 
-def assert_one_line(error, *hints):
-    message = str(error.value)
-    assert "\n" not in message
-    for hint in hints:
-        assert hint in message, message
+@pytest.fixture
+def little(prepared, tmp_path):
+    """A copy of `prepared` that a test may change."""
+    data_dir, *examples = prepared
+    return shutil.copytree(data_dir, tmp_path / "data"), *examples
+
+
+def load(data_dir, name="tfds:little", **options):
+    return load_dataset(name, data_dir=data_dir, **options)
+
+
+def refused(*arguments, **options) -> str:
+    with pytest.raises(UserError) as error:
+        load(*arguments, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def assert_holds(line, *hints):
+    assert all(hint in line for hint in hints), line
 
 
 def test_images_labels_and_names(little):
     data_dir, images, labels = little
-    dataset = load_dataset("tfds:little", data_dir=data_dir)
+    dataset = load(data_dir)
     for split in (dataset.train, dataset.test):
-        assert pairs(split.images, split.labels) == pairs(images, labels)
+        assert split_pairs(split) == pairs(images, labels)
         assert split.images.dtype == np.uint8 and split.labels.dtype == np.int32
     assert dataset.class_names == tuple(CLASSES)
     assert dataset.name == "tfds:little" and dataset.image_shape == (6, 5, 3)
@@ -132,32 +152,21 @@ def test_order_is_the_order_on_disk(little):
 
 def test_slices_partition_a_split(little):
     data_dir, images, labels = little
-    dataset = load_dataset(
-        "tfds:little",
-        data_dir=data_dir,
+    dataset = load(
+        data_dir,
         train_split="train[:70%]",
         eval_split="train[70%:]",
     )
     assert (len(dataset.train), len(dataset.test)) == (7, 3)
-    both = [
-        np.concatenate(x) for x in zip(*map(_arrays, _splits(dataset)), strict=True)
-    ]
-    assert pairs(*both) == pairs(images, labels)
-
-
-def _splits(dataset):
-    return dataset.train, dataset.test
-
-
-def _arrays(split):
-    return split.images, split.labels
+    both = [split_pairs(split) for split in (dataset.train, dataset.test)]
+    assert sorted(both[0] + both[1]) == pairs(images, labels)
 
 
 def test_environment_is_searched_after_data_dir(little, tmp_path, monkeypatch):
     data_dir, _, _ = little
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
     assert load_dataset("tfds:little").num_classes == 3
-    assert load_dataset("tfds:little", data_dir=tmp_path / "none").num_classes == 3
+    assert load(tmp_path / "none").num_classes == 3
 
 
 def test_features_are_found_by_type(tmp_path):
@@ -168,8 +177,8 @@ def test_features_are_found_by_type(tmp_path):
         "width": tfds.features.Scalar(np.int64),
     }
     write_set(tmp_path, images, [0, 1, 2, 0], features=features)
-    dataset = load_dataset("tfds:little", data_dir=tmp_path)
-    assert pairs(*_arrays(dataset.train)) == pairs(images, [0, 1, 2, 0])
+    dataset = load(tmp_path)
+    assert split_pairs(dataset.train) == pairs(images, [0, 1, 2, 0])
 
 
 def test_supervised_label_wins_over_other_labels(tmp_path):
@@ -182,7 +191,7 @@ def test_supervised_label_wins_over_other_labels(tmp_path):
     write_set(
         tmp_path, images, labels, features=features, supervised_keys=("image", "fine")
     )
-    dataset = load_dataset("tfds:little", data_dir=tmp_path)
+    dataset = load(tmp_path)
     assert dataset.class_names == tuple(CLASSES)
 
 
@@ -192,57 +201,47 @@ def test_set_without_labels_is_refused(tmp_path):
         "count": tfds.features.Scalar(np.int64),
     }
     write_set(tmp_path, random_images((4, 4, 3)), [0], features=features)
-    with pytest.raises(UserError) as error:
-        load_dataset("tfds:little", data_dir=tmp_path)
-    assert_one_line(error, "class label", "count, image")
+    assert_holds(refused(tmp_path), "class label", "count, image")
 
 
 def test_unlabelled_split_is_refused(tmp_path):
     write_set(tmp_path, random_images((4, 4, 3)), [-1], shape=(4, 4, 3))
-    with pytest.raises(UserError) as error:
-        load_dataset("tfds:little", data_dir=tmp_path)
-    assert_one_line(error, "without a label", "data.eval_split")
+    assert_holds(refused(tmp_path), "without a label", "data.eval_split")
 
 
 def test_grey_images_keep_one_channel(tmp_path):
     images = random_images(*[(4, 6, 1)] * 3)
     write_set(tmp_path, images, [0, 1, 2], shape=(4, 6, 1))
-    dataset = load_dataset("tfds:little", data_dir=tmp_path)
+    dataset = load(tmp_path)
     assert dataset.image_shape == (4, 6, 1)
-    assert pairs(*_arrays(dataset.train)) == pairs(images, [0, 1, 2])
+    assert split_pairs(dataset.train) == pairs(images, [0, 1, 2])
 
 
 def test_open_shape_of_equal_images(tmp_path):
     images = random_images(*[(4, 6, 3)] * 3)
     write_set(tmp_path, images, [0, 1, 2])
-    dataset = load_dataset("tfds:little", data_dir=tmp_path)
-    assert pairs(*_arrays(dataset.train)) == pairs(images, [0, 1, 2])
+    dataset = load(tmp_path)
+    assert split_pairs(dataset.train) == pairs(images, [0, 1, 2])
 
 
 def test_differing_sizes_need_image_size(tmp_path):
     images = random_images((8, 8, 3), (8, 14, 3), (13, 8, 3))
     write_set(tmp_path, images, [0, 1, 2])
-    with pytest.raises(UserError) as error:
-        load_dataset("tfds:little", data_dir=tmp_path)
-    assert_one_line(error, "differing sizes", "data.image_size")
-    dataset = load_dataset("tfds:little", data_dir=tmp_path, image_size=8)
+    assert_holds(refused(tmp_path), "differing sizes", "data.image_size")
+    dataset = load(tmp_path, image_size=8)
     # The shorter side is 8 already: nothing but the central crop happens.
     crops = [images[0], images[1][:, 3:11], images[2][2:10]]
-    assert pairs(*_arrays(dataset.train)) == pairs(crops, [0, 1, 2])
-    assert load_dataset("tfds:little", data_dir=tmp_path, image_size=5).image_shape == (
-        5,
-        5,
-        3,
-    )
+    assert split_pairs(dataset.train) == pairs(crops, [0, 1, 2])
+    dataset = load(tmp_path, image_size=5)
+    assert dataset.image_shape == (5, 5, 3)
 
 
 def test_evaluation_images_are_cropped_by_the_rule_asked_for(tmp_path):
     """Both splits hold the same images."""
     images = random_images((40, 30, 3), (25, 60, 3))
     write_set(tmp_path, images, [0, 2])
-    options = {"data_dir": tmp_path, "image_size": 16}
-    plain = load_dataset("tfds:little", **options)
-    cropped = load_dataset("tfds:little", crop="crop_resize", **options)
+    plain = load(tmp_path, image_size=16)
+    cropped = load(tmp_path, image_size=16, crop="crop_resize")
     np.testing.assert_array_equal(plain.train.images, cropped.train.images)
     by_label = dict(zip((0, 2), images, strict=True))
     for label, image in zip(cropped.test.labels, cropped.test.images, strict=True):
@@ -251,20 +250,20 @@ def test_evaluation_images_are_cropped_by_the_rule_asked_for(tmp_path):
 
 
 def test_a_rule_for_images_of_their_own_size_is_refused(little):
-    with pytest.raises(UserError) as error:
-        load_dataset("tfds:little", data_dir=little[0], crop="crop_resize")
-    assert_one_line(error, "data.crop is 'crop_resize'", "set data.image_size")
+    assert_holds(
+        refused(little[0], crop="crop_resize"),
+        "data.crop is 'crop_resize'",
+        "set data.image_size",
+    )
 
 
 def test_set_larger_than_memory(little, monkeypatch):
     data_dir, _, _ = little
     needed = 2 * 10 * 6 * 5 * 3
     monkeypatch.setattr(decoding, "memory_bytes", lambda: 2 * needed - 1)
-    with pytest.raises(UserError) as error:
-        load_dataset("tfds:little", data_dir=data_dir)
-    assert_one_line(error, "50% of this machine's", "data.image_size")
+    assert_holds(refused(data_dir), "50% of this machine's", "data.image_size")
     monkeypatch.setattr(decoding, "memory_bytes", lambda: 2 * needed)
-    load_dataset("tfds:little", data_dir=data_dir)
+    load(data_dir)
 
 
 @pytest.mark.parametrize(
@@ -277,9 +276,9 @@ def test_set_larger_than_memory(little, monkeypatch):
     ],
 )
 def test_wrong_split(little, split, hints):
-    with pytest.raises(UserError) as error:
-        load_dataset("tfds:little", data_dir=little[0], train_split=split)
-    assert_one_line(error, f"data.train_split is {split!r}", *hints)
+    assert_holds(
+        refused(little[0], train_split=split), f"data.train_split is {split!r}", *hints
+    )
 
 
 # --- Cache
@@ -300,8 +299,8 @@ def decoded(monkeypatch):
 
 
 def load_pairs(data_dir, **options):
-    dataset = load_dataset("tfds:little", data_dir=data_dir, **options)
-    return [pairs(*_arrays(split)) for split in _splits(dataset)]
+    dataset = load(data_dir, **options)
+    return [split_pairs(split) for split in (dataset.train, dataset.test)]
 
 
 def test_second_load_decodes_nothing(little, decoded):
@@ -361,7 +360,7 @@ def test_unwritable_cache_only_warns(little, tmp_path, monkeypatch):
 
 def test_two_processes_at_once(little, tmp_path):
     code = (
-        "import sys; from nfnet_jax.data.dataset import load_dataset;"
+        "import sys; from nfnet_jax.data.load import load_dataset;"
         "d = load_dataset('tfds:little', data_dir=sys.argv[1]);"
         "print(d.train.images.sum(), d.test.images.sum())"
     )
@@ -376,11 +375,11 @@ def test_two_processes_at_once(little, tmp_path):
     assert load_pairs(little[0])[0] == pairs(*little[1:])
 
 
-# --- What it is known by
+# --- Digests
 
 
 def held(data_dir):
-    return contents(load_dataset("tfds:little", data_dir=data_dir, loader="stream"))
+    return contents(load(data_dir, loader="stream"))
 
 
 def test_a_set_is_known_wherever_it_lies_and_however_it_is_compressed(
@@ -391,13 +390,9 @@ def test_a_set_is_known_wherever_it_lies_and_however_it_is_compressed(
     assert before["train"].startswith("10 images (")
     shutil.copytree(data_dir, tmp_path / "copy")
     assert held(tmp_path / "copy") == before
-    assert contents(load_dataset("tfds:little", data_dir=data_dir)) == before
+    assert contents(load(data_dir)) == before
 
-    def other_png(image):
-        buffer = io.BytesIO()
-        Image.fromarray(image.squeeze()).save(buffer, "PNG", compress_level=0)
-        return buffer.getvalue()
-
+    other_png = functools.partial(png, compress_level=0)
     assert other_png(images[0]) != png(images[0])
     monkeypatch.setattr(sys.modules[__name__], "png", other_png)
     write_set(tmp_path / "again", images, labels, shape=(6, 5, 3))
@@ -424,9 +419,11 @@ def test_a_set_of_other_examples_is_another(little, tmp_path):
 def test_a_data_dir_that_is_not_there_is_not_made(tmp_path):
     (tmp_path / "data").mkdir()
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UserError) as error:
-        load_dataset("tfds:cifar10", data_dir=tmp_path / "dta")
-    assert_one_line(error, "tfds:cifar10 is not prepared", "did you mean 'data'?")
+    assert_holds(
+        refused(tmp_path / "dta", "tfds:cifar10"),
+        "tfds:cifar10 is not prepared",
+        "did you mean 'data'?",
+    )
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -436,9 +433,11 @@ def no_tensorflow(monkeypatch):
 
 
 def test_unprepared_set_names_the_extra(tmp_path, no_tensorflow):
-    with pytest.raises(UserError) as error:
-        load_dataset("tfds:mnist", data_dir=tmp_path)
-    assert_one_line(error, str(tmp_path), "pip install 'nfnet_jax[prepare]'")
+    assert_holds(
+        refused(tmp_path, "tfds:mnist"),
+        str(tmp_path),
+        "pip install 'nfnet_jax[prepare]'",
+    )
 
 
 def test_unprepared_set_is_prepared_where_tensorflow_is(tmp_path, monkeypatch):
@@ -464,19 +463,16 @@ def test_failed_preparation_is_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tfds_builder.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(tfds_builder, "_stock_builder", lambda *arguments: Stock())
-    with pytest.raises(UserError) as error:
-        load_dataset("tfds:little", data_dir=tmp_path)
-    assert_one_line(error, "Manual download required.")
+    assert_holds(refused(tmp_path), "Manual download required.")
 
 
 def test_cifar_without_network_says_where_to_put_the_archive(tmp_path, monkeypatch):
     archive = RemoteFile("http://127.0.0.1:9/c.tar.gz", "0" * 64, 9)
     monkeypatch.setattr(tfds_builder.cifar, "stock_archive", lambda name: archive)
     monkeypatch.setenv("no_proxy", "*")
-    with pytest.raises(UserError) as error:
-        load_dataset("tfds:cifar10", data_dir=tmp_path)
+    line = refused(tmp_path, "tfds:cifar10")
     place = tmp_path / "downloads" / "c.tar.gz"
-    assert_one_line(error, f"not prepared in {tmp_path}", archive.url, str(place))
+    assert_holds(line, f"not prepared in {tmp_path}", archive.url, str(place))
 
 
 @pytest.mark.parametrize(
@@ -490,9 +486,7 @@ def test_cifar_without_network_says_where_to_put_the_archive(tmp_path, monkeypat
     ],
 )
 def test_unknown_set(tmp_path, name, hints):
-    with pytest.raises(UserError) as error:
-        load_dataset(name, data_dir=tmp_path)
-    assert_one_line(error, str(tmp_path), *hints)
+    assert_holds(refused(tmp_path, name), str(tmp_path), *hints)
 
 
 def edit_info(directory, **changes):
@@ -502,17 +496,13 @@ def edit_info(directory, **changes):
 
 def test_set_prepared_for_tensorflow_only(little):
     edit_info(little[0] / "little" / "1.2.3", fileFormat="tfrecord")
-    with pytest.raises(UserError) as error:
-        load_dataset("tfds:little", data_dir=little[0])
-    assert_one_line(error, "tfrecord", "array_record", "data.dir")
+    assert_holds(refused(little[0]), "tfrecord", "array_record", "data.dir")
 
 
 def test_damaged_info(little):
     directory = little[0] / "little" / "1.2.3"
     (directory / "dataset_info.json").write_text('{"name":')
-    with pytest.raises(UserError) as error:
-        load_dataset("tfds:little", data_dir=little[0])
-    assert_one_line(error, str(little[0] / "little"), "damaged")
+    assert_holds(refused(little[0]), str(little[0] / "little"), "damaged")
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "overwritten"])
@@ -527,14 +517,12 @@ def test_damaged_records(little, damage):
         middle = len(content) // 3
         content[300 : middle + 300] = os.urandom(middle)
         file.write_bytes(content)
-    with pytest.raises(UserError) as error:
-        load_dataset("tfds:little", data_dir=little[0])
-    assert_one_line(error, str(directory), "damaged", "'test'")
+    assert_holds(refused(little[0]), str(directory), "damaged", "'test'")
 
 
 # --- The real CIFAR-10
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 SHARED = Path(os.environ.get("TFDS_DATA_DIR") or REPOSITORY.parent / "shared" / "tfds")
 
 
@@ -549,6 +537,18 @@ def real_cifar10(tmp_path_factory):
     shutil.rmtree(cache)
 
 
+def test_digests_of_the_real_cifar10_do_not_change():
+    """By these, runs of earlier versions know their data."""
+    if not (SHARED / "cifar10").is_dir():
+        pytest.skip("no prepared CIFAR-10: set TFDS_DATA_DIR to a directory with it")
+    dataset = load_dataset("tfds:cifar10", data_dir=SHARED, loader="stream")
+    assert contents(dataset) == {
+        "train": "50,000 images (dca529c5f68ac1b2)",
+        "test": "10,000 images (a38bcd0ca32d99d9)",
+    }
+
+
+@pytest.mark.slow
 def test_real_cifar10(real_cifar10):
     np.testing.assert_allclose(
         real_cifar10.mean, [0.49140, 0.48216, 0.44653], atol=6e-6

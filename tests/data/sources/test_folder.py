@@ -1,4 +1,4 @@
-"""Folders of images: both forms, any mode and size, and what is refused."""
+"""Folders of images: both forms, any mode and size, and errors."""
 
 import hashlib
 import io
@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from nfnet_jax.data import decoding
 from nfnet_jax.data.dataset import BadImage, EncodedSplit
-from nfnet_jax.data.images.files import open_image
+from nfnet_jax.data.images.decode import open_image
 from nfnet_jax.data.images.preprocess import crop_resize, resize_crop_32
 from nfnet_jax.data.load import check_name, load_dataset
-from nfnet_jax.data.loading import decoding
 from nfnet_jax.utils.errors import UserError
 
 MODES = ("RGB", "L", "RGBA", "P", "CMYK", "LA", "1", "I;16", "RGB", "L")

@@ -1,4 +1,4 @@
-"""Each distortion against what the published code returned, Pillow, and formulas."""
+"""Distortions against outputs of the published code, Pillow, and formulas."""
 
 import functools
 import pathlib
@@ -13,7 +13,7 @@ from nfnet_jax.data.augment.distortions import MAPS, move, places
 from nfnet_jax.data.augment.randaugment import DISTORTIONS, distort
 
 REFERENCE = dict(
-    np.load(pathlib.Path(__file__).parents[1] / "reference_outputs/randaugment.npz")
+    np.load(pathlib.Path(__file__).parents[2] / "reference_outputs/randaugment.npz")
 )
 IMAGE = REFERENCE.pop("image")
 # The published code drops the fraction of what float32 has rounded, and may so come out

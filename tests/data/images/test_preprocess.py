@@ -1,4 +1,4 @@
-"""Each publisher's rule, against formulas written down a second time."""
+"""Rules of each publisher against formulas written down a second time."""
 
 import math
 
@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from nfnet_jax.data.images.bicubic import bicubic
 from nfnet_jax.data.images.preprocess import (
     CROPS,
     Preprocessing,
-    bicubic,
     crop_resize,
     resize_and_crop,
     resize_crop_32,
@@ -127,7 +127,7 @@ def test_crop_resize(height, width, rows, columns):
     ],
 )
 def test_a_share_is_timms_crop_pct(share, mean, std, corner, inside):
-    """What `timm.data.create_transform` of timm 1.0.31 made of the same image."""
+    """Results of `timm.data.create_transform` of timm 1.0.31 for the same image."""
     y, x = np.mgrid[:97, :141]
     channels = (x * y, x * x // 7 + 3 * y, 5 * x + y * y // 5)
     image = (np.stack(channels, axis=-1) % 256).astype(np.uint8)

@@ -1,43 +1,35 @@
-"""Image files: any size, any mode, whatever is wrong with them in one line."""
+"""Decoding image files of any size and mode; errors are one line."""
 
-import contextlib
 import io
 import os
 import stat
-from collections import Counter
-from collections.abc import Iterable
 
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, PngImagePlugin
 
 from nfnet_jax.data.dataset import BadImage
-from nfnet_jax.data.sources.listing import (
-    describe,
-    found_instead,
-    images_below,
-    say_once,
-)
-from nfnet_jax.utils.errors import UserError, nearest
+from nfnet_jax.utils.errors import UserError
 
-# Pillow knows more, but some of those run other programs (EPS calls Ghostscript).
-_FORMATS = "AVIF BMP GIF JPEG JPEG2000 MPO PNG PPM TGA TIFF WEBP".split()
+# Pillow reads more formats, but some run other programs (EPS calls Ghostscript).
+FORMATS = "AVIF BMP GIF JPEG JPEG2000 MPO PNG PPM TGA TIFF WEBP".split()
 _SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
-# Tags of a TIFF: bits of a sample, and whether 0 is white (0) or black (1).
+# TIFF tags: bits per sample, and whether 0 is white (0) or black (1).
 _BITS, _PHOTOMETRIC = 258, 262
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+"""Pillow's mode for a number of channels."""
 _ORIENTATION = 0x0112
-# Markers of a JPEG: Exif and XMP are APP1 segments, SOS begins the pixels.
+# JPEG markers: Exif and XMP are APP1 segments, SOS begins the pixels.
 _APP1, _SOS = 0xE1, 0xDA
-# A colour profile of 2 MB is no bomb, as Pillow has it; one above 64 MiB stays refused.
+# Pillow refuses a colour profile of 2 MB as a bomb; 64 MiB is limit enough.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 
 def open_image(path: str | os.PathLike) -> np.ndarray:
-    """The pixels of an image file as people see them: uint8 RGB [H, W, 3].
+    """Reads an image file as people see it: uint8 RGB [H, W, 3].
 
-    EXIF rotation is applied, transparency composited on white, 16-bit grey scaled to 8;
-    of an animation it is the first frame. Colour profiles are not applied.
+    EXIF rotation is applied, transparency composited on white, 16-bit grey scaled to 8
+    bits; an animation gives its first frame. Colour profiles are not applied.
 
     Raises:
       UserError: no such file, or not a whole image of a known format.
@@ -49,10 +41,10 @@ def open_image(path: str | os.PathLike) -> np.ndarray:
 
 
 def read_file(path: str | os.PathLike) -> bytes:
-    """The content of an image file, which is not decoded.
+    """Reads the undecoded content of an image file.
 
     Raises:
-      BadImage: it cannot be read, or is a directory, a pipe or a device.
+      BadImage: the file cannot be read, or is a directory, a pipe or a device.
     """
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:
@@ -66,17 +58,17 @@ def read_file(path: str | os.PathLike) -> bytes:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """Opens a pipe too without waiting for somebody to write into it."""
+    """Opener of files that does not wait for a writer where the path is a pipe."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def decode_image(encoded: bytes, channels: int = 3) -> np.ndarray:
-    """The pixels of an image file's content, as `open_image` says: uint8 [H, W, C].
+    """Decodes an image file's content by the rules of `open_image`: uint8 [H, W, C].
 
     `channels`: 1 for grey, 3 for RGB, 4 for RGB and opacity.
 
     Raises:
-      BadImage: it is not a whole image of a known format.
+      BadImage: not a whole image of a known format.
     """
     if not encoded:
         raise BadImage("is empty, expected an image")
@@ -86,20 +78,20 @@ def decode_image(encoded: bytes, channels: int = 3) -> np.ndarray:
             if pixels is not None:
                 return pixels
         Image.init()
-        formats = [name for name in _FORMATS if name in Image.OPEN]
+        formats = [name for name in FORMATS if name in Image.OPEN]
         with Image.open(io.BytesIO(encoded), formats=formats) as image:
             ends = _black_and_white(image)
-            pixels = np.asarray(_as_mode(_upright(image), MODES[channels], ends))
+            pixels = np.asarray(_convert(_upright(image), MODES[channels], ends))
     except Image.UnidentifiedImageError as error:
         raise BadImage(
-            f"is not an image, expected one of {', '.join(_FORMATS)}"
+            f"is not an image, expected one of {', '.join(FORMATS)}"
         ) from error
     except Image.DecompressionBombError as error:
         limit = 2 * Image.MAX_IMAGE_PIXELS  # type: ignore[operator]
         raise BadImage(
             f"is too large ({error}), expected at most {limit:,} pixels"
         ) from error
-    # Decoders raise whatever they come upon.
+    # Decoders raise arbitrary exceptions on damaged files.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BadImage(f"cannot be read as an image: {reason}") from error
@@ -108,49 +100,8 @@ def decode_image(encoded: bytes, channels: int = 3) -> np.ndarray:
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def list_images(
-    paths: Iterable[str | os.PathLike],
-) -> tuple[list[str], list[str]]:
-    """Files as they are given, in the place of a directory the images below it.
-
-    Returns:
-      Their paths, and a line for each path that leads to none or not to all.
-    """
-    found: list[str] = []
-    wrong: list[str] = []
-    passed_over: Counter[str] = Counter()
-    for path in (os.fspath(path) for path in paths):
-        if os.path.isdir(path):
-            below = images_below(path)
-            found += below.images
-            wrong += below.unreadable
-            passed_over += below.passed_over
-            if not below.images and not below.unreadable:
-                wrong.append(
-                    f"{path} holds no images, expected files such as .jpg or .png in"
-                    f" it{found_instead(below.passed_over)}"
-                )
-        elif os.path.exists(path):
-            found.append(path)
-        else:
-            wrong.append(_absent(path))
-    if passed_over:
-        say_once(f"passed over {describe(passed_over)}")
-    return found, wrong
-
-
-def _absent(path: str) -> str:
-    folder, name = os.path.split(path)
-    folder = folder or "."
-    beside: list[str] = []
-    with contextlib.suppress(OSError):
-        beside = os.listdir(folder)
-    where = "" if os.path.isdir(folder) else f" (there is no directory {folder!r})"
-    return f"{path!r} does not exist{where}, expected an image{nearest(name, beside)}"
-
-
 def _decode_plain_jpeg(encoded: bytes) -> np.ndarray | None:
-    """Pillow's pixels of most JPEGs in two thirds of its time; None for the others."""
+    """Pixels of most JPEGs, equal to Pillow's in two thirds of its time, else None."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded)
         if colours == "CMYK" or height * width > Image.MAX_IMAGE_PIXELS:
@@ -160,19 +111,19 @@ def _decode_plain_jpeg(encoded: bytes) -> np.ndarray | None:
                 if image.getexif().get(_ORIENTATION, 1) != 1:
                     return None
         return simplejpeg.decode_jpeg(encoded)
-    # Pillow then finds out whether it is broken.
+    # Pillow decides whether the file is broken.
     except ValueError:
         return None
 
 
 def _may_be_turned(jpeg: bytes) -> bool:
-    """Whether there is an APP1 segment before the pixels, or what is no segment."""
+    """True if an APP1 segment, or something that is no segment, precedes the pixels."""
     at = 2
     while jpeg[at : at + 1] == b"\xff" and at + 4 <= len(jpeg):
         marker = jpeg[at + 1]
         if marker == _SOS:
             return False
-        # The others have no length.
+        # Other markers have no length.
         if marker == _APP1 or not (0xC0 <= marker < 0xD0 or 0xDA < marker < 0xFF):
             return True
         at += 2 + int.from_bytes(jpeg[at + 2 : at + 4])
@@ -180,18 +131,18 @@ def _may_be_turned(jpeg: bytes) -> bool:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    # A PNG may have its Exif behind the pixels.
+    # A PNG may have its Exif after the pixels.
     image.load()
     try:
         image.getexif()
-    # Damaged Exif says nothing of how to turn whole pixels.
+    # Damaged Exif does not spoil the pixels.
     except Exception:
         return image
     return ImageOps.exif_transpose(image)
 
 
 def _black_and_white(image: Image.Image) -> tuple[int, int]:
-    """The grey values of black and of white, where a pixel has more than 8 bits."""
+    """Grey values of black and of white in an image with more than 8 bits a pixel."""
     tags = getattr(image, "tag_v2", {})
     bits = tags.get(_BITS, (16,))[0]
     most = 2**bits - 1 if bits in (12, 16) else 0xFFFF
@@ -199,7 +150,7 @@ def _black_and_white(image: Image.Image) -> tuple[int, int]:
 
 
 def _as_eight_bits(image: Image.Image, black: int, white: int) -> Image.Image:
-    """Grey values scaled to 8 bits, with opacity where one of them is transparent."""
+    """Scales grey values to 8 bits, with opacity if one value is transparent."""
     values, most = np.asarray(image).astype(np.int64), max(black, white)
     if values.min() < 0 or values.max() > most:
         found = f"{values.min()} to {values.max()}"
@@ -212,7 +163,8 @@ def _as_eight_bits(image: Image.Image, black: int, white: int) -> Image.Image:
     return Image.fromarray(np.stack([levels, opacity], -1), "LA")
 
 
-def _as_mode(image: Image.Image, mode: str, ends: tuple[int, int]) -> Image.Image:
+def _convert(image: Image.Image, mode: str, ends: tuple[int, int]) -> Image.Image:
+    """The image in `mode`, transparency composited on white unless `mode` keeps it."""
     if image.mode in _SIXTEEN_BITS:
         image = _as_eight_bits(image, *ends)
     if image.mode == "F":

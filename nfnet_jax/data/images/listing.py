@@ -1,4 +1,4 @@
-"""Which files below a directory are images, and how many others are passed over."""
+"""Finding image files below directories, and counting the files passed over."""
 
 import collections
 import contextlib
@@ -8,14 +8,17 @@ import logging
 import os
 import stat
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+
+from nfnet_jax.utils.errors import nearest
 
 EXTENSIONS = (
     ".apng .avif .avifs .bmp .gif .icb .j2c .j2k .jfi .jfif .jif .jp2 .jpc .jpe .jpeg "
     ".jpf .jpg .jpx .mpo .pbm .pgm .pjp .pjpeg .png .pnm .ppm .tga .tif .tiff .vda "
     ".vst .webp"
 ).split()
-"""Of the files that are taken for images, in lower case."""
+"""Endings of image files, in lower case."""
 
 _KINDS_LISTED = 8
 _logger = logging.getLogger(__name__)
@@ -23,10 +26,10 @@ _logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class Listing:
-    """The images below a directory.
+    """Images below a directory, and everything that was passed over.
 
-    `images`: their paths, sorted. `passed_over`: of what kind the others are, and how
-    many. `unreadable`: a line for each directory that cannot be listed.
+    `images`: sorted paths. `passed_over`: count of other files by kind. `unreadable`: a
+    line for each directory that cannot be listed.
     """
 
     images: list[str] = dataclasses.field(default_factory=list)
@@ -37,7 +40,7 @@ class Listing:
         return len(self.images)
 
     def add(self, entry: os.DirEntry[str]) -> None:
-        """A file that is no directory."""
+        """Adds an entry that is no directory to the images or to `passed_over`."""
         extension = os.path.splitext(entry.name)[1].lower()
         if _is_special(entry):
             self.passed_over["pipe or device"] += 1
@@ -50,15 +53,15 @@ class Listing:
 
 
 def images_below(directory: str | os.PathLike) -> Listing:
-    """The files at any depth that have one of `EXTENSIONS`, through links as well.
+    """Lists files with one of `EXTENSIONS` at any depth, following links.
 
     Hidden files and directories are passed over, and so are links to a directory above
-    and to one that is listed already: no link makes a file count twice.
+    or to one already listed: no link makes a file count twice.
     """
     listing = Listing()
     seen = _directories_above(directory)
     directories, links = [os.fspath(directory)], collections.deque[str]()
-    # Links come last, so that a file has its own path where it has one.
+    # Links come last, so that a file is listed under its own path if it has one.
     while directories or links:
         folder = directories.pop() if directories else links.popleft()
         try:
@@ -81,13 +84,54 @@ def images_below(directory: str | os.PathLike) -> Listing:
     return listing
 
 
+def list_images(
+    paths: Iterable[str | os.PathLike],
+) -> tuple[list[str], list[str]]:
+    """Expands directories among `paths` to the images below them.
+
+    Returns:
+      Paths of files, and a line for each of `paths` that is absent or not all readable.
+    """
+    found: list[str] = []
+    wrong: list[str] = []
+    passed_over: Counter[str] = Counter()
+    for path in (os.fspath(path) for path in paths):
+        if os.path.isdir(path):
+            below = images_below(path)
+            found += below.images
+            wrong += below.unreadable
+            passed_over += below.passed_over
+            if not below.images and not below.unreadable:
+                wrong.append(
+                    f"{path} holds no images, expected files such as .jpg or .png in"
+                    f" it{found_instead(below.passed_over)}"
+                )
+        elif os.path.exists(path):
+            found.append(path)
+        else:
+            wrong.append(_absent(path))
+    if passed_over:
+        say_once(f"passed over {describe(passed_over)}")
+    return found, wrong
+
+
+def _absent(path: str) -> str:
+    folder, name = os.path.split(path)
+    folder = folder or "."
+    beside: list[str] = []
+    with contextlib.suppress(OSError):
+        beside = os.listdir(folder)
+    where = "" if os.path.isdir(folder) else f" (there is no directory {folder!r})"
+    return f"{path!r} does not exist{where}, expected an image{nearest(name, beside)}"
+
+
 def visible_entries(
     folder: str | os.PathLike, listing: Listing
 ) -> list[os.DirEntry[str]]:
-    """What is in a directory, sorted; `listing` counts what is hidden.
+    """Sorted entries of a directory; `listing` counts the hidden ones.
 
     Raises:
-      OSError: it cannot be read.
+      OSError: the directory cannot be read.
     """
     with os.scandir(os.fspath(folder)) as found:
         entries = sorted(found, key=lambda entry: entry.name)
@@ -98,10 +142,10 @@ def visible_entries(
 
 
 def is_directory(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a directory or a link to one."""
+    """True for a directory or a link to one."""
     try:
         return entry.is_dir()
-    # A link to itself, for one.
+    # For example a link to itself.
     except OSError:
         return False
 
@@ -116,22 +160,22 @@ def describe(passed_over: Counter[str]) -> str:
 
 
 def found_instead(passed_over: Counter[str]) -> str:
-    """The end of a line that says what a directory without images holds."""
+    """End of an error message: the content of a directory without images."""
     return f"; found {describe(passed_over)}" if passed_over else ""
 
 
 @functools.cache
 def say_once(line: str) -> None:
-    """Warns, however many runs are of the same folder."""
+    """Warns once a process, however many data sets share the folder."""
     _logger.warning("%s", line)
 
 
 def _directories_above(directory: str | os.PathLike) -> set[tuple[int, int]]:
-    """Identities of all parents, by its name and by where it lies."""
+    """Identities of all parents of a path, by its name and by its real place."""
     absolute, real = os.path.abspath(directory), os.path.realpath(directory)
     found = set()
     for parent in {*Path(absolute).parents, *Path(real).parents}:
-        # One that may not be looked into has no link that is followed.
+        # Links to a parent that cannot be read are not followed either.
         with contextlib.suppress(OSError):
             found.add(_identity(parent))
     return found
@@ -143,9 +187,9 @@ def _identity(directory: str | os.PathLike) -> tuple[int, int]:
 
 
 def _is_special(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a pipe, a socket or a device."""
+    """True for a pipe, a socket or a device."""
     try:
         return not (entry.is_file() or stat.S_ISREG(entry.stat().st_mode))
-    # A link to nowhere is named when its turn comes.
+    # Links to nowhere are named when they are read.
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""Image files of every mode, and what is wrong with others."""
+"""Image files of every mode, and errors of damaged ones."""
 
 import io
 import os
@@ -10,7 +10,8 @@ import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
 from nfnet_jax.data.dataset import BadImage
-from nfnet_jax.data.images.files import decode_image, list_images, open_image
+from nfnet_jax.data.images.decode import decode_image, open_image
+from nfnet_jax.data.images.listing import list_images
 from nfnet_jax.utils.errors import UserError
 
 GREY = Image.new("L", (8, 8))
@@ -108,7 +109,7 @@ def turned(orientation) -> Image.Exif:
 
 
 def upright(pixels, orientation):
-    """The EXIF standard: which sides of the stored pixels are the top and the left."""
+    """Pixels turned by the EXIF standard: sides of the stored ones by orientation."""
     return {
         1: pixels,
         2: pixels[:, ::-1],
@@ -167,7 +168,7 @@ BEFORE_EXIF = {
 @pytest.mark.parametrize("between", BEFORE_EXIF)
 @pytest.mark.parametrize("orientation", [1, 2, 5, 6])
 def test_exif_counts_wherever_it_lies(between, orientation):
-    """As Pillow alone reads the file."""
+    """Pixels equal those that Pillow alone reads."""
     pixels = np.random.RandomState(0).randint(0, 256, (12, 20, 3), dtype=np.uint8)
     content = encode(Image.fromarray(pixels), "JPEG")
     exif = segment(0xE1, turned(orientation).tobytes())
