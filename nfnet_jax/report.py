@@ -16,14 +16,15 @@ _MOST_MISTAKES = 24
 
 def main(argv: list[str]) -> None:
     """Writes the report and prints where it is."""
-    flags, workdirs = cli.parse_flags_and_arguments(
+    flags = cli.parse(
         argv,
-        about=__doc__,
+        __doc__,
         arguments="WORKDIR ...",
-        output="HTML file to write (default: report.html in the run's directory, of "
-        "several runs in this one)",
-        data_dir="where their folder or TFDS sets lie, if not where they were trained",
+        output="HTML file to write (default: report.html in the directory of the run, "
+        "or in this one for several runs)",
+        data_dir="directory of the runs' folder or TFDS set, if it has moved",
     )
+    workdirs = flags.arguments
     if not workdirs:
         raise UserError("no work directory, expected those of runs")
     from nfnet_jax.reports.measured import measure_run

@@ -12,7 +12,8 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from nfnet_jax.config import model_overrides
+from nfnet_jax.config import check_config, model_overrides
+from nfnet_jax.config.base import check_side
 from nfnet_jax.data.augment.crops import normalize
 from nfnet_jax.data.class_names import listed, missing_classes
 from nfnet_jax.data.dataset import Dataset, EncodedSplit
@@ -25,7 +26,6 @@ from nfnet_jax.data.load import (
 )
 from nfnet_jax.data.loading.batches import Batches
 from nfnet_jax.data.loading.loaders import (
-    check_loader,
     check_shape,
     choose_loader,
     evaluation_batches,
@@ -70,19 +70,14 @@ class Run:
 
 
 def check_buildable(config: ConfigDict, dataset: Dataset | None = None) -> None:
-    """Checks what spans several keys, before data is loaded.
+    """Checks the config, the model and the name of the data, before data is loaded.
 
     Raises:
       UserError: unknown model, option or data set, or values that do not fit.
     """
+    check_config(config)
     if dataset is None:
         check_name(config.data.name)
-    check_loader(config)
-    if config.parallel.fsdp and config.parallel.mode != "jit":
-        raise UserError(
-            f"parallel.fsdp is True with parallel.mode {config.parallel.mode!r}, "
-            "expected mode 'jit': pmap keeps all of the state on every device"
-        )
     build_model(config, config.model.num_classes or 10)
 
 
@@ -312,26 +307,10 @@ def _check_channels(config: ConfigDict, dataset: Dataset, channels: int) -> None
 
 def check_augmentation(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
     """Raises UserError where images of `image_shape` cannot be augmented as asked."""
-    side = min(image_shape[:2])
     augment = config.data.augment
     if augment.randaugment.layers and image_shape[-1] not in (1, 3):
         raise UserError(
             f"data.augment.randaugment.layers is {augment.randaugment.layers}, "
             f"expected 0 for images of {image_shape[-1]} channels, not 1 or 3"
         )
-    if augment.crop_padding >= side:
-        raise UserError(
-            f"data.augment.crop_padding is {augment.crop_padding}, expected less than "
-            f"the {side} pixels of an image's side"
-        )
-    if augment.cutout > side:
-        raise UserError(
-            f"data.augment.cutout is {augment.cutout}, expected at most the {side} "
-            "pixels of an image's side"
-        )
-    small = config.train.small_size
-    if small and small > side:
-        raise UserError(
-            f"train.small_size is {small}, expected at most the {side} pixels of an "
-            "image's side"
-        )
+    check_side(config, min(image_shape[:2]))

@@ -41,20 +41,6 @@ def evaluation_batches(
     return stream.evaluation_batches(split, config, size, mesh)
 
 
-def check_loader(config: ConfigDict) -> None:
-    """Checks what `config.data` says of crops.
-
-    Raises:
-      UserError: two of them.
-    """
-    augment = config.data.augment
-    if augment.random_resized_crop and augment.crop_padding:
-        raise UserError(
-            f"data.augment.crop_padding is {augment.crop_padding} and "
-            "data.augment.random_resized_crop is True, expected only one crop"
-        )
-
-
 def check_shape(config: ConfigDict, dataset: Dataset) -> None:
     """Raises UserError where a crop does not fit the images of `dataset`."""
     height, width, _ = dataset.image_shape

@@ -8,8 +8,8 @@ import pytest
 from help_cases import COMMANDS, WITH_CONFIG
 
 from nfnet_jax import cli
+from nfnet_jax.cli import command
 from nfnet_jax.config import KEYS
-from nfnet_jax.config.help import command
 
 HEAVY = {"jax", "flax", "optax", "sklearn", "optuna", "tensorflow_datasets"}
 
@@ -48,9 +48,11 @@ def test_train_names_its_flags_with_their_meaning(capsys):
     assert exit_.value.code == 0
     told = capsys.readouterr().out
     assert "--config=FILE[:ARGUMENT]" in told
-    assert re.search(r"--workdir=VALUE +where the run is written", told)
+    assert re.search(r"--workdir=VALUE +directory of the run", told)
     assert told.count("python -m nfnet_jax.train --config configs/") == 2
-    assert re.search(r"optim\.learning_rate=0\.1\n +peak, for a batch", told)
+    assert re.search(
+        r"optim\.learning_rate=0\.1\n +peak learning rate, for a batch", told
+    )
 
 
 def test_keys_are_shown_as_the_file_and_the_flags_set_them(tmp_path, capsys):
@@ -61,8 +63,10 @@ def test_keys_are_shown_as_the_file_and_the_flags_set_them(tmp_path, capsys):
         "    return config\n"
     )
     with pytest.raises(SystemExit):
-        cli.parse_config_flags(
-            ["x.py", f"--config={file}", "--config.seed=5", "--help"], about="Tests."
+        cli.parse(
+            ["x.py", f"--config={file}", "--config.seed=5", "--help"],
+            "Tests.",
+            config="needed",
         )
     told = capsys.readouterr().out
     assert "\n  optim.momentum=0.75\n" in told and "\n  seed=5\n" in told
