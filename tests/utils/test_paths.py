@@ -5,10 +5,11 @@ import os
 import re
 
 import pytest
-from help_cases import COMMANDS, WITH_CONFIG
+from help_cases import WITH_CONFIG
 from tiny_run import tiny_config
 
 from nfnet_jax import cli
+from nfnet_jax.__main__ import COMMANDS
 from nfnet_jax.config import base_config, check_config
 from nfnet_jax.data.load import load_dataset
 from nfnet_jax.inference.export import check_target
