@@ -17,10 +17,9 @@ from nfnet_jax.config import KEYS, base_config, check_config, check_key, leaves
 from nfnet_jax.config.base import override_by_text
 from nfnet_jax.config.files import load_file
 from nfnet_jax.config.kinds import Key, Several, Switch, Text
-from nfnet_jax.utils.cache import enable_compilation_cache
 from nfnet_jax.utils.errors import Interrupted, UserError, nearest, one_line
-from nfnet_jax.utils.host_memory import keep_host_memory
-from nfnet_jax.utils.paths import check_local
+from nfnet_jax.utils.files import check_local
+from nfnet_jax.utils.runtime import enable_compilation_cache, keep_host_memory
 
 _OBJECTS_PER_COLLECTION = 100_000
 URLS = ("storage", "coordinator")

@@ -10,6 +10,7 @@ import os
 
 from nfnet_jax import cli
 from nfnet_jax.utils.errors import UserError
+from nfnet_jax.utils.files import replacing
 
 _MOST_MISTAKES = 24
 
@@ -54,7 +55,7 @@ def _default_path(workdirs: list[str]) -> str:
 
 
 def _check_path(path: str) -> None:
-    """Before minutes are spent on measuring."""
+    """Refuses a path that cannot be written, before minutes are spent on measuring."""
     if os.path.isdir(path):
         raise UserError(f"--output: {path!r} is a directory, expected an HTML file")
     folder = os.path.dirname(path) or "."
@@ -63,15 +64,10 @@ def _check_path(path: str) -> None:
 
 
 def _write(page: str, path: str) -> None:
-    """The whole file or none."""
-    part = f"{path}.part"
     try:
-        with open(part, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(page)
-        os.replace(part, path)
+        with replacing(path) as part:
+            part.write_text(page, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        if os.path.exists(part):
-            os.remove(part)
         raise UserError(f"--output: cannot write {path!r}: {error.strerror}") from error
 
 

@@ -12,8 +12,8 @@ import os
 
 from nfnet_jax import cli
 from nfnet_jax.config import model_overrides
-from nfnet_jax.utils.cache import cache_directory
 from nfnet_jax.utils.errors import UserError
+from nfnet_jax.utils.files import cache_directory
 
 
 def main(argv: list[str]) -> None:

@@ -14,7 +14,7 @@ from nfnet_jax import cli, evaluate, export, predict, train
 from nfnet_jax.config import base_config, to_json
 from nfnet_jax.training.checkpoint.manager import Checkpoints
 from nfnet_jax.training.setup import set_up
-from nfnet_jax.utils import cache
+from nfnet_jax.utils import runtime
 
 MAINS = {
     "train": train.main,
@@ -423,7 +423,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setattr(socket, "create_connection", no_network)
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
     # It sets a directory for all that the process compiles from then on.
-    monkeypatch.setattr(cache, "enable_compilation_cache", lambda: None)
+    monkeypatch.setattr(runtime, "enable_compilation_cache", lambda: None)
     return tmp_path
 
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from nfnet_jax.config.base import check_config, override
 from nfnet_jax.utils.errors import UserError, nearest
-from nfnet_jax.utils.paths import check_local
+from nfnet_jax.utils.files import check_local
 
 
 def load(

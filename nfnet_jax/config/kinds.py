@@ -7,7 +7,7 @@ import re
 from typing import Any, ClassVar
 
 from nfnet_jax.utils.errors import UserError, nearest
-from nfnet_jax.utils.paths import scheme_of
+from nfnet_jax.utils.files import scheme_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nfnet_jax.sweeps.space import Space, Values
 from nfnet_jax.sweeps.trial import Failed, Pruned
 from nfnet_jax.utils.errors import UserError
-from nfnet_jax.utils.paths import check_local
+from nfnet_jax.utils.files import check_local
 
 PLACE = "place"
 """User attribute of a trial: its index among the planned ones."""

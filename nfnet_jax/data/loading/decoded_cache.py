@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nfnet_jax.data.dataset import Split
-from nfnet_jax.utils.cache import cache_directory, write_atomically
+from nfnet_jax.utils.files import cache_directory, write_atomically
 from nfnet_jax.utils.strict_json import dumps, loads
 
 
