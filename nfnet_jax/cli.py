@@ -99,47 +99,30 @@ def parse(
         stray argument, no such file or an error in it.
     """
     keys = {n: Text(None, f) if isinstance(f, str) else f for n, f in flags.items()}
-    known = keys | {"help": Switch(False, ""), "h": Switch(False, "")}
+    keys["help"] = Switch(False, "print this and exit")
     if config:
-        known = {"config": _CONFIG} | known | {f"config.{p}": KEYS[p] for p in KEYS}
-    defaults = {name: key.default for name, key in keys.items()}
-    found = SimpleNamespace(**defaults, arguments=[])
-    file, overrides, wants_help = None, [], False
-    words = iter(argv[1:])
-    for word in words:
-        if word == "--":
-            found.arguments += words
-        elif not word.startswith("-"):
-            found.arguments.append(word)
-        else:
-            name, text = _read_flag(word, words, known)
-            if name == "config" and file is not None:
-                raise UserError(f"{word}: --config is given twice, expected one file")
-            if name == "config":
-                file = text
-            elif name.startswith("config."):
-                overrides.append((name.removeprefix("config."), text))
-            elif name in ("help", "h"):
-                wants_help = _value(name, known[name], text)
-            else:
-                value = _value(name, keys[name], text)
-                if isinstance(keys[name], Several):
-                    value = [*getattr(found, name), value]
-                setattr(found, name, value)
+        keys = {"config": _CONFIG, **keys}
+    known = keys | ({f"config.{path}": KEYS[path] for path in KEYS} if config else {})
+    given, rest = _split(argv[1:], known)
+    found = SimpleNamespace(arguments=rest)
+    for name, key in keys.items():
+        values = [_value(name, key, text) for flag, text in given if flag == name]
+        last = values[-1] if values else key.default
+        setattr(found, name, values if isinstance(key, Several) else last)
     if config:
-        found.config, found.names = _load(file, overrides)
-        found.config_flags = [f"--config={file}"] if file is not None else []
-        found.config_flags += [f"--config.{path}={text}" for path, text in overrides]
-    if wants_help:
+        files = [text for flag, text in given if flag == "config"]
+        overrides = [flag for flag in given if flag[0].startswith("config.")]
+        found.config, found.names = _load(files, overrides)
+        found.config_flags = [f"--config={file}" for file in files]
+        found.config_flags += [f"--{name}={text}" for name, text in overrides]
+    if found.help:
         print(_help(argv[0], about or "", keys, config, arguments, found))
         sys.exit(0)
-    if found.arguments and not arguments:
-        raise UserError(
-            f"unexpected argument {found.arguments[0]!r}, expected --FLAG=VALUE"
-        )
-    for argument in found.arguments:
+    for argument in rest:
+        if not arguments:
+            raise UserError(f"unexpected argument {argument!r}, expected --FLAG=VALUE")
         check_local(argument, "argument")
-    if config == "needed" and file is None:
+    if config == "needed" and not files:
         raise UserError(
             "--config is missing, expected a file such as configs/digits.py"
         )
@@ -153,11 +136,29 @@ _CONFIG = Text(
 )
 
 
+def _split(
+    given: Sequence[str], known: Mapping[str, Key]
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """Names and texts of the flags, and the other arguments."""
+    flags: list[tuple[str, str]] = []
+    rest: list[str] = []
+    words = iter(given)
+    for word in words:
+        if word == "--":
+            rest += words
+        elif word.startswith("-"):
+            flags.append(_read_flag(word, words, known))
+        else:
+            rest.append(word)
+    return flags, rest
+
+
 def _read_flag(
     word: str, words: Iterator[str], known: Mapping[str, Key]
 ) -> tuple[str, str]:
     """Name and text of the flag `word`, with its value from `words` if need be."""
     name, equals, text = word.lstrip("-").partition("=")
+    name = "help" if name == "h" else name
     switch = name.removeprefix("no")
     if name not in known and isinstance(known.get(switch), Switch):
         if equals:
@@ -175,6 +176,8 @@ def _read_flag(
 
 
 def _value(name: str, key: Key, text: str) -> Any:
+    if name == "config":
+        return text
     if not text:
         raise UserError(f"--{name} is empty, expected --{name}=VALUE")
     if name not in URLS:
@@ -189,19 +192,20 @@ def _value(name: str, key: Key, text: str) -> Any:
 
 
 def _load(
-    file: str | None, overrides: Sequence[tuple[str, str]]
+    files: Sequence[str], overrides: Sequence[tuple[str, str]]
 ) -> tuple[ConfigDict, dict[str, Any]]:
     """Config of a file, or the base config, with `overrides`; names of the file."""
+    config = base_config()
     names: dict[str, Any] = {}
-    if file is None:
-        config = base_config()
-    else:
-        try:
+    if files[1:]:
+        raise UserError(f"--config={files[1]}: --config is given twice")
+    try:
+        for file in files:
             config, names = load_file(file)
-        except UserError as error:
-            raise UserError(f"--config: {error}") from error
-    for path, text in overrides:
-        override_by_text(config, path, text)
+    except UserError as error:
+        raise UserError(f"--config: {error}") from error
+    for name, text in overrides:
+        override_by_text(config, name.removeprefix("config."), text)
     check_config(config)
     return config, names
 
@@ -209,9 +213,8 @@ def _load(
 def _unknown_flag(name: str, known: Mapping[str, Key]) -> UserError:
     if "config" in known and name.startswith("config."):
         check_key(name.removeprefix("config."))
-    own = [f"--{n}" for n in known if n not in ("help", "h") and "." not in n]
-    hint = nearest(name, own)
-    listed = ", ".join(own) or "--help"
+    own = [f"--{flag}" for flag in known if "." not in flag]
+    hint, listed = nearest(name, own), ", ".join(own)
     if "config" in known:
         listed += " or --config.KEY=VALUE"
         keys = [f"--config.{path}" for path in KEYS]
@@ -243,24 +246,22 @@ def _help(
     arguments: str,
     found: SimpleNamespace,
 ) -> str:
-    """All that a user of the command in the file `path` has to know."""
+    """Usage, description, flags and config keys of the command in the file `path`."""
     usage = f"usage: {command(path)}"
-    shown = {"config": _CONFIG, **keys} if config else keys
     if config:
         usage += " --config=FILE[:ARGUMENT]" if config == "needed" else ""
         usage += " [--config.KEY=VALUE ...]"
     usage += f" {arguments}" if arguments else ""
-    usage += " [--FLAG=VALUE ...]" if shown else ""
-    parts = [_wrapped(usage, 0, 4), about.strip()]
-    if shown:
-        parts.append("\n".join(["flags:", *map(_entry, shown, shown.values())]))
+    usage += " [--FLAG=VALUE ...]"
+    entries = "\n".join(["flags:", *map(_entry, keys, keys.values())])
+    parts = [_wrapped(usage, 0, 4), about.strip(), entries]
     if config:
         parts.append(
             "config keys with their values here, each set by --config.KEY=VALUE;\n"
             "lists as a,b or ['a', 'b'], an item that is nothing but [...] in quotes:\n"
             + key_table(found.config)
         )
-    return "\n\n".join(filter(None, parts))
+    return "\n\n".join(parts)
 
 
 def command(path: str) -> str:

@@ -92,6 +92,7 @@ def test_flags_of_every_kind(capsys):
         "count": 7,
         "fast": True,
         "each": ["1", "2"],
+        "help": False,
     }
     assert not parsed("--fast", "--nofast").fast and not parsed("--fast=false").fast
     assert parsed("--", "--text").arguments == ["--text"]
