@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnet_jax.cli import parse_config_flags
-from nfnet_jax.config import check_config
+from nfnet_jax.config import load
 from nfnet_jax.optim.factory import build_optimizer
 from nfnet_jax.training.evaluation import make_tester
 from nfnet_jax.training.setup import set_up
@@ -36,11 +35,8 @@ HIGHEST = 1.01
 
 def short_config(file: str, changes: Changes) -> ConfigDict:
     """configs/FILE.py with `changes`, and what a baseline exempts otherwise."""
-    config, _ = parse_config_flags(["run.py", f"--config={CONFIGS / file}.py"])
-    with config.unlocked():
-        config.update_from_flattened_dict(SHORT | _exemptions(changes) | dict(changes))
-    check_config(config)
-    return config
+    overrides = SHORT | _exemptions(changes) | dict(changes)
+    return load(CONFIGS / f"{file}.py", overrides)
 
 
 def _exemptions(changes: Changes) -> dict[str, tuple[str, ...]]:

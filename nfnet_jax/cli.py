@@ -1,48 +1,39 @@
-"""What all entry points share: flags in, one line out when the user erred."""
+"""Command lines: flags in, one line out when the user erred."""
 
-import contextlib
 import errno
 import gc
 import io
-import itertools
 import os
-import re
-import runpy
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
-from typing import Any
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
 
-from absl import flags
 from ml_collections import ConfigDict
-from ml_collections.config_flags import config_flags
 
-from nfnet_jax.config import (
-    KEYS,
-    base_config,
-    check_config,
-    check_key,
-    wrong_value,
-)
-from nfnet_jax.config.files import load_config
-from nfnet_jax.config.help import help_text, own_flags
-from nfnet_jax.config.lists import read_list
-from nfnet_jax.utils.cache import enable_compilation_cache
+from nfnet_jax.config import KEYS, base_config, check_config, check_key, leaves
+from nfnet_jax.config.base import override_by_text
+from nfnet_jax.config.files import load_file
+from nfnet_jax.config.kinds import Key, Several, Switch, Text
 from nfnet_jax.utils.errors import Interrupted, UserError, nearest, one_line
-from nfnet_jax.utils.host_memory import keep_host_memory
-from nfnet_jax.utils.paths import check_local
+from nfnet_jax.utils.files import check_local
+from nfnet_jax.utils.runtime import enable_compilation_cache, keep_host_memory
 
 _OBJECTS_PER_COLLECTION = 100_000
 URLS = ("storage", "coordinator")
 """Flags, of any command, that may name something on another machine."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_WIDTH = 88
+_COLUMN = 24
 
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs `main(argv)` and exits: 0, 2 with one line on stderr, 130 on Ctrl-C, 143 on
     SIGTERM, or 141 when nobody reads on, as in `... | head`."""
-    # Importing and tracing make many objects that stay. At Python's 700, looking
-    # through them takes 8 % of the time that tracing does.
+    # Importing and tracing make many objects that stay. At Python's threshold of 700,
+    # collecting garbage among them takes 8 % of the time of tracing.
     gc.set_threshold(_OBJECTS_PER_COLLECTION)
     # Names of files and classes may hold what the terminal's encoding lacks.
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -59,7 +50,7 @@ def run(main: Callable[[list[str]], None]) -> None:
         sys.stderr.write("interrupted\n")
         sys.exit(130)
     except BrokenPipeError:
-        # Or Python flushes into the same pipe on its way out, and says so.
+        # Otherwise Python flushes the closed pipe at exit and prints a second error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
@@ -70,277 +61,247 @@ def run(main: Callable[[list[str]], None]) -> None:
 
 
 def complain(message: str) -> None:
-    """Tells on stderr what is wrong, in one line."""
+    """Writes a line to stderr about what is wrong."""
     sys.stderr.write(f"error: {one_line(message)}\n")
 
 
 def prepare_jax() -> None:
-    """Before anything is computed: keeps compiled programs, and a CPU's memory."""
+    """Prepares computing: keeps compiled programs, and the memory of a CPU."""
     enable_compilation_cache()
     keep_host_memory()
 
 
-def parse_flags(
-    argv: list[str], *, about: str = "", **meanings: str
-) -> flags.FlagValues:
-    """Text flags `--NAME`, a `meaning` each, None where absent.
-
-    `--help` prints them below `about`, the docstring of the entry point, and exits.
-
-    Raises:
-      UserError: an unknown flag or a stray argument.
-    """
-    values = flags.FlagValues()
-    _define(values, meanings)
-    _refuse_arguments(_parse(values, argv, about))
-    return values
-
-
-def parse_flags_and_arguments(
-    argv: list[str],
+def parse(
+    argv: Sequence[str],
+    about: str | None,
     *,
-    about: str = "",
-    arguments: str,
-    switches: Mapping[str, str] = MappingProxyType({}),
-    **meanings: str,
-) -> tuple[flags.FlagValues, list[str]]:
-    """Text flags as in `parse_flags`, `--SWITCH` without a value, and arguments.
+    config: Literal["needed", "optional"] | None = None,
+    arguments: str = "",
+    **flags: str | Key,
+) -> SimpleNamespace:
+    """Reads `--NAME=VALUE` or `--NAME VALUE` for each of `flags`, in any order.
 
-    Flags and arguments may stand in any order; `--` ends the flags. `arguments` is what
-    the help calls them, `switches` are names and meanings.
+    A flag is a kind of value, such as `Int(1, "how many devices", "[1, 4096]")`, or the
+    meaning of a text. `--NAME` alone turns a `Switch` on, `--noNAME` off. `--` ends the
+    flags. `--help` prints them below `about`, the docstring of the command, and exits.
 
-    Raises:
-      UserError: an unknown flag.
-    """
-    values = flags.FlagValues()
-    values.set_gnu_getopt(True)
-    _define(values, meanings)
-    for name, meaning in switches.items():
-        flags.DEFINE_boolean(name, False, meaning, flag_values=values)
-    return values, _parse(values, argv, about, f" {arguments}")
+    Args:
+      config: takes `--config FILE[:ARGUMENT]`, which may be "needed" or "optional", and
+        `--config.KEY=VALUE`, without a file of the base config.
+      arguments: name in the help of what may stand beside flags; "": nothing.
 
-
-def whole_number(flag: str, text: str | None, most: int) -> int | None:
-    """The value of `--flag`, from 1 to `most`; None where it is absent.
+    Returns:
+      The value or default of each flag, and `arguments`; with `config` also the checked
+      `config`, the `names` that its file defines, and `config_flags`, which make it.
 
     Raises:
-      UserError: another text.
+      UserError: an unknown flag or key, a value of the wrong type or out of range, a
+        stray argument, no such file or an error in it.
     """
-    if text is None:
-        return None
-    if not text.isdecimal() or not 1 <= int(text) <= most:
-        raise UserError(f"--{flag} is {text!r}, expected a whole number in [1, {most}]")
-    return int(text)
+    keys = {n: Text(None, f) if isinstance(f, str) else f for n, f in flags.items()}
+    keys["help"] = Switch(False, "print this and exit")
+    if config:
+        keys = {"config": _CONFIG, **keys}
+    known = keys | ({f"config.{path}": KEYS[path] for path in KEYS} if config else {})
+    given, rest = _split(argv[1:], known)
+    found = SimpleNamespace(arguments=rest)
+    for name, key in keys.items():
+        values = [_value(name, key, text) for flag, text in given if flag == name]
+        last = values[-1] if values else key.default
+        setattr(found, name, values if isinstance(key, Several) else last)
+    if config:
+        files = [text for flag, text in given if flag == "config"]
+        overrides = [flag for flag in given if flag[0].startswith("config.")]
+        found.config, found.names = _load(files, overrides)
+        found.config_flags = [f"--config={file}" for file in files]
+        found.config_flags += [f"--{name}={text}" for name, text in overrides]
+    if found.help:
+        print(_help(argv[0], about or "", keys, config, arguments, found))
+        sys.exit(0)
+    for argument in rest:
+        if not arguments:
+            raise UserError(f"unexpected argument {argument!r}, expected --FLAG=VALUE")
+        check_local(argument, "argument")
+    if config == "needed" and not files:
+        raise UserError(
+            "--config is missing, expected a file such as configs/digits.py"
+        )
+    return found
 
 
-def check_network_flags(values: flags.FlagValues) -> None:
+_CONFIG = Text(
+    None,
+    "Python file whose get_config(ARGUMENT) gives the experiment to run, such as those "
+    "in configs/",
+)
+
+
+def _split(
+    given: Sequence[str], known: Mapping[str, Key]
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """Names and texts of the flags, and the other arguments."""
+    flags: list[tuple[str, str]] = []
+    rest: list[str] = []
+    words = iter(given)
+    for word in words:
+        if word == "--":
+            rest += words
+        elif word.startswith("-"):
+            flags.append(_read_flag(word, words, known))
+        else:
+            rest.append(word)
+    return flags, rest
+
+
+def _read_flag(
+    word: str, words: Iterator[str], known: Mapping[str, Key]
+) -> tuple[str, str]:
+    """Name and text of the flag `word`, with its value from `words` if need be."""
+    name, equals, text = word.lstrip("-").partition("=")
+    name = "help" if name == "h" else name
+    switch = name.removeprefix("no")
+    if name not in known and isinstance(known.get(switch), Switch):
+        if equals:
+            raise UserError(f"{word}: --{name} does not take an argument")
+        return switch, "false"
+    if name not in known:
+        raise _unknown_flag(name, known)
+    if equals:
+        return name, text
+    if isinstance(known[name], Switch):
+        return name, "true"
+    for text in words:
+        return name, text
+    raise UserError(f"--{name} has no value, expected {known[name].expected}")
+
+
+def _value(name: str, key: Key, text: str) -> Any:
+    if name == "config":
+        return text
+    if not text:
+        raise UserError(f"--{name} is empty, expected --{name}=VALUE")
+    if name not in URLS:
+        check_local(text, f"--{name}")
+    try:
+        value = key.read(text)
+    except ValueError as error:
+        raise key.refusal(f"--{name}", text) from error
+    if not key.valid(value):
+        raise key.refusal(f"--{name}", text)
+    return value
+
+
+def _load(
+    files: Sequence[str], overrides: Sequence[tuple[str, str]]
+) -> tuple[ConfigDict, dict[str, Any]]:
+    """Config of a file, or the base config, with `overrides`; names of the file."""
+    config = base_config()
+    names: dict[str, Any] = {}
+    if files[1:]:
+        raise UserError(f"--config={files[1]}: --config is given twice")
+    try:
+        for file in files:
+            config, names = load_file(file)
+    except UserError as error:
+        raise UserError(f"--config: {error}") from error
+    for name, text in overrides:
+        override_by_text(config, name.removeprefix("config."), text)
+    check_config(config)
+    return config, names
+
+
+def _unknown_flag(name: str, known: Mapping[str, Key]) -> UserError:
+    if "config" in known and name.startswith("config."):
+        check_key(name.removeprefix("config."))
+    own = [f"--{flag}" for flag in known if "." not in flag]
+    hint, listed = nearest(name, own), ", ".join(own)
+    if "config" in known:
+        listed += " or --config.KEY=VALUE"
+        keys = [f"--config.{path}" for path in KEYS]
+        hint = hint or nearest(name, keys, paths=True)
+    return UserError(f"unknown flag --{name}, expected {listed}{hint}")
+
+
+def check_network_flags(flags: SimpleNamespace) -> None:
     """Raises UserError unless either --workdir or --model and --weights are given."""
-    if not values.workdir and not values.model and not values.weights:
+    if not flags.workdir and not flags.model and not flags.weights:
         raise UserError(
             "--workdir is missing, expected the directory of a run, or --model and "
             "--weights"
         )
     for name, other in (("model", "weights"), ("weights", "model")):
-        if values[name].value and values.workdir:
+        if getattr(flags, name) and flags.workdir:
             raise UserError(
                 f"--workdir and --{name} exclude each other, expected one of them"
             )
-        if values[name].value and not values[other].value:
+        if getattr(flags, name) and not getattr(flags, other):
             raise UserError(f"--{other} is missing, --{name} needs it")
 
 
-def parse_config_flags(
-    argv: list[str],
-    *,
-    about: str = "",
-    file_needed: bool = True,
-    repeated: Mapping[str, str] = MappingProxyType({}),
-    switches: Mapping[str, str] = MappingProxyType({}),
-    **meanings: str,
-) -> tuple[ConfigDict, flags.FlagValues]:
-    """The checked config of `--config FILE[:ARGUMENT] --config.KEY=VALUE ...`.
-
-    With `file_needed=False` and no `--config`, overrides are of the base config. Other
-    flags are as in `parse_flags`; `repeated` ones may be given several times and are
-    lists, `switches` have no value.
-
-    Raises:
-      UserError: no such file, an error in it, an unknown key, a value of the wrong type
-        or out of range, an unknown flag, a stray argument.
-    """
-    file, argv = _take_config(argv)
-    _refuse_flag_files(argv)
-    _check_overrides(argv)
-    argv = _with_tuples(argv)
-    config = base_config() if file is None else load_config(file)
-    values = flags.FlagValues()
-    with _one_line_errors(values):
-        config_flags.DEFINE_config_dict(
-            "config",
-            config,
-            "Python file whose get_config(ARGUMENT) gives the experiment to run, such "
-            "as those in configs/",
-            flag_values=values,
-            sys_argv=argv,
-        )
-    _define(values, meanings)
-    for name, meaning in repeated.items():
-        flags.DEFINE_multi_string(name, [], meaning, flag_values=values)
-    for name, meaning in switches.items():
-        flags.DEFINE_boolean(name, False, meaning, flag_values=values)
-    usage = " --config=FILE[:ARGUMENT]" if file_needed else ""
-    usage += " [--config.KEY=VALUE ...]"
-    _refuse_arguments(_parse(values, argv, about, usage, config))
-    if file is None and file_needed:
-        raise UserError(
-            "--config is missing, expected a file such as configs/digits.py"
-        )
-    check_config(values.config)
-    return values.config, values
-
-
-def config_arguments(argv: list[str]) -> list[str]:
-    """Those of `argv` that make the config, each as --NAME=VALUE."""
-    file, argv = _take_config(argv)
-    found = [f"--config={file}"]
-    for argument, following in itertools.pairwise([*argv, "--"]):
-        if not re.match(r"--?(no)?config\.", argument):
-            continue
-        apart = "=" not in argument and not following.startswith("-")
-        found.append(f"{argument}={following}" if apart else argument)
-    return found
-
-
-def config_function(argv: list[str], name: str) -> Callable[..., Any] | None:
-    """The function `name` of the file in `--config FILE`, None where it has none."""
-    file, _ = _take_config(argv)
-    if file is None:
-        return None
-    return runpy.run_path(file.split(":", 1)[0]).get(name)
-
-
-def _take_config(argv: list[str]) -> tuple[str | None, list[str]]:
-    """The value of `--config`, None where absent, and the other arguments."""
-    for i, argument in enumerate(argv):
-        if argument in ("-config", "--config"):
-            return "".join(argv[i + 1 : i + 2]), argv[:i] + argv[i + 2 :]
-        if re.match("--?config=", argument):
-            return argument.partition("=")[2], argv[:i] + argv[i + 1 :]
-    return None, argv
-
-
-def _check_overrides(argv: list[str]) -> None:
-    """Unknown keys, told better than the flag library does."""
-    for argument in argv:
-        name = argument.lstrip("-").partition("=")[0]
-        if not argument.startswith("-"):
-            continue
-        if name == "config":
-            raise UserError(f"{argument}: --config is given twice, expected one file")
-        if name.removeprefix("no").startswith("config."):
-            check_key(name.removeprefix("no").removeprefix("config."))
-
-
-def _refuse_flag_files(argv: list[str]) -> None:
-    """The flag library would read them without the checks made here."""
-    for argument in argv[1:]:
-        if re.match(r"--?(flagfile|undefok)(=|$)", argument):
-            raise UserError(f"{argument}: unknown flag, expected --FLAG=VALUE itself")
-
-
-def _with_tuples(argv: list[str]) -> list[str]:
-    """Lists in any notation of `read_list` become the tuples of the flag library."""
-    argv = list(argv)
-    for i, argument in enumerate(argv):
-        name, equals, text = argument.partition("=")
-        path = re.sub(r"^--?config\.", "", name)
-        apart = not equals and i + 1 < len(argv)
-        if path == name or path not in KEYS or not (equals or apart):
-            continue
-        if isinstance(KEYS[path].default, tuple):
-            text = argv[i + 1] if apart else text
-            try:
-                found = repr(read_list(text))
-            except ValueError as error:
-                raise wrong_value(path, text) from error
-            argv[i : i + 1 + apart] = [name, found] if apart else [f"{name}={found}"]
-    return argv
-
-
-def _define(values: flags.FlagValues, meanings: dict[str, str]) -> None:
-    for name, meaning in meanings.items():
-        flags.DEFINE_string(name, None, meaning, flag_values=values)
-
-
-def _refuse_arguments(rest: list[str]) -> None:
-    if rest:
-        raise UserError(f"unexpected argument {rest[0]!r}, expected --FLAG=VALUE")
-
-
-def _parse(
-    values: flags.FlagValues,
-    argv: list[str],
+def _help(
+    path: str,
     about: str,
-    usage: str = "",
-    config: ConfigDict | None = None,
-) -> list[str]:
-    """Fills `values`, and `config` with it, and returns the arguments that are not
-    flags."""
-    flags.DEFINE_boolean("help", False, "", short_name="h", flag_values=values)
-    _refuse_flag_files(argv)
-    with _one_line_errors(values):
-        rest = values(argv)[1:]
-    if values.help:
-        print(help_text(argv[0], about, values, usage=usage, config=config))
-        sys.exit(0)
-    for name in own_flags(values):
-        if values[name].value == "" and "." not in name:
-            raise UserError(f"--{name} is empty, expected --{name}=VALUE")
-        if "." not in name and name not in URLS:
-            for value in _texts(values[name].value):
-                check_local(value, f"--{name}")
-    for argument in rest:
-        check_local(argument, "argument")
-    return rest
-
-
-def _texts(value: Any) -> list[str]:
-    values = value if isinstance(value, list) else [value]
-    return [value for value in values if isinstance(value, str)]
-
-
-@contextlib.contextmanager
-def _one_line_errors(values: flags.FlagValues) -> Iterator[None]:
-    """Turns what the flag library raises into a UserError."""
-    try:
-        yield
-    except flags.UnrecognizedFlagError as error:
-        raise UserError(_unknown_flag(error.flagname, values)) from error
-    except Exception as error:
-        raise _bad_value(str(error)) from error
-
-
-def _unknown_flag(name: str, values: flags.FlagValues) -> str:
-    known = [f"--{flag}" for flag in own_flags(values) if "." not in flag]
-    listed = ", ".join(known)
-    if "--config" not in known:
-        return f"unknown flag --{name}, expected {listed}{nearest(name, known)}"
-    listed += " or --config.KEY=VALUE"
-    if hint := nearest(name, known):
-        return f"unknown flag --{name}, expected {listed}{hint}"
-    choices = [f"--config.{path}" for path in KEYS]
-    hint = nearest(name, choices, paths=True)
-    return f"unknown flag --{name}, expected {listed}{hint}"
-
-
-def _bad_value(text: str) -> UserError:
-    """From "flag --config.KEY=VALUE: reason" to what the key expects."""
-    wrong = re.match(r"flag --config\.([\w.]+)=(.*?): ", text, re.DOTALL)
-    if wrong and wrong[1] in KEYS:
-        return wrong_value(wrong[1], wrong[2])
-    lacking = re.fullmatch(r"Missing value for flag --config\.([\w.]+)", text)
-    if lacking and lacking[1] in KEYS:
-        return UserError(
-            f"{lacking[1]} has no value, expected {KEYS[lacking[1]].expected}"
+    keys: Mapping[str, Key],
+    config: str | None,
+    arguments: str,
+    found: SimpleNamespace,
+) -> str:
+    """Usage, description, flags and config keys of the command in the file `path`."""
+    usage = f"usage: {command(path)}"
+    if config:
+        usage += " --config=FILE[:ARGUMENT]" if config == "needed" else ""
+        usage += " [--config.KEY=VALUE ...]"
+    usage += f" {arguments}" if arguments else ""
+    usage += " [--FLAG=VALUE ...]"
+    entries = "\n".join(["flags:", *map(_entry, keys, keys.values())])
+    parts = [_wrapped(usage, 0, 4), about.strip(), entries]
+    if config:
+        parts.append(
+            "config keys with their values here, each set by --config.KEY=VALUE;\n"
+            "lists as a,b or ['a', 'b'], an item that is nothing but [...] in quotes:\n"
+            + key_table(found.config)
         )
-    return UserError(" ".join(text.removeprefix("ERROR:: ").split()))
+    return "\n\n".join(parts)
+
+
+def command(path: str) -> str:
+    """Returns "python -m nfnet_jax.train" for "/somewhere/nfnet_jax/train.py"."""
+    parts = Path(path).with_suffix("").parts
+    if "nfnet_jax" not in parts:
+        return Path(path).name
+    start = len(parts) - 1 - parts[::-1].index("nfnet_jax")
+    module = [part for part in parts[start:] if part != "__main__"]
+    return f"python -m {'.'.join(module)}"
+
+
+def key_table(config: ConfigDict) -> str:
+    """Returns `KEY=VALUE` for every key, above the meaning and what is expected."""
+    lines, values = [], leaves(config)
+    for path, key in KEYS.items():
+        shown = "unset" if values[path] is None else repr(values[path])
+        lines += [f"  {path}={shown}", _wrapped(f"{key.meaning} ({key.expected})", 6)]
+    return "\n".join(lines)
+
+
+def _entry(name: str, key: Key) -> str:
+    """Lines about a flag: its meaning, what is expected, and the default."""
+    value = "=FILE[:ARGUMENT]" if name == "config" else "=VALUE"
+    head = f"  --{name}{'' if isinstance(key, Switch) and not key.default else value}"
+    notes = [] if isinstance(key, Text | Several) else [key.expected]
+    notes += [] if key.default in (None, False, ()) else [f"default: {key.default}"]
+    text = f"{key.meaning} ({'; '.join(notes)})" if notes else key.meaning
+    text = _wrapped(text, _COLUMN)
+    if len(head) > _COLUMN - 2:
+        return f"{head}\n{text}"
+    return head + text[len(head) :]
+
+
+def _wrapped(text: str, indent: int, hanging: int = 0) -> str:
+    return textwrap.fill(
+        " ".join(text.split()),
+        _WIDTH,
+        initial_indent=" " * indent,
+        subsequent_indent=" " * (indent + hanging),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -13,12 +13,12 @@ from nfnet_jax.utils.strict_json import dumps
 
 def main(argv: list[str]) -> None:
     """Prints one JSON object: the scores of the run's last checkpoint."""
-    flags = cli.parse_flags(
+    flags = cli.parse(
         argv,
-        about=__doc__,
-        workdir="of the run",
-        data_dir="where its folder or TFDS set lies, if not where it was trained",
-        split="to evaluate on instead of the run's data.eval_split",
+        __doc__,
+        workdir="directory of the run",
+        data_dir="directory of the run's folder or TFDS set, if it has moved",
+        split="split to evaluate on instead of the run's data.eval_split",
     )
     if not flags.workdir:
         raise UserError("--workdir is missing, expected the directory of a run")

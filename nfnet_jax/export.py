@@ -3,29 +3,33 @@
     python -m nfnet_jax.export --workdir runs/cifar10 --output cifar10.jaxexport
     python -m nfnet_jax.export --model nfnet_f0 --weights nfnet_f0 --output f0.onnx
 
-FILE.json beside it tells classes, image shape and normalization.
+FILE.json beside the file has classes, image shape and normalization.
 """
 
 from nfnet_jax import cli
+from nfnet_jax.config.kinds import Int
 from nfnet_jax.utils.errors import UserError
-
-LARGEST_SIZE = 4096
 
 
 def main(argv: list[str]) -> None:
     """Writes the file, and FILE.json with what it is; prints one line about it."""
-    flags = cli.parse_flags(
+    flags = cli.parse(
         argv,
-        about=__doc__,
-        workdir="of the run whose last averaged network to write",
-        model="instead of --workdir: name of a network, such as nfnet_f0",
-        weights="with --model: its weights, a file or the name of published ones",
+        __doc__,
+        workdir="directory of the run whose last averaged network to write",
+        model="name of a network, such as nfnet_f0, instead of --workdir",
+        weights="weights of --model: a file, or a published name",
         output="file to write, such as f0.jaxexport or f0.onnx",
-        format="jax or onnx; otherwise onnx if --output ends so, else jax",
-        image_size="side of the images in pixels, if not that of the run or model",
+        format="jax or onnx (default: onnx if --output ends in .onnx, else jax)",
+        image_size=Int(
+            None,
+            "side of the images in pixels, if not that of the run or model",
+            "[1, 4096]",
+        ),
     )
-    _check_given(flags)
-    size = cli.whole_number("image_size", flags.image_size, LARGEST_SIZE)
+    if not flags.output:
+        raise UserError("--output is missing, expected a file such as f0.jaxexport")
+    cli.check_network_flags(flags)
     from nfnet_jax.inference.export import check_target, export_network, format_of
 
     file_format = flags.format or format_of(flags.output)
@@ -35,8 +39,8 @@ def main(argv: list[str]) -> None:
         model, variables, image_shape, facts = _of_run(flags.workdir)
     else:
         model, variables, image_shape, facts = _published(flags.model, flags.weights)
-    if size:
-        image_shape = (size, size, image_shape[-1])
+    if flags.image_size:
+        image_shape = (flags.image_size, flags.image_size, image_shape[-1])
     export_network(
         flags.output,
         model,
@@ -50,12 +54,6 @@ def main(argv: list[str]) -> None:
         f"{flags.output}: {model.spec.name}, normalized float32 images [N, {shape}] -> "
         f"logits [N, {model.spec.num_classes}]; read again, it gave the same logits"
     )
-
-
-def _check_given(flags) -> None:
-    if not flags.output:
-        raise UserError("--output is missing, expected a file such as f0.jaxexport")
-    cli.check_network_flags(flags)
 
 
 def _of_run(workdir: str):

@@ -1,4 +1,4 @@
-r"""Tells what a run would need, without its devices, and without its data if need be.
+r"""Plans a run without its devices, and without its data if need be.
 
     python -m nfnet_jax.plan --config configs/imagenet_nfnet.py:f0 --devices 8
     python -m nfnet_jax.plan --config configs/imagenet_nfnet.py:f5 --devices 64 \
@@ -12,28 +12,27 @@ import dataclasses
 import re
 
 from nfnet_jax import cli
+from nfnet_jax.config.kinds import Int
 from nfnet_jax.utils.errors import UserError
 from nfnet_jax.utils.strict_json import dumps
-
-MOST_DEVICES = 4096
 
 
 def main(argv: list[str]) -> None:
     """Prints memory, operations and traffic of a step, and what it would take."""
-    config, flags = cli.parse_config_flags(
+    flags = cli.parse(
         argv,
-        about=__doc__,
-        devices="how many (default: 1)",
-        image_shape="HEIGHTxWIDTHxCHANNELS of stored images, such as 28x28x1; of data "
-        "that are not here (default: those of the data)",
-        output="JSON file for the numbers (default: none)",
+        __doc__,
+        config="needed",
+        devices=Int(1, "number of simulated devices", "[1, 4096]"),
+        image_shape="HEIGHTxWIDTHxCHANNELS of the stored images, such as 28x28x1, if "
+        "the data are not on this machine",
+        output="JSON file to write the numbers to (default: none)",
     )
-    devices = cli.whole_number("devices", flags.devices, MOST_DEVICES) or 1
-    image_shape = _shape(flags.image_shape)
+    config, image_shape = flags.config, _shape(flags.image_shape)
     import jax
 
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", devices)
+    jax.config.update("jax_num_cpu_devices", flags.devices)
     from nfnet_jax.planning.compile import forecast
 
     found = forecast(config, image_shape)

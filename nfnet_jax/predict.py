@@ -3,32 +3,34 @@
     python -m nfnet_jax.predict --workdir runs/cifar10 photo.jpg more_photos/
     python -m nfnet_jax.predict --model nfnet_f0 --weights nfnet_f0 photo.jpg
 
-Prints the most probable classes of every image. One that cannot be read is named on
-stderr and leaves the others theirs; the exit code is then 2.
+Prints the most probable classes of every image. An image that cannot be read is named
+on stderr and does not affect the others; the exit code is then 2.
 """
 
-import re
 import sys
 
 from nfnet_jax import cli
+from nfnet_jax.config.kinds import Int, Switch
 from nfnet_jax.utils.errors import UserError, one_line
 from nfnet_jax.utils.strict_json import dumps
 
 
 def main(argv: list[str]) -> None:
     """Prints the most probable classes of every image, as they become ready."""
-    flags, paths = cli.parse_flags_and_arguments(
+    flags = cli.parse(
         argv,
-        about=__doc__,
+        __doc__,
         arguments="IMAGE_OR_DIRECTORY ...",
-        switches={"json": "one JSON object for each image, on a line"},
-        workdir="of a run of nfnet_jax.train",
-        model="name of a published network, with --weights",
-        weights="of --model: a file, or a published name",
-        labels="text file, the name of a class a line",
-        top="how many classes to print (default: 5)",
+        json=Switch(False, "print one JSON object for each image, on a line"),
+        workdir="directory of a run of nfnet_jax.train",
+        model="name of a published network, instead of --workdir",
+        weights="weights of --model: a file, or a published name",
+        labels="text file with the name of a class on each line",
+        top=Int(5, "number of classes to print for each image", "[1, inf)"),
     )
-    top = _check(flags, paths)
+    cli.check_network_flags(flags)
+    if not flags.arguments:
+        raise UserError("no images, expected files or directories after the flags")
     from nfnet_jax.data.class_names import read_class_names
     from nfnet_jax.data.images.listing import list_images
     from nfnet_jax.inference.predict import (
@@ -39,7 +41,7 @@ def main(argv: list[str]) -> None:
 
     cli.prepare_jax()
     # Before the network, which may have to be downloaded.
-    images, wrong = list_images(paths)
+    images, wrong = list_images(flags.arguments)
     for line in wrong:
         cli.complain(line)
     if not images:
@@ -52,23 +54,12 @@ def main(argv: list[str]) -> None:
     answered = not wrong
     for answer in predict_images(predictor, images):
         if isinstance(answer, ImagePrediction):
-            print(write(answer.path, answer.best(top)), flush=True)
+            print(write(answer.path, answer.best(flags.top)), flush=True)
         else:
             answered = False
             cli.complain(answer.reason)
     if not answered:
         sys.exit(2)
-
-
-def _check(flags, paths: list[str]) -> int:
-    """The number of classes to print."""
-    cli.check_network_flags(flags)
-    if not paths:
-        raise UserError("no images, expected files or directories after the flags")
-    top = "5" if flags.top is None else flags.top
-    if not re.fullmatch("0*[1-9][0-9]{0,8}", top):
-        raise UserError(f"--top is {top!r}, expected a whole number, at least 1")
-    return int(top)
 
 
 def _load(flags):
@@ -86,7 +77,7 @@ def _load(flags):
 
 
 def _block(path: str, best) -> str:
-    """The file, and a line for each class."""
+    """File name, and a line for each class."""
     lines = (f"{c.probability:9.2%}  {c.name}" for c in best)
     return "\n".join([one_line(path), *lines, ""])
 

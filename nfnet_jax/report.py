@@ -10,20 +10,22 @@ import os
 
 from nfnet_jax import cli
 from nfnet_jax.utils.errors import UserError
+from nfnet_jax.utils.files import replacing
 
 _MOST_MISTAKES = 24
 
 
 def main(argv: list[str]) -> None:
     """Writes the report and prints where it is."""
-    flags, workdirs = cli.parse_flags_and_arguments(
+    flags = cli.parse(
         argv,
-        about=__doc__,
+        __doc__,
         arguments="WORKDIR ...",
-        output="HTML file to write (default: report.html in the run's directory, of "
-        "several runs in this one)",
-        data_dir="where their folder or TFDS sets lie, if not where they were trained",
+        output="HTML file to write (default: report.html in the directory of the run, "
+        "or in this one for several runs)",
+        data_dir="directory of the runs' folder or TFDS set, if it has moved",
     )
+    workdirs = flags.arguments
     if not workdirs:
         raise UserError("no work directory, expected those of runs")
     from nfnet_jax.reports.measured import measure_run
@@ -53,7 +55,7 @@ def _default_path(workdirs: list[str]) -> str:
 
 
 def _check_path(path: str) -> None:
-    """Before minutes are spent on measuring."""
+    """Refuses a path that cannot be written, before minutes are spent on measuring."""
     if os.path.isdir(path):
         raise UserError(f"--output: {path!r} is a directory, expected an HTML file")
     folder = os.path.dirname(path) or "."
@@ -62,15 +64,10 @@ def _check_path(path: str) -> None:
 
 
 def _write(page: str, path: str) -> None:
-    """The whole file or none."""
-    part = f"{path}.part"
     try:
-        with open(part, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(page)
-        os.replace(part, path)
+        with replacing(path) as part:
+            part.write_text(page, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        if os.path.exists(part):
-            os.remove(part)
         raise UserError(f"--output: cannot write {path!r}: {error.strerror}") from error
 
 

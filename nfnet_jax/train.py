@@ -12,21 +12,23 @@ import os
 
 from nfnet_jax import cli
 from nfnet_jax.config import model_overrides
-from nfnet_jax.utils.cache import cache_directory
 from nfnet_jax.utils.errors import UserError
+from nfnet_jax.utils.files import cache_directory
 
 
 def main(argv: list[str]) -> None:
     """Trains as the flags say and prints the result."""
-    config, flags = cli.parse_config_flags(
+    flags = cli.parse(
         argv,
-        about=__doc__,
-        workdir="where the run is written (default: runs/NAME)",
+        __doc__,
+        config="needed",
+        workdir="directory of the run (default: runs/NAME)",
         coordinator="HOST:PORT of the first of several processes, or auto: as Slurm, a "
         "TPU pod, Kubernetes or Open MPI says (default: one process)",
-        processes="how many there are, with --coordinator=HOST:PORT",
-        process="which of them this is, counted from 0",
+        processes="number of processes, with --coordinator=HOST:PORT",
+        process="index of this process from 0, with --coordinator=HOST:PORT",
     )
+    config = flags.config
     workdir = flags.workdir or os.path.join("runs", config.name)
     from nfnet_jax.training.distributed import connect
     from nfnet_jax.training.programs import expect_programs

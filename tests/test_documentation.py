@@ -122,16 +122,13 @@ class Parsed(Exception):
 @pytest.fixture
 def parse_only(monkeypatch):
     """Flags are read and checked as ever, and then the command ends."""
-    for name in ("parse_config_flags", "parse_flags", "parse_flags_and_arguments"):
-        monkeypatch.setattr(cli, name, stopping(getattr(cli, name)))
+    parse = cli.parse
 
-
-def stopping(parse):
     def parse_and_stop(*args, **kwargs):
         parse(*args, **kwargs)
         raise Parsed
 
-    return parse_and_stop
+    monkeypatch.setattr(cli, "parse", parse_and_stop)
 
 
 OTHERS = [command for command in every_command() if why_not(command, NOT_RUN)]
@@ -177,7 +174,7 @@ def check_installed(words: list[str]) -> None:
 def read_flags(flags: list[str]):
     """As the training command reads them; the base config where no file is named."""
     argv = ["train.py", *flags]
-    return cli.parse_config_flags(argv, file_needed=False, workdir="")[0]
+    return cli.parse(argv, "", config="optional", workdir="").config
 
 
 @pytest.mark.parametrize(

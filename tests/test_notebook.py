@@ -38,7 +38,10 @@ def test_cifar_flags_are_valid(notebook, monkeypatch):
     (cell,) = [cell for cell in notebook.cells if cell.id == "parameters"]
     for config in re.findall(r"configs/[\w.:]+", cell.source):
         argv = ["train.py", "--config", config, *shlex.split("--workdir runs/cifar10")]
-        assert cli.parse_config_flags(argv, workdir="")[0].data.name == "tfds:cifar10"
+        assert (
+            cli.parse(argv, "", config="needed", workdir="").config.data.name
+            == "tfds:cifar10"
+        )
 
 
 @pytest.fixture

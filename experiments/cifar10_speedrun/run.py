@@ -15,7 +15,7 @@ import sys
 import jax
 import matplotlib
 
-from nfnet_jax.cli import parse_config_flags
+from nfnet_jax.config import load
 from nfnet_jax.data.augment import normalize
 from nfnet_jax.training.loop import train
 from nfnet_jax.training.setup import load_config_dataset
@@ -39,9 +39,7 @@ OTHERS = {
 def run_budget(budget: str, data_dir: str, output: pathlib.Path) -> dict:
     """What a training run at `budget` cost and reached."""
     workdir = output / f"budget_{budget}"
-    config, _ = parse_config_flags(
-        ["run.py", f"--config={CONFIG}:{budget}", f"--config.data.dir={data_dir}"]
-    )
+    config = load(f"{CONFIG}:{budget}", {"data.dir": data_dir})
     result = train(config, str(workdir))
     return {
         "model": config.model.name,

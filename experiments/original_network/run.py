@@ -14,7 +14,7 @@ import jax
 
 from nfnet_jax import create_model
 from nfnet_jax.analysis import measure, open_branches, predicted_variance
-from nfnet_jax.cli import parse_config_flags
+from nfnet_jax.config import load
 from nfnet_jax.training.loop import train
 
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "cifar10_original.py"
@@ -25,17 +25,16 @@ DEPTHS, ALPHA = (5, 5, 5), 0.2
 
 def stability(rate: float, data_dir: str, output: pathlib.Path) -> dict[str, float]:
     """Losses of a run at a constant rate, averaged over intervals of ten steps."""
-    config, _ = parse_config_flags(
-        [
-            "run.py",
-            f"--config={CONFIG}",
-            f"--config.data.dir={data_dir}",
-            f"--config.optim.learning_rate={rate}",
-            "--config.optim.schedule.name=constant",
-            "--config.optim.schedule.warmup_epochs=0",
-            f"--config.train.steps={STEPS}",
-            "--config.log.every_steps=10",
-        ]
+    config = load(
+        CONFIG,
+        {
+            "data.dir": data_dir,
+            "optim.learning_rate": rate,
+            "optim.schedule.name": "constant",
+            "optim.schedule.warmup_epochs": 0,
+            "train.steps": STEPS,
+            "log.every_steps": 10,
+        },
     )
     workdir = output / f"rate_{rate}"
     result = train(config, str(workdir))

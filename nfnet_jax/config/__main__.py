@@ -7,13 +7,12 @@ A config file sets what differs; the flag --config.KEY=VALUE overrides it.
 
 from nfnet_jax import cli
 from nfnet_jax.config import base_config
-from nfnet_jax.config.help import key_table
 
 
 def main(argv: list[str]) -> None:
-    """Prints two lines or more a key."""
-    cli.parse_flags(argv, about=__doc__)
-    print(key_table(base_config()))
+    """Prints two lines or more for each key."""
+    cli.parse(argv, __doc__)
+    print(cli.key_table(base_config()))
 
 
 if __name__ == "__main__":

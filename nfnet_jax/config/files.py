@@ -1,39 +1,55 @@
-"""A config file: Python whose `get_config` returns the config of an experiment."""
+"""Config files: Python whose `get_config` returns the config of an experiment."""
 
 import os
-import re
 import runpy
 import traceback
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from nfnet_jax.config import check_config, nearest_key
+from nfnet_jax.config.base import check_config, override
 from nfnet_jax.utils.errors import UserError, nearest
-from nfnet_jax.utils.paths import check_local
+from nfnet_jax.utils.files import check_local
 
 
-def load_config(file: str) -> ConfigDict:
-    """What `get_config` of FILE[:ARGUMENT] returns, its keys and values checked.
+def load(
+    file: str | os.PathLike, overrides: Mapping[str, Any] = MappingProxyType({})
+) -> ConfigDict:
+    """Returns the checked config of FILE[:ARGUMENT], with other values of some keys.
+
+    `overrides` are by path: {"optim.learning_rate": 0.1, "train.steps": 100}.
+
+    Raises:
+      UserError: no such file, an error in it, an unknown key, or a wrong value.
+    """
+    config, _ = load_file(file)
+    override(config, overrides)
+    check_config(config)
+    return config
+
+
+def load_file(file: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
+    """Returns the checked config of FILE[:ARGUMENT], and all names of the file.
 
     Raises:
       UserError: no such file, no such function, an error in it, a wrong key or value.
     """
-    check_local(file, "--config")
-    path, *argument = file.split(":", 1)
+    check_local(file, "the file")
+    path, *argument = os.fspath(file).split(":", 1)
     _check_file(path)
     try:
-        get_config = runpy.run_path(path).get("get_config")
-        if get_config is None:
-            raise UserError(f"{path} has no function get_config(), expected one")
-        config = get_config(*argument)
+        names = runpy.run_path(path)
+        if "get_config" not in names:
+            raise UserError("there is no function get_config(), expected one")
+        config = names["get_config"](*argument)
         check_config(config)
-    except UserError as error:
-        raise UserError(f"--config: {error}") from error
     except (Exception, SystemExit) as error:
-        raise UserError(
-            f"--config: {_origin(error, path)}: {_reason(error)}"
-        ) from error
-    return config
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        text = " ".join(str(error).split()) or "no message"
+        raise UserError(f"{_origin(error, path)}: {kind}{text}") from error
+    return config, names
 
 
 def _check_file(path: str) -> None:
@@ -50,30 +66,12 @@ def _check_file(path: str) -> None:
     hint = f"; did you mean {same[0]!r}?" if same else nearest(path, choices)
     found = "a directory" if os.path.isdir(path) else "no such file"
     raise UserError(
-        f"--config: {path!r} is {found} (from {os.getcwd()}), expected a Python file"
-        f"{hint}"
+        f"{path!r} is {found} (from {os.getcwd()}), expected a Python file{hint}"
     )
 
 
 def _origin(error: BaseException, path: str) -> str:
-    """The config file, with the line that raised where there is one."""
+    """Config file, with the line that raised if the error comes from one."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == path]
     return f"{path}, line {lines[-1]}" if lines else path
-
-
-def _reason(error: BaseException) -> str:
-    """One line of an error that a config file raised."""
-    text = " ".join(str(error).split())
-    if unknown := re.search(r'Key \\?"(\w+)\\?" does not exist', text):
-        return f"unknown config key {unknown[1]!r}{nearest_key(unknown[1])}"
-    if wrong := re.match(
-        r"Could not override field '(\w+)'.*?\. (.*) is of original type <class '"
-        r"([\w.]+)'> and cannot be casted to type <class '([\w.]+)'>",
-        text,
-    ):
-        found, expected = (wrong[i].rpartition(".")[2] for i in (3, 4))
-        if expected == "tuple":
-            expected = "tuple such as ('a', 'b') or ('a',)"
-        return f"{wrong[1]} is {wrong[2]} ({found}), expected {expected}"
-    return f"{type(error).__name__}: {text or 'no message'}"

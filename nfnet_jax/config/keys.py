@@ -1,16 +1,23 @@
-"""Every key of the config: its default, its meaning, its check."""
+"""Keys of the config: default, valid values and meaning of each.
 
-import dataclasses
-import itertools
-import re
-from collections.abc import Callable
+A default of None is a key that starts unset. `nfnet_jax.config.kinds` has the kinds.
+"""
+
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from nfnet_jax.utils.paths import scheme_of
-
-_OVERRIDES = "; unset: as the model defines it"
-# Parameters and rates are float32: what that type cannot hold is no number.
-_LIMIT = 2.0**128
+from nfnet_jax.config.kinds import (
+    Choice,
+    FileName,
+    Float,
+    Int,
+    Key,
+    Path,
+    Patterns,
+    Shares,
+    Switch,
+    Text,
+)
 
 BEST_METRICS: dict[str, Callable[..., Any]] = {
     "accuracy": max,
@@ -18,305 +25,318 @@ BEST_METRICS: dict[str, Callable[..., Any]] = {
     "loss": min,
     "loss_ema": min,
 }
-"""Scores of an evaluation, `_ema` of the averaged parameters, and what is best."""
+"""Scores of an evaluation, `_ema` of the averaged parameters, and which is best."""
+
+ACTIVATIONS = (
+    *("celu", "elu", "gelu", "gelu_erf", "identity", "leaky_relu", "log_sigmoid"),
+    *("relu", "relu6", "selu", "sigmoid", "silu", "soft_sign", "softplus", "tanh"),
+)
+_OVERRIDES = "; unset: as the model defines it"
+
+SECTIONS: dict[str, Any] = dict(
+    name=FileName("run", "name of the default work directory, runs/NAME"),
+    seed=Int(
+        0,
+        "seed of initialization, shuffling, augmentation and dropout",
+        "[0, 4294967296)",
+    ),
+    model=dict(
+        name=Text("nf_wrn_16_2", "network, one of nfnet_jax.list_models()"),
+        num_classes=Int(None, "logits; unset: the data set's classes", "[1, inf)"),
+        weights=Path(
+            None,
+            "weights to start from: a published name, a file, or the work directory of "
+            "a run; unset: none",
+        ),
+        activation=Choice(None, "nonlinearity" + _OVERRIDES, ACTIVATIONS),
+        gamma=Choice(
+            None, "activation gain γ" + _OVERRIDES, ("exact", "published", "none")
+        ),
+        alpha=Float(None, "scale α of the residual branches" + _OVERRIDES, "(0, inf)"),
+        beta=Choice(
+            None,
+            "divisor β of a block's input: its predicted std, its variance or none"
+            + _OVERRIDES,
+            ("std", "var", "none"),
+        ),
+        stochastic_depth=Float(
+            None, "rate at which the last block is dropped" + _OVERRIDES, "[0, 1)"
+        ),
+        drop_rate=Float(None, "dropout before the classifier" + _OVERRIDES, "[0, 1)"),
+        se_ratio=Float(None, "squeeze-excite ratio, 0: none" + _OVERRIDES),
+        attention=Choice(
+            None,
+            "channel attention in the branches: squeeze-excite or efficient"
+            + _OVERRIDES,
+            ("se", "eca"),
+        ),
+        width_multiplier=Float(
+            None, "factor of the widths of all stages" + _OVERRIDES, "(0, inf)"
+        ),
+        expansion=Float(
+            None,
+            "width inside a block, as a share of the block's width" + _OVERRIDES,
+            "(0, inf)",
+        ),
+        group_width=Int(
+            None, "channels of a group in grouped convolutions" + _OVERRIDES, "[1, inf)"
+        ),
+        skip_gain=Switch(
+            None, "False: no learned scalar on residual branches" + _OVERRIDES
+        ),
+        raw_shortcut=Switch(
+            None,
+            "True: projection shortcuts read x instead of act(x) / β, an ablation"
+            + _OVERRIDES,
+        ),
+        gamma_in_kernel=Switch(
+            None, "True: γ multiplies kernels, stem and projections too" + _OVERRIDES
+        ),
+        pooled=Switch(
+            None, "True: projection shortcuts average 2x2 pixels" + _OVERRIDES
+        ),
+        pool_gain=Float(
+            None,
+            "factor of pooled shortcuts; 2 keeps the variance of white noise"
+            + _OVERRIDES,
+            "(0, inf)",
+        ),
+        weight_standardization=Switch(
+            None, "False: plain convolutions, an ablation" + _OVERRIDES
+        ),
+    ),
+    data=dict(
+        name=Path("digits", "data set: digits, tfds:NAME or folder:PATH"),
+        dir=Path(
+            None, "directory of TFDS sets; unset: TFDS_DATA_DIR or TFDS's default"
+        ),
+        train_split=Text(
+            "train", "training split in TFDS's syntax: train[10%:20%]+test"
+        ),
+        eval_split=Text("test", "evaluation split in TFDS's syntax: train[90%:]"),
+        image_size=Int(
+            None,
+            "side of the images in pixels; unset: as stored (a folder needs it)",
+            "[1, 16384)",
+        ),
+        eval_image_size=Int(
+            None,
+            "side of the images in evaluation, in pixels; unset: data.image_size",
+            "[1, 16384)",
+        ),
+        crop=Choice(
+            "training",
+            "crop of evaluation images that are resized: as in training, or a "
+            "published form",
+            ("training", "resize_crop_32", "crop_resize"),
+        ),
+        batch_size=Int(128, "examples per update", "[1, inf)"),
+        eval_batch_size=Int(500, "examples per evaluation step", "[1, inf)"),
+        loader=Choice(
+            "auto",
+            "memory: decoded, on the devices; stream: decoded by workers as it is "
+            "needed; auto: memory where a quarter of the machine's and of a device's "
+            "is enough, unless resized images are to be cropped by random_resized_crop",
+            ("auto", "memory", "stream"),
+        ),
+        workers=Int(
+            None,
+            "processes that decode a stream, 0: none but this one; unset: one a core, "
+            "at most 16",
+        ),
+        max_bad_fraction=Float(
+            0.01, "share of a split whose images may be broken", "[0, 1)"
+        ),
+        augment=dict(
+            random_resized_crop=Switch(
+                False, "crops of 8 to 100 % of the area, aspect 3/4 to 4/3, resized"
+            ),
+            repeats=Int(1, "times that an example is drawn in a row", "[1, inf)"),
+            crop_padding=Int(0, "pixels of mirrored padding around random crops"),
+            flip=Switch(False, "flip half of the images left to right"),
+            alternate_flip=Switch(
+                False, "flip each image in every other epoch instead of at random"
+            ),
+            randaugment=dict(
+                layers=Int(0, "RandAugment's distortions of an image; 0: none"),
+                magnitude=Int(
+                    10, "magnitude of each of RandAugment's distortions", "[0, 20]"
+                ),
+            ),
+            cutout=Int(0, "side in pixels of the square set to the mean; 0: none"),
+            erasing=Float(
+                0.0, "share of images with a rectangle set to the mean", "[0, 1]"
+            ),
+        ),
+    ),
+    optim=dict(
+        name=Choice("sgd", "update rule", ("sgd", "adamw", "lamb", "muon")),
+        muon=dict(
+            adam_share=Float(
+                0.1,
+                "rate of Adam, for all but convolution kernels, as a factor of Muon's",
+            ),
+        ),
+        learning_rate=Float(
+            0.1, "peak learning rate, for a batch of optim.base_batch_size"
+        ),
+        base_batch_size=Int(
+            None,
+            "batch that the learning rate is for; with another data.batch_size it "
+            "grows or shrinks in proportion; unset: never",
+            "[1, inf)",
+        ),
+        momentum=Float(0.9, "momentum of SGD and Muon", "[0, 1)"),
+        nesterov=Switch(True, "Nesterov's form of momentum, in SGD and Muon"),
+        adam=dict(
+            b1=Float(0.9, "β₁ of AdamW and LAMB: decay of the first moment", "[0, 1)"),
+            b2=Float(
+                0.999, "β₂ of AdamW and LAMB: decay of the second moment", "[0, 1)"
+            ),
+            eps=Float(
+                1e-8,
+                "ε of AdamW and LAMB, added to the root of the second moment",
+                "(0, inf)",
+            ),
+        ),
+        weight_decay=Float(
+            5e-4,
+            "factor of the parameter in SGD's and Muon's gradient, in AdamW's and "
+            "LAMB's update",
+        ),
+        weight_decay_exclude=Patterns(
+            ("bias$", "gain$"), "parameters exempt from weight decay, by path"
+        ),
+        schedule=dict(
+            name=Choice(
+                "cosine",
+                "decay of the learning rate",
+                ("cosine", "linear", "step", "constant"),
+            ),
+            warmup_epochs=Float(1.0, "epochs of linear warm-up"),
+            final_fraction=Float(
+                0.0, "learning rate at the end, as a share of the peak", "[0, 1]"
+            ),
+            boundaries=Shares(
+                (0.5, 0.75),
+                "places where the step schedule drops, as shares of the run",
+            ),
+            factor=Float(
+                0.1, "factor of the step schedule at each boundary", "(0, inf)"
+            ),
+        ),
+        sam=dict(
+            rho=Float(
+                0.0, "length ρ of sharpness-aware minimization's ascent step; 0: none"
+            ),
+            fraction=Float(
+                1.0,
+                "share of the batch in sharpness-aware minimization's ascent step",
+                "(0, 1]",
+            ),
+        ),
+        agc=dict(
+            clipping=Float(
+                0.1, "λ of AGC: largest gradient norm / weight norm; 0: no AGC"
+            ),
+            eps=Float(1e-3, "ε of AGC: least weight norm that is assumed", "(0, inf)"),
+            exclude=Patterns(
+                ("classifier", "skip_gain"), "parameters exempt from AGC, by path"
+            ),
+        ),
+        freeze=Patterns((), "parameters that are not trained, by path"),
+        body_rate=Float(
+            1.0,
+            "learning rate of all but the classifier, as a factor of the classifier's",
+            "(0, inf)",
+        ),
+        ema_decay=Float(
+            0.999, "decay of the average of the parameters; 0: no average", "[0, 1)"
+        ),
+        accumulate=Int(1, "microbatches that an update is computed in", "[1, inf)"),
+    ),
+    train=dict(
+        epochs=Float(10.0, "passes over the training split", "(0, inf)"),
+        steps=Int(None, "updates of the run; unset: train.epochs", "[1, inf)"),
+        small_size=Int(
+            None,
+            "side of the images in the first part of a run, in pixels; unset: no such "
+            "part",
+            "[1, inf)",
+        ),
+        small_share=Float(
+            0.5, "share of the updates that see images of train.small_size", "[0, 1]"
+        ),
+        label_smoothing=Float(
+            0.0, "share of a label that is spread over all classes", "[0, 1)"
+        ),
+        mixup=Float(
+            0.0, "parameter of the Beta distribution of MixUp's ratio; 0: no MixUp"
+        ),
+        cutmix=Switch(False, "CutMix; with MixUp too, half of the batch each"),
+        dtype=Choice("float32", "dtype of the activations", ("float32", "bfloat16")),
+        on_nan=Choice(
+            "stop",
+            "where loss or gradient are not finite: end the run, leave the update out, "
+            "or go back to the last checkpoint and on without the batches up to that "
+            "one",
+            ("stop", "skip", "rewind"),
+        ),
+        remat=Choice(
+            "none",
+            "block: gradients compute the inside of every block again, which takes a "
+            "third more computation and a fraction of the memory",
+            ("none", "block"),
+        ),
+    ),
+    parallel=dict(
+        mode=Choice(
+            "jit",
+            "one program over all devices, or one on each (pmap)",
+            ("jit", "pmap"),
+        ),
+        fsdp=Switch(
+            False, "split parameters, optimizer state and average over the devices"
+        ),
+    ),
+    eval=dict(
+        every_epochs=Float(1.0, "epochs between evaluations; 0: at the end only"),
+    ),
+    checkpoint=dict(
+        every_epochs=Float(0.0, "epochs between checkpoints; 0: at the end only"),
+        every_steps=Int(
+            None, "steps between further checkpoints; unset: none", "[1, inf)"
+        ),
+        every_minutes=Float(10.0, "minutes between further checkpoints; 0: none"),
+        keep=Int(2, "number of last checkpoints that are kept", "[1, inf)"),
+        best_metric=Choice(
+            None,
+            "score whose best checkpoint is kept too; unset: none",
+            tuple(BEST_METRICS),
+        ),
+    ),
+    log=dict(
+        every_steps=Int(50, "steps between lines of metrics", "[1, inf)"),
+        tensorboard=Switch(True, "write TensorBoard events"),
+        wandb=Switch(False, "send metrics to Weights & Biases"),
+        profile_steps=Int(
+            0, "steps that JAX's profiler traces into WORKDIR/profile; 0: none"
+        ),
+        gradient_ratios=Switch(
+            False, "write gradient / weight norms of all layers every log.every_steps"
+        ),
+    ),
+)
+"""The config's sections, as a config file sees them."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Key:
-    """A default (or the type of one that starts unset), a meaning, a check.
-
-    `valid` gets a set value and tells whether it is one of `expected`.
-    """
-
-    default: Any
-    meaning: str
-    expected: str = "any value"
-    valid: Callable[[Any], bool] = lambda value: True
-    choices: tuple[str, ...] = ()
-
-    @property
-    def unset(self) -> bool:
-        return isinstance(self.default, type)
+def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Key]:
+    keys: dict[str, Key] = {}
+    for name, entry in section.items():
+        path = prefix + name
+        keys |= _flat(entry, f"{path}.") if isinstance(entry, dict) else {path: entry}
+    return keys
 
 
-def _number(default, meaning, low=0.0, high=_LIMIT, *, open_low=False, open_high=True):
-    """A number between two bounds; neither nan nor infinite."""
-    kind = "a whole number" if default is int or type(default) is int else "a number"
-    left, right = "(["[not open_low], ")]"[not open_high]
-    if high == _LIMIT:
-        expected = f"{kind} {'above' if open_low else 'of at least'} {low:g}"
-    else:
-        expected = f"{kind} in {left}{low:g}, {high:.15g}{right}"
-
-    def valid(value):
-        above = value > low if open_low else value >= low
-        below = value < high if open_high else value <= high
-        return above and below
-
-    return Key(default, meaning, expected, valid)
-
-
-def _switch(default, meaning: str) -> Key:
-    return Key(default, meaning, "true or false")
-
-
-def _choice(default: str, meaning: str, *choices: str) -> Key:
-    expected = f"one of {', '.join(choices)}"
-    return Key(default, meaning, expected, choices.__contains__, choices)
-
-
-def _text(default, meaning: str) -> Key:
-    return Key(default, meaning, "a non-empty text", bool)
-
-
-def _path(default, meaning: str) -> Key:
-    """A path, in data.name behind the kind of the set."""
-
-    def valid(value):
-        return bool(value) and not scheme_of(value.removeprefix("folder:"))
-
-    expected = "a non-empty text, in which a path is of this machine: no gs://, ..."
-    return Key(default, meaning, expected, valid)
-
-
-def _file_name(default: str, meaning: str) -> Key:
-    expected = "a plain name of letters, digits, '_', '-' and '.'"
-    pattern = re.compile(r"\w[\w.\-]*")
-    return Key(default, meaning, expected, lambda value: bool(pattern.fullmatch(value)))
-
-
-def _patterns(default: tuple[str, ...], meaning: str) -> Key:
-    def valid(value):
-        return all(isinstance(pattern, str) and pattern for pattern in value)
-
-    expected = "a list of regular expressions such as ['bias$', 'gain$']"
-    return Key(default, meaning, expected, valid)
-
-
-def _increasing_shares(value) -> bool:
-    ends = (0, *value, 1)
-    return all(
-        isinstance(right, int | float) and left < right
-        for left, right in itertools.pairwise(ends)
-    )
-
-
-KEYS: dict[str, Key] = {
-    "name": _file_name("run", "names the default work directory, runs/NAME"),
-    "seed": _number(0, "of initialization, shuffling, augmentation, dropout", 0, 2**32),
-    "model.name": _text("nf_wrn_16_2", "see nfnet_jax.list_models()"),
-    "model.num_classes": _number(int, "logits; unset: the data set's classes", 1),
-    "model.weights": _path(
-        str,
-        "to start from: a published name, a file, or the work directory of a run; "
-        "unset: none",
-    ),
-    "model.activation": _text(str, "nonlinearity" + _OVERRIDES),
-    "model.gamma": _text(str, "activation gain: exact, published or none" + _OVERRIDES),
-    "model.alpha": _number(float, "scale of the branches" + _OVERRIDES, open_low=True),
-    "model.beta": _text(
-        str, "what divides a block's input: std, var, none" + _OVERRIDES
-    ),
-    "model.stochastic_depth": _number(float, "drop rate of blocks" + _OVERRIDES, 0, 1),
-    "model.drop_rate": _number(
-        float, "dropout before the classifier" + _OVERRIDES, 0, 1
-    ),
-    "model.se_ratio": _number(float, "squeeze-excite ratio, 0: none" + _OVERRIDES),
-    "model.attention": _text(
-        str, "what scales channels in a branch: se or eca" + _OVERRIDES
-    ),
-    "model.width_multiplier": _number(
-        float, "of the widths of all stages" + _OVERRIDES, open_low=True
-    ),
-    "model.expansion": _number(
-        float,
-        "width inside a block, as a share of its width" + _OVERRIDES,
-        open_low=True,
-    ),
-    "model.group_width": _number(
-        int, "channels of a group in grouped convolutions" + _OVERRIDES, 1
-    ),
-    "model.skip_gain": _switch(
-        bool, "False: no learned scalar on branches" + _OVERRIDES
-    ),
-    "model.raw_shortcut": _switch(
-        bool, "True: projections read x instead of act(x) / β, an ablation" + _OVERRIDES
-    ),
-    "model.gamma_in_kernel": _switch(
-        bool, "True: γ multiplies kernels, stem and projections too" + _OVERRIDES
-    ),
-    "model.pooled": _switch(
-        bool, "True: projections of ResNets average 2x2 pixels" + _OVERRIDES
-    ),
-    "model.pool_gain": _number(
-        float,
-        "factor of pooled shortcuts, 2 keeps the variance of white noise" + _OVERRIDES,
-        open_low=True,
-    ),
-    "model.weight_standardization": _switch(bool, "False: an ablation" + _OVERRIDES),
-    "data.name": _path("digits", "digits, tfds:NAME or folder:PATH"),
-    "data.dir": _path(str, "of TFDS sets; unset: TFDS_DATA_DIR or TFDS's default"),
-    "data.train_split": _text("train", "by TFDS's syntax: train[10%:20%]+test"),
-    "data.eval_split": _text("test", "by TFDS's syntax: train[90%:]"),
-    "data.image_size": _number(
-        int, "pixels of the side; unset: as stored (a folder needs it)", 1, 2**14
-    ),
-    "data.eval_image_size": _number(
-        int, "pixels of the side in evaluation; unset: data.image_size", 1, 2**14
-    ),
-    "data.crop": _choice(
-        "training",
-        "of evaluation images that are resized: as in training, or a published form",
-        "training",
-        "resize_crop_32",
-        "crop_resize",
-    ),
-    "data.batch_size": _number(128, "examples per update", 1),
-    "data.eval_batch_size": _number(500, "examples per evaluation step", 1),
-    "data.loader": _choice(
-        "auto",
-        "memory: decoded, on the devices; stream: decoded by workers as it is needed; "
-        "auto: memory where a quarter of the machine's and of a device's is enough, "
-        "unless resized images are to be cropped by random_resized_crop",
-        "auto",
-        "memory",
-        "stream",
-    ),
-    "data.workers": _number(
-        int, "processes of a stream, 0: this one; unset: one a core, at most 16", 0
-    ),
-    "data.max_bad_fraction": _number(
-        0.01, "share of a split whose images may be broken", 0, 1
-    ),
-    "data.augment.random_resized_crop": _switch(
-        False, "crops of 8 to 100 % of the area, aspect 3/4 to 4/3, resized"
-    ),
-    "data.augment.repeats": _number(1, "times that an example is drawn in a row", 1),
-    "data.augment.crop_padding": _number(0, "pixels of mirrored padding around crops"),
-    "data.augment.flip": _switch(False, "flip half of the images left to right"),
-    "data.augment.alternate_flip": _switch(
-        False, "flip each image in every other epoch instead of at random"
-    ),
-    "data.augment.randaugment.layers": _number(0, "distortions of an image; 0: none"),
-    "data.augment.randaugment.magnitude": _number(
-        10, "of each distortion", 0, 20, open_high=False
-    ),
-    "data.augment.cutout": _number(0, "side in pixels of the square set to the mean"),
-    "data.augment.erasing": _number(
-        0.0, "share of images with a rectangle set to the mean", 0, 1, open_high=False
-    ),
-    "optim.name": _choice("sgd", "update rule", "sgd", "adamw", "lamb", "muon"),
-    "optim.muon.adam_share": _number(
-        0.1, "rate of Adam, for all but convolution kernels, as a factor of Muon's"
-    ),
-    "optim.learning_rate": _number(0.1, "peak, for a batch of optim.base_batch_size"),
-    "optim.base_batch_size": _number(
-        int,
-        "batch that the learning rate is for; with another data.batch_size it grows "
-        "or shrinks in proportion; unset: never",
-        1,
-    ),
-    "optim.momentum": _number(0.9, "of SGD", 0, 1),
-    "optim.nesterov": _switch(True, "Nesterov's form of momentum, of SGD"),
-    "optim.adam.b1": _number(0.9, "decay of AdamW's and LAMB's mean gradient", 0, 1),
-    "optim.adam.b2": _number(0.999, "decay of their mean squared gradient", 0, 1),
-    "optim.adam.eps": _number(1e-8, "added to its root", open_low=True),
-    "optim.weight_decay": _number(
-        5e-4,
-        "times the parameter, added to SGD's gradient, to AdamW's and LAMB's update",
-    ),
-    "optim.weight_decay_exclude": _patterns(
-        ("bias$", "gain$"), "parameters exempt from weight decay, by path"
-    ),
-    "optim.schedule.name": _choice(
-        "cosine", "decay", "cosine", "linear", "step", "constant"
-    ),
-    "optim.schedule.warmup_epochs": _number(1.0, "of linear warm-up"),
-    "optim.schedule.final_fraction": _number(
-        0.0, "rate at the end, as a share of the peak", 0, 1, open_high=False
-    ),
-    "optim.schedule.boundaries": Key(
-        (0.5, 0.75),
-        "of the step schedule, as shares of the run",
-        "a list of increasing numbers in (0, 1) such as [0.5, 0.75]",
-        _increasing_shares,
-    ),
-    "optim.schedule.factor": _number(
-        0.1, "what the step schedule multiplies by at each boundary", open_low=True
-    ),
-    "optim.sam.rho": _number(
-        0.0, "length of sharpness-aware minimization's ascent step; 0: none"
-    ),
-    "optim.sam.fraction": _number(
-        1.0, "of the batch, for that step", 0, 1, open_low=True, open_high=False
-    ),
-    "optim.agc.clipping": _number(0.1, "λ: largest gradient / weight norm; 0: no AGC"),
-    "optim.agc.eps": _number(1e-3, "least weight norm that AGC assumes", open_low=True),
-    "optim.agc.exclude": _patterns(
-        ("classifier", "skip_gain"), "parameters exempt from AGC, by path"
-    ),
-    "optim.freeze": _patterns((), "parameters that are not trained, by path"),
-    "optim.body_rate": _number(
-        1.0, "learning rate of all but the classifier, as a factor", open_low=True
-    ),
-    "optim.ema_decay": _number(0.999, "of the parameter average; 0: no average", 0, 1),
-    "optim.accumulate": _number(1, "microbatches that an update is computed in", 1),
-    "train.epochs": _number(10.0, "passes over the training split", open_low=True),
-    "train.steps": _number(int, "updates; set: overrides train.epochs", 1),
-    "train.small_size": _number(
-        int, "pixels of the side in the first part of a run; unset: no such part", 1
-    ),
-    "train.small_share": _number(
-        0.5, "of the updates, seeing images of train.small_size", 0, 1, open_high=False
-    ),
-    "train.label_smoothing": _number(0.0, "share spread over all classes", 0, 1),
-    "train.mixup": _number(
-        0.0, "parameter of the Beta distribution of MixUp's ratio; 0: no MixUp"
-    ),
-    "train.cutmix": _switch(False, "CutMix; with MixUp too, half of the batch each"),
-    "train.dtype": _choice("float32", "of activations", "float32", "bfloat16"),
-    "train.on_nan": _choice(
-        "stop",
-        "where loss or gradient are not finite: end the run, leave the update out, or "
-        "go back to the last checkpoint and on without the batches up to that one",
-        "stop",
-        "skip",
-        "rewind",
-    ),
-    "train.remat": _choice(
-        "none",
-        "block: gradients compute the inside of every block again, which takes a third "
-        "more computation and a fraction of the memory",
-        "none",
-        "block",
-    ),
-    "parallel.mode": _choice(
-        "jit", "one program over all devices, or one on each (pmap)", "jit", "pmap"
-    ),
-    "parallel.fsdp": _switch(
-        False, "split parameters, optimizer state and average over the devices"
-    ),
-    "eval.every_epochs": _number(1.0, "between evaluations; 0: at the end only"),
-    "checkpoint.every_epochs": _number(0.0, "between checkpoints; 0: at the end only"),
-    "checkpoint.every_steps": _number(int, "between checkpoints too; unset: none", 1),
-    "checkpoint.every_minutes": _number(
-        10.0, "between checkpoints too, whatever the clock says; 0: none"
-    ),
-    "checkpoint.keep": _number(2, "last checkpoints that are kept", 1),
-    "checkpoint.best_metric": Key(
-        str,
-        "whose best checkpoint is kept too, of evaluations; unset: none",
-        f"one of {', '.join(BEST_METRICS)}",
-        BEST_METRICS.__contains__,
-        tuple(BEST_METRICS),
-    ),
-    "log.every_steps": _number(50, "between lines of metrics", 1),
-    "log.tensorboard": _switch(True, "write TensorBoard events"),
-    "log.wandb": _switch(False, "send metrics to Weights & Biases"),
-    "log.profile_steps": _number(
-        0, "steps that JAX's profiler traces into WORKDIR/profile; 0: none"
-    ),
-    "log.gradient_ratios": _switch(
-        False, "write gradient / weight norms of all layers every log.every_steps"
-    ),
-}
+KEYS = _flat(SECTIONS)
+"""The keys by path: {"optim.learning_rate": Float(0.1, ...), ...}."""

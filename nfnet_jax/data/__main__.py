@@ -11,6 +11,7 @@ classes of every image and their shares below it.
 import os
 
 from nfnet_jax import cli
+from nfnet_jax.config.kinds import Text
 from nfnet_jax.utils.errors import UserError
 
 MOST_IMAGES = 64
@@ -18,10 +19,13 @@ MOST_IMAGES = 64
 
 def main(argv: list[str]) -> None:
     """Writes at most `MOST_IMAGES` images of the batch to --output."""
-    config, flags = cli.parse_config_flags(
-        argv, about=__doc__, output="PNG file to write (default: batch.png)"
+    flags = cli.parse(
+        argv,
+        __doc__,
+        config="needed",
+        output=Text("batch.png", "PNG file to write"),
     )
-    output = flags.output or "batch.png"
+    config, output = flags.config, flags.output
     _check_output(output)
     from nfnet_jax.data.images.contact_sheet import contact_sheet
     from nfnet_jax.training.preview import preview_batch

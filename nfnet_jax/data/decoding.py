@@ -24,8 +24,8 @@ from tqdm import tqdm
 from nfnet_jax.data.dataset import BadImage, Dataset, Encoded, EncodedSplit, Split
 from nfnet_jax.data.images.decode import decode_image
 from nfnet_jax.data.images.preprocess import crop_to_size
-from nfnet_jax.utils.cache import cache_directory, write_atomically
 from nfnet_jax.utils.errors import UserError
+from nfnet_jax.utils.files import cache_directory, write_atomically
 from nfnet_jax.utils.strict_json import dumps, loads
 
 # The other half is for the model, the batches and everything else that runs.

@@ -10,7 +10,6 @@ float32 images [N, H, W, C], with any N and the H, W, C that it was written for,
 holds the folded network (`inference.fold`), a BatchNorm or Fixup baseline as it is.
 """
 
-import contextlib
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,7 +22,7 @@ from nfnet_jax.inference import onnx as onnx_file
 from nfnet_jax.inference.fold import fold, is_foldable
 from nfnet_jax.models.network import Network
 from nfnet_jax.utils.errors import UserError, nearest
-from nfnet_jax.utils.paths import check_local
+from nfnet_jax.utils.files import check_local, replacing
 from nfnet_jax.utils.strict_json import dumps
 
 Variables = Mapping[str, Any]
@@ -78,20 +77,13 @@ def export_network(
         **(facts or {}),
     }
     write, load = FORMATS[file_format]
-    part, sheet = f"{path}.part", f"{path}.json"
     try:
-        write(part, *_inference_form(model, variables), image_shape)
-        check_logits(load(part), model, variables, image_shape)
-        with open(f"{sheet}.part", "w", encoding="utf-8") as file:
-            file.write(dumps(facts, indent=2) + "\n")
-        os.replace(f"{sheet}.part", sheet)
-        os.replace(part, path)
+        with replacing(path) as part, replacing(f"{path}.json") as sheet:
+            write(str(part), *_inference_form(model, variables), image_shape)
+            check_logits(load(str(part)), model, variables, image_shape)
+            sheet.write_text(dumps(facts, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {path!r}: {error.strerror}") from error
-    finally:
-        for leftover in (part, f"{sheet}.part"):
-            with contextlib.suppress(OSError):
-                os.remove(leftover)
 
 
 def load_exported(path: str) -> Logits:

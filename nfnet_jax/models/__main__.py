@@ -17,9 +17,7 @@ TITLES = ("parameters", "multiply-adds", "train", "test", "classes", "top-1", "t
 
 def main(argv: list[str]) -> None:
     """One line per model whose name matches the pattern, which is shell-style."""
-    _, patterns = cli.parse_flags_and_arguments(
-        argv, about=__doc__, arguments="[PATTERN]"
-    )
+    patterns = cli.parse(argv, __doc__, arguments="[PATTERN]").arguments
     if len(patterns) > 1:
         raise UserError(f"unexpected argument {patterns[1]!r}, expected one pattern")
     from nfnet_jax.models.info import model_info

@@ -4,7 +4,7 @@ import os
 
 from nfnet_jax import cli
 from nfnet_jax.train import main
-from nfnet_jax.utils.workers import end_with_parent
+from nfnet_jax.utils.runtime import end_with_parent
 
 if __name__ == "__main__":
     end_with_parent(os.getppid())

@@ -1,4 +1,4 @@
-"""What a sweep varies: grids and ranges of config keys, or a function of the user's."""
+"""Space of a sweep: grids and ranges of config keys, or a function of the user's."""
 
 import ast
 import dataclasses
@@ -10,11 +10,27 @@ from typing import Any
 
 from nfnet_jax.config import check_key
 from nfnet_jax.config.keys import KEYS
+from nfnet_jax.config.kinds import Int
 from nfnet_jax.utils.errors import UserError, nearest
 
 SCALES = ("log", "uniform")
 Values = dict[str, Any]
 """Config keys without "config.", and their values."""
+
+
+def as_texts(values: Values) -> dict[str, str]:
+    """Returns the values as flags write them."""
+    return {key: as_text(value) for key, value in values.items()}
+
+
+def as_flags(values: Values) -> list[str]:
+    """Returns flags that set keys of the config."""
+    return [f"--config.{key}={text}" for key, text in as_texts(values).items()]
+
+
+def as_text(value: Any) -> str:
+    """Returns a value as a flag writes it, with six digits."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +47,7 @@ class Range:
         return f"{scale} from {self.low:g} to {self.high:g}"
 
     def suggest(self, trial, key: str) -> float:
-        """A value, by the sampler of the study."""
+        """Draws a value by the sampler of the study."""
         if self.whole:
             return trial.suggest_int(key, int(self.low), int(self.high), log=self.log)
         return trial.suggest_float(key, self.low, self.high, log=self.log)
@@ -47,18 +63,17 @@ class Choice:
         return f"one of {', '.join(map(str, self.values))}"
 
     def suggest(self, trial, key: str) -> Any:
-        """A value, by the sampler of the study."""
+        """Draws a value by the sampler of the study."""
         return trial.suggest_categorical(key, self.values)
 
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """The trials of a sweep.
+    """Trials of a sweep.
 
-    grid: values of keys, of which every combination is tried.
-    samples: what is drawn for each trial.
-    function: `sweep(trial) -> {key: value}` of a config file, called for each trial.
-    trials: how often every combination of the grid is tried.
+    Every combination of the keys' values in `grid` is tried `trials` times, with
+    `samples` drawn and `function`, `sweep(trial) -> {key: value}` of a config file,
+    called for each trial.
     """
 
     grid: dict[str, Choice]
@@ -67,16 +82,16 @@ class Space:
     trials: int = 1
 
     def planned(self) -> list[Values]:
-        """What is fixed in each trial before it starts."""
+        """Returns the values that each trial has before it starts."""
         axes = [[(key, v) for v in axis.values] for key, axis in self.grid.items()]
         points = [dict(point) for point in itertools.product(*axes)]
         return [point for point in points for _ in range(self.trials)]
 
     def suggest(self, trial) -> Values:
-        """All that a trial of Optuna sets.
+        """Returns all values that a trial of Optuna sets.
 
         Raises:
-          UserError: the function gives no dict, or a key that there is not.
+          UserError: the function gives no dict, or an unknown key.
         """
         axes = {**self.grid, **self.samples}
         values = {key: axis.suggest(trial, key) for key, axis in axes.items()}
@@ -93,7 +108,7 @@ class Space:
         return values | {key.removeprefix("config."): v for key, v in found.items()}
 
     def describe(self) -> list[str]:
-        """A line for each key, the same for the same sweep."""
+        """Returns a line for each key, the same for the same sweep."""
         lines = [f"{key}: each, {axis}" for key, axis in self.grid.items()]
         lines += [f"{key}: {axis}" for key, axis in self.samples.items()]
         lines += ["as the config file's sweep(trial) says"] if self.function else []
@@ -106,7 +121,8 @@ def make_space(
     trials: str | None,
     function: Callable[[Any], Values] | None,
 ) -> Space:
-    """From the flags `--grid`, `--sample` and `--trials`, and a config's `sweep`.
+    """Returns the space of the flags `--grid`, `--sample`, `--trials` and of a config's
+    function `sweep`.
 
     Raises:
       UserError: nothing to vary, a key twice, an unknown key, a malformed range.
@@ -167,7 +183,7 @@ def _choice(flag: str, text: str, value: str) -> Choice:
 
 
 def _value(text: str) -> Any:
-    """A number, truth value or None where the text is one, or else the text."""
+    """Number, truth value or None if the text is one, or else the text."""
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -192,7 +208,7 @@ def _range(text: str, key: str, value: str) -> Range:
     if not ordered or (scale == "log" and low <= 0):
         least = "0 < LOW < HIGH" if scale == "log" else "LOW < HIGH"
         raise UserError(f"--sample {text}: expected {least}")
-    whole = KEYS[key].expected.startswith("a whole number")
+    whole = isinstance(KEYS[key], Int)
     if whole and not (low.is_integer() and high.is_integer()):
         raise UserError(f"--sample {text}: {key} is {KEYS[key].expected}")
     return Range(low, high, scale == "log", whole)

@@ -1,8 +1,8 @@
-"""A study that any number of workers share: who tries what, once each.
+"""A study that any number of workers share: each trial is taken once.
 
-All trials are queued when the study is made; workers take them from there until none is
-left. A worker that is killed stops saying that it is alive, and another takes its trial
-up again, from the last checkpoint.
+All trials are queued when the study is made; workers take them from the queue until
+none is left. A killed worker sends no heartbeat any more, and another worker takes its
+trial up again, from the last checkpoint.
 """
 
 import time
@@ -18,10 +18,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nfnet_jax.sweeps.space import Space, Values
 from nfnet_jax.sweeps.trial import Failed, Pruned
 from nfnet_jax.utils.errors import UserError
-from nfnet_jax.utils.paths import check_local
+from nfnet_jax.utils.files import check_local
 
 PLACE = "place"
-"""User attribute of a trial: which of the planned ones it is."""
+"""User attribute of a trial: its index among the planned ones."""
 VALUES = "values"
 """User attribute of a trial: the config keys that it set."""
 _HEARTBEAT_SECONDS, _GRACE_SECONDS, _RETRIES = 5, 20, 3
@@ -30,7 +30,7 @@ _READY_SECONDS = 60
 
 
 def open_storage(url: str) -> RDBStorage:
-    """A database by SQLAlchemy's URL, or an SQLite file.
+    """Opens a database by SQLAlchemy's URL, or an SQLite file.
 
     Raises:
       UserError: it cannot be opened.
@@ -68,9 +68,9 @@ def open_study(
     direction: Literal["maximize", "minimize"],
     prune: bool,
 ) -> optuna.Study:
-    """The study `name`, made with all its trials waiting unless there is one.
+    """Opens the study `name`, or makes it with all its trials waiting.
 
-    `definition` is all that defines the sweep, `direction` "maximize" or "minimize".
+    `definition` is all that defines the sweep.
 
     Raises:
       UserError: the study in the storage is of another sweep.
@@ -121,7 +121,7 @@ Objective = Callable[[int, Values, Callable[[int, float], bool]], float]
 
 
 def work(study: optuna.Study, space: Space, objective: Objective) -> None:
-    """Takes waiting trials until all of the study have ended, here or elsewhere."""
+    """Takes waiting trials until all of the study's have ended, here or elsewhere."""
 
     def try_one(trial: Trial) -> float:
         if PLACE not in trial.user_attrs:
@@ -159,7 +159,7 @@ class _NoneLeft(Exception):
 
 
 def planned_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The last attempt at each trial of the plan, in its order."""
+    """Returns the last attempt at each trial, in the order of the plan."""
     last = {
         trial.user_attrs[PLACE]: trial
         for trial in study.get_trials(deepcopy=False)

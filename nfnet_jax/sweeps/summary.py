@@ -1,4 +1,4 @@
-"""What a sweep has found: a table, a file of it, plots."""
+"""Results of a sweep: a table, a file with it, plots."""
 
 import csv
 import shlex
@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from nfnet_jax.sweeps.space import Values
+from nfnet_jax.sweeps.space import Values, as_flags, as_text
 from nfnet_jax.sweeps.study import PLACE, VALUES, planned_trials
 from nfnet_jax.utils.errors import UserError
 
@@ -18,21 +18,23 @@ _ENDED = {TrialState.COMPLETE: "", TrialState.PRUNED: "stopped, hopeless"}
 
 
 def table(study: optuna.Study, metric: str) -> list[list[str]]:
-    """A header and a row for each trial, the best first: its place in the plan, what it
-    set, the metric, remarks."""
+    """Returns a header and a row for each trial, the best first: its place in the plan,
+    the values that it set, the metric, remarks."""
     trials = sorted(planned_trials(study), key=lambda trial: _rank(study, trial))
     keys = list(dict.fromkeys(key for trial in trials for key in trial.params))
     rows = [["trial", *keys, metric, ""]]
     for trial in trials:
-        values = [_text(trial.params.get(key, "")) for key in keys]
-        value = trial.value if trial.state == TrialState.COMPLETE else None
+        values = [as_text(trial.params.get(key, "")) for key in keys]
+        ended = trial.state == TrialState.COMPLETE and trial.value is not None
         place = str(trial.user_attrs[PLACE])
-        rows.append([place, *values, _text(value, ""), _remark(trial)])
+        rows.append(
+            [place, *values, as_text(trial.value) if ended else "", _remark(trial)]
+        )
     return rows
 
 
 def aligned(rows: Sequence[Sequence[str]], widest: int = 60) -> str:
-    """The rows as lines, in columns."""
+    """Returns the rows as lines, in columns."""
     cut = [[cell[:widest] for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cut, strict=True)]
     return "\n".join(
@@ -42,35 +44,30 @@ def aligned(rows: Sequence[Sequence[str]], widest: int = 60) -> str:
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """The best of those that ended well, None if none did."""
+    """Returns the best of the trials that ended well, None if none did."""
     ended = [t for t in planned_trials(study) if t.state == TrialState.COMPLETE]
     return min(ended, key=lambda trial: _rank(study, trial), default=None)
 
 
 def values_of(trial: FrozenTrial) -> Values:
-    """The config keys that a trial set, whatever its parameters are called."""
+    """Returns the config keys that a trial set, whatever its parameters are called."""
     return trial.user_attrs[VALUES]
 
 
-def command(arguments: Sequence[str], values: Values, workdir: str) -> str:
-    """What trains with the `arguments` of a sweep and these values."""
-    flags = [*arguments, *overrides(values), f"--workdir={workdir}"]
+def command(arguments: Sequence[str], values: Values, workdir: Path) -> str:
+    """Returns the command that trains with a sweep's `arguments` and these values."""
+    flags = [*arguments, *as_flags(values), f"--workdir={workdir}"]
     return shlex.join(["python", "-m", "nfnet_jax.train", *flags])
 
 
-def overrides(values: Values) -> list[str]:
-    """Flags that set keys of the config."""
-    return [f"--config.{key}={_text(value)}" for key, value in values.items()]
-
-
 def write_table(rows: Sequence[Sequence[str]], path: Path) -> None:
-    """As CSV."""
+    """Writes the table as CSV."""
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(rows)
 
 
 def write_plots(study: optuna.Study, directory: Path) -> list[Path]:
-    """History, parallel coordinates and importance of keys, where there is enough.
+    """Writes history, parallel coordinates and importance of keys, if trials suffice.
 
     Raises:
       UserError: matplotlib is missing.
@@ -118,9 +115,3 @@ def _remark(trial: FrozenTrial) -> str:
     if trial.state == TrialState.FAIL:
         return f"failed: {trial.user_attrs.get('error', 'its worker was killed')}"
     return trial.state.name.lower()
-
-
-def _text(value, none: str = "None") -> str:
-    if value is None:
-        return none
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

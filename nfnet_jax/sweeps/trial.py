@@ -1,4 +1,4 @@
-"""One training of a sweep, in a process of its own: a crash is its own too."""
+"""One training of a sweep, in a process of its own, so that a crash stays there."""
 
 import math
 import signal
@@ -14,7 +14,7 @@ _POLL_SECONDS = 0.2
 
 
 class Failed(Exception):
-    """A training ended without a result; the message is the last that it said."""
+    """A training ended without a result; the message is its last line."""
 
 
 class Pruned(Exception):
@@ -29,9 +29,9 @@ def train(
 ) -> float:
     """Runs `python -m nfnet_jax.train` with `arguments` in `workdir`.
 
-    After every evaluation `hopeless(step, value)` is asked with the `metric` of the
-    test split, such as "accuracy"; True ends the training. What it prints goes to
-    `workdir`.log. Ends when this process does, even if that is killed.
+    After every evaluation `hopeless(step, value)` gets the `metric` of the test split,
+    such as "accuracy"; True ends the training. Its output goes to `workdir`.log. It
+    ends when this process does, even if this process is killed.
 
     Returns:
       The metric of the last evaluation.

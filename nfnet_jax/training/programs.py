@@ -24,7 +24,7 @@ from nfnet_jax.data.dataset import Dataset
 from nfnet_jax.training.compiler import compiler_options
 from nfnet_jax.training.data_spec import DataFacts
 from nfnet_jax.training.workdir import versions
-from nfnet_jax.utils.cache import write_atomically
+from nfnet_jax.utils.files import write_atomically
 from nfnet_jax.utils.strict_json import dumps, loads
 
 Step = Callable[[Any, Any], tuple[Any, Any]]

@@ -12,8 +12,8 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from nfnet_jax.config import model_overrides
-from nfnet_jax.data.augment import check_augmentation, check_crops, normalize
+from nfnet_jax.config import check_config, model_overrides
+from nfnet_jax.data.augment import check_augmentation, normalize
 from nfnet_jax.data.augment.mixing import drawn_per_example
 from nfnet_jax.data.batches import Batches
 from nfnet_jax.data.class_names import listed, missing_classes, relabel
@@ -69,19 +69,14 @@ class Run:
 
 
 def check_buildable(config: ConfigDict, dataset: Dataset | None = None) -> None:
-    """Checks what spans several keys, before data is loaded.
+    """Checks the config, the model and the name of the data, before data is loaded.
 
     Raises:
       UserError: unknown model, option or data set, or values that do not fit.
     """
+    check_config(config)
     if dataset is None:
         check_name(config.data.name)
-    check_crops(config.data.augment)
-    if config.parallel.fsdp and config.parallel.mode != "jit":
-        raise UserError(
-            f"parallel.fsdp is True with parallel.mode {config.parallel.mode!r}, "
-            "expected mode 'jit': pmap keeps all of the state on every device"
-        )
     build_model(config, config.model.num_classes or 10)
 
 

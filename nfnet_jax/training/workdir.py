@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from nfnet_jax.config import base_config, check_config, from_json, leaves, to_json
 from nfnet_jax.utils.errors import UserError, nearest
-from nfnet_jax.utils.paths import check_local
+from nfnet_jax.utils.files import check_local, replacing
 from nfnet_jax.utils.strict_json import dumps, loads
 
 MAY_CHANGE = (
@@ -215,9 +215,8 @@ def write_json(path: str, values: dict[str, Any]) -> None:
     """Writes a whole file or none, on the first of several processes only."""
     if jax.process_index():
         return
-    with open(f"{path}.part", "w", encoding="utf-8") as file:
-        file.write(dumps(values, indent=2) + "\n")
-    os.replace(f"{path}.part", path)
+    with replacing(path) as part:
+        part.write_text(dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def versions() -> dict[str, str]:

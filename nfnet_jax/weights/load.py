@@ -13,10 +13,9 @@ import numpy as np
 
 from nfnet_jax.models.network import Network
 from nfnet_jax.models.registry import create_model, find, list_models
-from nfnet_jax.utils.cache import cache_directory
 from nfnet_jax.utils.download import RemoteFile, fetch, lock
 from nfnet_jax.utils.errors import UserError, nearest
-from nfnet_jax.utils.paths import local_path
+from nfnet_jax.utils.files import cache_directory, local_path
 from nfnet_jax.weights.haiku import from_haiku
 from nfnet_jax.weights.names import layer_shapes
 from nfnet_jax.weights.read import Weights, beside, read_weights

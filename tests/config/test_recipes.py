@@ -2,14 +2,14 @@
 
 import pathlib
 import re
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 import nfnet_jax
-from nfnet_jax import cli
-from nfnet_jax.config import leaves
+from nfnet_jax.config import leaves, load
 from nfnet_jax.models.registry import create_model, find, list_models, model_options
 from nfnet_jax.optim.factory import build_optimizer, describe_groups, group_masks
 from nfnet_jax.optim.tree import path_name
@@ -21,10 +21,8 @@ FOLDER = pathlib.Path(nfnet_jax.__file__).parent.parent / "configs"
 IMAGENET = 1_281_167
 
 
-def read(file, *overrides):
-    flags = [f"--config.{override}" for override in overrides]
-    argv = ["train.py", f"--config={FOLDER / file}", *flags]
-    return cli.parse_config_flags(argv, workdir="")[0]
+def read(file, overrides=MappingProxyType({})):
+    return load(FOLDER / file, overrides)
 
 
 SHARED = {
@@ -156,10 +154,10 @@ def test_what_the_nf_resnet_sets_itself(depth):
 
 
 def test_rates_follow_the_batch_where_the_recipe_says_so():
-    batch = "data.batch_size=512"
+    batch = {"data.batch_size": 512}
     assert peak_rate(read("imagenet_nfnet.py:f3", batch)) == pytest.approx(0.2)
-    rate = "optim.learning_rate=0.2"
-    assert peak_rate(read("imagenet_nfnet.py", batch, rate)) == pytest.approx(0.4)
+    rate = {"optim.learning_rate": 0.2}
+    assert peak_rate(read("imagenet_nfnet.py", batch | rate)) == pytest.approx(0.4)
     assert peak_rate(read("imagenet_nf_regnet.py", batch)) == pytest.approx(0.4)
 
 
@@ -195,7 +193,7 @@ def test_every_file_fits_the_networks_of_every_family(name):
     params = jax.eval_shape(model.init, jax.random.key(0), shape)["params"]
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for file in FILES:
-        config = read(file, f"model.name={name}")
+        config = read(file, {"model.name": name})
         missing = [p for p in config.optim.freeze if not re.search(p, " ".join(paths))]
         if missing:
             # The whitening that is not to be trained is of one family.

@@ -24,7 +24,7 @@ from nfnet_jax.training.data_spec import write_data_facts
 from nfnet_jax.training.loop import train
 from nfnet_jax.training.setup import set_up
 from nfnet_jax.training.workdir import create_workdir
-from nfnet_jax.utils import cache
+from nfnet_jax.utils import runtime
 from nfnet_jax.weights import haiku
 from nfnet_jax.weights import load as pretrained
 
@@ -93,7 +93,7 @@ def run(request, trained, digits, tmp_path_factory):
 @pytest.fixture
 def main(monkeypatch, capsys):
     """main(*arguments) -> what the command prints."""
-    monkeypatch.setattr(cache, "enable_compilation_cache", lambda: None)
+    monkeypatch.setattr(runtime, "enable_compilation_cache", lambda: None)
 
     def main(*arguments: str) -> str:
         predict.main(["predict.py", *arguments])
@@ -239,7 +239,7 @@ def test_labels_replace_names(bfloat16_run, tmp_path, main):
 def test_what_is_wrong_with_a_run_is_one_line(
     arguments, words, bfloat16_run, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(cache, "enable_compilation_cache", lambda: None)
+    monkeypatch.setattr(runtime, "enable_compilation_cache", lambda: None)
     monkeypatch.chdir(tmp_path)
     Image.new("L", (8, 8)).save("x.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "x.png").read_bytes()[:45])
@@ -273,7 +273,7 @@ def run_predict(monkeypatch, capsys):
     preprocess = Preprocessing(8, "training", (0.5,), (0.25,))
     predictor = prediction.Predictor(Brightness(), {}, preprocess, names)
     monkeypatch.setattr(predict, "_load", lambda flags: predictor)
-    monkeypatch.setattr(cache, "enable_compilation_cache", lambda: None)
+    monkeypatch.setattr(runtime, "enable_compilation_cache", lambda: None)
 
     def run_predict(*arguments) -> tuple[int | None, str, list[str]]:
         argv = ["predict.py", "--workdir=run", *map(str, arguments)]

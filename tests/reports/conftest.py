@@ -9,7 +9,7 @@ from html_pages import parse
 from nfnet_jax import report
 from nfnet_jax.config import base_config
 from nfnet_jax.training.loop import train
-from nfnet_jax.utils import cache
+from nfnet_jax.utils import runtime
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ def write(tmp_path_factory):
     def write(*workdirs: str):
         path = tmp_path_factory.mktemp("pages") / "report.html"
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cache, "enable_compilation_cache", lambda: None)
+            patch.setattr(runtime, "enable_compilation_cache", lambda: None)
             report.main(["report.py", *map(str, workdirs), f"--output={path}"])
         text = path.read_text(encoding="utf-8")
         return SimpleNamespace(path=path, text=text, html=parse(text))

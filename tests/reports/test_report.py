@@ -26,7 +26,7 @@ from nfnet_jax.reports.measured import SIGNAL_IMAGES, measure_run
 from nfnet_jax.training.checkpoint.manager import Checkpoints
 from nfnet_jax.training.setup import set_up
 from nfnet_jax.training.workdir import read_config
-from nfnet_jax.utils import cache
+from nfnet_jax.utils import runtime
 
 
 @pytest.fixture(scope="module")
@@ -303,7 +303,7 @@ def test_a_disk_that_is_full_leaves_the_page_before(tmp_path, monkeypatch):
 
 
 def test_where_it_is_written(trained, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(cache, "enable_compilation_cache", lambda: None)
+    monkeypatch.setattr(runtime, "enable_compilation_cache", lambda: None)
     monkeypatch.setattr(measured, "measure_run", lambda *_: measured.Measured())
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b"):

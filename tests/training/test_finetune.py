@@ -27,7 +27,7 @@ from nfnet_jax.training.setup import set_up
 from nfnet_jax.training.state import init_state, init_variables
 from nfnet_jax.training.step import make_train_step
 from nfnet_jax.training.workdir import create_workdir
-from nfnet_jax.utils import cache
+from nfnet_jax.utils import runtime
 from nfnet_jax.utils.errors import UserError
 from nfnet_jax.weights import load as published
 
@@ -262,7 +262,7 @@ def place(tmp_path_factory):
 def here(place, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setenv("NFNET_JAX_CACHE", str(place / "cache"))
-    monkeypatch.setattr(cache, "enable_compilation_cache", lambda: None)
+    monkeypatch.setattr(runtime, "enable_compilation_cache", lambda: None)
     changes = {"optim.freeze": ("stem",), "optim.body_rate": 0.1}
     config = run_config("ten", **changes)
     (place / "config.json").write_text(json.dumps(to_json(config)))

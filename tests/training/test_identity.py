@@ -24,7 +24,7 @@ from nfnet_jax.training.loop import train
 from nfnet_jax.training.preview import draw_first_batch
 from nfnet_jax.training.trained import load_run
 from nfnet_jax.training.workdir import read_config
-from nfnet_jax.utils import cache
+from nfnet_jax.utils import runtime
 from nfnet_jax.utils.errors import UserError
 from nfnet_jax.weights import load as published
 
@@ -72,7 +72,7 @@ def place(tmp_path_factory):
 def here(place, tmp_path, monkeypatch):
     """A copy of them, the run stopped half-way in `half`, to be changed."""
     monkeypatch.setenv("NFNET_JAX_CACHE", str(place / "cache"))
-    monkeypatch.setattr(cache, "enable_compilation_cache", lambda: None)
+    monkeypatch.setattr(runtime, "enable_compilation_cache", lambda: None)
     monkeypatch.chdir(tmp_path)
     for name in ("set", "run"):
         shutil.copytree(place / name, tmp_path / name)

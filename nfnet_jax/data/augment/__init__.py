@@ -64,15 +64,6 @@ def augment_batch(
     return images, targets
 
 
-def check_crops(augment: ConfigDict) -> None:
-    """Raises UserError if `config.data.augment` asks for two kinds of crops."""
-    if augment.random_resized_crop and augment.crop_padding:
-        raise UserError(
-            f"data.augment.crop_padding is {augment.crop_padding} and "
-            "data.augment.random_resized_crop is True, expected only one crop"
-        )
-
-
 def check_augmentation(
     augment: ConfigDict, image_shape: tuple[int, int, int], small_size: int | None
 ) -> None:

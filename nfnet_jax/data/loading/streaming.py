@@ -36,8 +36,7 @@ from nfnet_jax.data.loading.shared_slots import Slots, shared_slots
 from nfnet_jax.data.loading.shuffle import example_draws, host_feistel_shuffle
 from nfnet_jax.data.loading.workers import HostBatches, Piece, center_crop, random_crop
 from nfnet_jax.utils.errors import UserError
-from nfnet_jax.utils.host_memory import keep_host_memory
-from nfnet_jax.utils.workers import end_with_parent
+from nfnet_jax.utils.runtime import end_with_parent, keep_host_memory
 
 # Batches put on the device early, and pieces that wait in a worker.
 _ON_DEVICE = 2

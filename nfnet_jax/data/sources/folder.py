@@ -33,7 +33,7 @@ from nfnet_jax.data.images.listing import (
 from nfnet_jax.data.sources.file_source import FileSource, normalized_name
 from nfnet_jax.data.sources.splits import select
 from nfnet_jax.utils.errors import UserError, nearest
-from nfnet_jax.utils.paths import local_path
+from nfnet_jax.utils.files import local_path
 
 TEST_FRACTION = 0.2
 _MEANINGS = {

@@ -12,7 +12,7 @@ from tensorflow_datasets.core import registered as registry
 
 from nfnet_jax.data.sources import cifar
 from nfnet_jax.utils.errors import UserError, nearest, no_directory
-from nfnet_jax.utils.paths import local_path
+from nfnet_jax.utils.files import local_path
 
 
 def find_or_prepare(

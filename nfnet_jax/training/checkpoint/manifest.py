@@ -10,6 +10,7 @@ import json
 import os
 from typing import Any
 
+from nfnet_jax.utils.files import replacing
 from nfnet_jax.utils.strict_json import dumps, strict
 
 _MANIFEST = "manifest.json"
@@ -30,11 +31,10 @@ def seal(directory: str, **facts: Any) -> None:
         files[name] = _describe(directory, name)
     content = {"facts": strict(facts), "files": files}
     path = os.path.join(directory, _MANIFEST)
-    with open(f"{path}.part", "w", encoding="utf-8") as file:
-        file.write(dumps(content | {"checksum": _checksum(content)}, indent=1))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(f"{path}.part", path)
+    text = dumps(content | {"checksum": _checksum(content)}, indent=1)
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+        _sync(str(part))
     _sync(directory)
 
 

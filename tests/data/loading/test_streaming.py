@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from jpeg_set import write_jpeg_set
 
-from nfnet_jax.config import base_config
+from nfnet_jax.config import base_config, check_config
 from nfnet_jax.data import loading
-from nfnet_jax.data.augment import check_crops
 from nfnet_jax.data.load import load_dataset
 from nfnet_jax.data.loading import choose_loader, streaming
 from nfnet_jax.data.loading.shuffle import host_feistel_shuffle
@@ -170,7 +169,7 @@ def test_the_death_of_a_worker_ends_a_run_in_one_line(jpegs):
 
 def test_two_crops_are_one_too_many():
     with pytest.raises(UserError, match="expected only one crop"):
-        check_crops(make_config(**{"data.augment.crop_padding": 4}).data.augment)
+        check_config(make_config(**{"data.augment.crop_padding": 4}))
 
 
 def test_images_are_streamed_that_would_be_resized_before_they_are_cropped():

@@ -1,5 +1,12 @@
+"""Settings of a process: kept programs and kept memory."""
+
 import subprocess
 import sys
+
+import jax
+import pytest
+
+from nfnet_jax.utils import runtime
 
 FAULTS = """
 import resource
@@ -7,7 +14,7 @@ import statistics
 import sys
 
 if sys.argv[1] == "keep":
-    from nfnet_jax.utils.host_memory import keep_host_memory
+    from nfnet_jax.utils.runtime import keep_host_memory
 
     keep_host_memory()
 
@@ -41,3 +48,15 @@ def test_repeated_calls_take_no_memory_from_the_kernel():
     # Now and then a call does: XLA has not freed the block of the call before it yet.
     assert page_faults("keep") < 100
     assert page_faults("leave") > 16_000
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [(None, 0.1), ("2.5", 2.5)])
+def test_compilations_worth_keeping(asked, seconds, monkeypatch):
+    name = "jax_persistent_cache_min_compile_time_secs"
+    settings = {name: float(asked or 1)}
+    monkeypatch.setattr(jax.config, "update", settings.__setitem__)
+    monkeypatch.delenv(name.upper(), raising=False)
+    if asked:
+        monkeypatch.setenv(name.upper(), asked)
+    runtime.enable_compilation_cache()
+    assert settings[name] == seconds

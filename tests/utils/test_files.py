@@ -1,22 +1,27 @@
-"""What is on another machine is refused in a line, never a directory called "gs:"."""
+"""Paths: what is on another machine is refused in a line; files are written whole."""
 
 import importlib
 import os
 import re
 
 import pytest
-from help_cases import COMMANDS, WITH_CONFIG
+from help_cases import WITH_CONFIG
 from tiny_run import tiny_config
 
 from nfnet_jax import cli
+from nfnet_jax.__main__ import COMMANDS
 from nfnet_jax.config import base_config, check_config
 from nfnet_jax.data.load import load_dataset
 from nfnet_jax.inference.export import check_target
 from nfnet_jax.training.loop import train
 from nfnet_jax.training.workdir import read_config
-from nfnet_jax.utils.cache import cache_directory
 from nfnet_jax.utils.errors import UserError
-from nfnet_jax.utils.paths import scheme_of
+from nfnet_jax.utils.files import (
+    cache_directory,
+    replacing,
+    scheme_of,
+    write_atomically,
+)
 from nfnet_jax.weights.load import load_pretrained
 
 BUCKET = "gs://bucket/runs"
@@ -135,3 +140,26 @@ def test_so_does_the_environment(name, monkeypatch):
     with pytest.raises(UserError, match=rf"{name} is '{BUCKET}'.*gs:// is not"):
         cache_directory()
         load_dataset("tfds:mnist")
+
+
+def test_cache_directory_defaults(monkeypatch, tmp_path):
+    monkeypatch.delenv("NFNET_JAX_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_directory() == tmp_path / "home" / ".cache" / "nfnet_jax"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_directory() == tmp_path / "xdg" / "nfnet_jax"
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file"
+    with replacing(path) as part:
+        part.write_text("first")
+        assert not path.exists()
+    with pytest.raises(ZeroDivisionError), replacing(path) as part:
+        part.write_text("second")
+        raise ZeroDivisionError
+    write_atomically(tmp_path / "deeper/file", lambda file: file.write(b"third"))
+    assert path.read_text() == "first"
+    assert (tmp_path / "deeper/file").read_bytes() == b"third"
+    assert sorted(p.name for p in tmp_path.rglob("*file*")) == ["file", "file"]
