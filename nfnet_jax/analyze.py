@@ -106,10 +106,6 @@ def _check(flags, argv: list[str]) -> float | None:
         )
     for name in ("image_size", "batch_size"):
         cli.whole_number(name, flags[name].value, LARGEST)
-    if flags.output or flags.activations:
-        from nfnet_jax.analysis.plot import check_matplotlib
-
-        check_matplotlib()
     return _tolerance(flags.check)
 
 
