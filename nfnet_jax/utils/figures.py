@@ -7,6 +7,7 @@ import io
 import os
 import re
 import warnings
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,10 +88,12 @@ def name_axes(panel: "Axes", x: str, y: str, counts: bool = False) -> None:
 
     `counts`: only whole numbers of x are labelled.
     """
+    from matplotlib.ticker import MaxNLocator
+
     panel.set_xlabel(x, loc="right")
     panel.set_title(y, loc="left", color=MUTED, fontsize=TEXT_SIZE)
     if counts:
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
 def fit_values(
@@ -154,10 +157,12 @@ def label_lines(panel: "Axes") -> None:
         )
 
 
-def legend_below(figure: "Figure", columns: int = 4) -> None:
-    """One legend for all panels, below them."""
+def legend_below(
+    figure: "Figure", columns: int = 4, panels: Iterable["Axes"] | None = None
+) -> None:
+    """Adds one legend below all panels, of the names in `panels` (all of them)."""
     handles: dict[str, Any] = {}
-    for panel in figure.axes:
+    for panel in figure.axes if panels is None else panels:
         for handle, name in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(name, handle)
     if handles:
