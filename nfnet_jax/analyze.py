@@ -278,10 +278,10 @@ def _draw_ratios(subject: _Subject, found):
 
 def _differences(subject: _Subject) -> str:
     """Why a prediction may not hold, by what was measured."""
-    from nfnet_jax.analysis import differences
+    from nfnet_jax.analysis.diagnose import describe_images, describe_training
 
-    found = [differences.of_training(subject.variables)] if subject.trained else []
-    found += [differences.of_images(subject.images)] if subject.real else []
+    found = [describe_training(subject.variables)] if subject.trained else []
+    found += [describe_images(subject.images)] if subject.real else []
     return (
         "Predicted is a network at initialization on white noise, so that this is no "
         f"fault by itself: {'; '.join(found)}"
