@@ -9,16 +9,17 @@ import argparse
 import json
 import pathlib
 
-from matplotlib.figure import Figure
 from PIL import Image
+
+from nfnet_jax.utils import figures
 
 DOCS = pathlib.Path(__file__).parent
 RESULTS = DOCS.parent / "experiments" / "signal_propagation" / "results.json"
 LAYERS = "604 layers"
 CURVES = {
-    "no BatchNorm, no standardization": ("#cc79a7", "neither, plain kernels"),
-    "BatchNorm": ("#d55e00", "BatchNorm"),
-    "scaled weight standardization": ("#0072b2", "normalizer-free, as here"),
+    "no BatchNorm, no standardization": (figures.COLOURS[3], "neither"),
+    "BatchNorm": (figures.COLOURS[1], "BatchNorm"),
+    "scaled weight standardization": (figures.COLOURS[0], "normalizer-free"),
 }
 """Name in the results: colour, label."""
 DIGIT = 7
@@ -27,26 +28,21 @@ DIGIT = 7
 
 def draw_signal(results: dict[str, dict], path: pathlib.Path) -> None:
     """Means and variances of the signal by depth, in a very deep network."""
-    figure = Figure(figsize=(9, 3.7), layout="constrained")
-    means, variances = figure.subplots(1, 2)
+    figure, ((means, variances),) = figures.subplots(2, 1, (9, 3.5))
     for name, (colour, label) in CURVES.items():
         curves = results[f"{LAYERS}, {name}"]
-        style = {"color": colour, "label": label, "lw": 2}
-        means.plot(curves["avg_sq_mean"], **style)
-        variances.plot(curves["avg_var"], **style)
+        means.plot(curves["avg_sq_mean"], color=colour, lw=2)
+        variances.plot(curves["avg_var"], color=colour, lw=2, label=label)
     predicted = results[f"{LAYERS}, scaled weight standardization"]["predicted_var"]
     blocks = range(1, 1 + len(predicted))
-    variances.plot(blocks, predicted, "k--", lw=1.2, label="its prediction")
-    means.set_title("squared mean of the channels")
-    variances.set_title("variance of the channels")
+    style = {"color": figures.INK, "lw": 1.2, "ls": "--"}
+    variances.plot(blocks, predicted, label="its prediction", **style)
+    for panel, name in ((means, "squared mean"), (variances, "variance")):
+        figures.name_axes(panel, "residual blocks passed", f"{name} of the channels")
+        panel.set_yscale("log")
     means.set_ylim(bottom=1e-4)
-    for panel in (means, variances):
-        panel.set(xlabel="residual blocks passed", yscale="log")
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(alpha=0.25)
-    handles, labels = variances.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(path, dpi=200)
+    figures.label_lines(variances)
+    figures.save(figure, path, dpi=200)
 
 
 def draw_digit(path: pathlib.Path) -> None:

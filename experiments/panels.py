@@ -1,4 +1,4 @@
-"""Figures of the experiments: panels of lines in colours that all can tell apart."""
+"""Figures of the experiments: panels of lines and dots in the style of the project."""
 
 import itertools
 import pathlib
@@ -8,17 +8,17 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-BLACK = {"color": "black", "lw": 1, "ls": "--"}
+from nfnet_jax.utils import figures
+from nfnet_jax.utils.figures import COLOURS
+
+BLACK = {"color": figures.INK, "lw": 1, "ls": "--"}
 Points = tuple[Sequence[float], Sequence[float | None]]
 """Abscissas and ordinates, None where there is none."""
 
 
 def make_panels(columns: int, rows: int = 1, height: float = 3.4):
     """An empty figure and its panels [rows][columns]."""
-    figure = Figure(figsize=(min(9, 4.2 * columns), height * rows))
-    figure.set_layout_engine("constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    return figures.subplots(columns, rows, (min(9, 4.2 * columns), height * rows))
 
 
 def lines(panel: Axes, series: Mapping[str, Points], **style: Any) -> None:
@@ -53,23 +53,15 @@ def blocks_from(start: int, values: Sequence[float]) -> range:
     return range(start, start + len(values))
 
 
-def finish(figure: Figure, path: pathlib.Path, **legend: Any) -> None:
-    """Grids, one legend below all panels, that of the first, and the file."""
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    if labels:
-        figure.legend(handles, labels, loc="outside lower center", **legend)
-    _save(figure, path)
+def finish(figure: Figure, path: pathlib.Path, ncols: int = 4) -> None:
+    """Adds the legend of the first panel below all and writes the file."""
+    figures.legend_below(figure, ncols, figure.axes[:1])
+    figures.save(figure, path)
 
 
 def finish_each(figure: Figure, path: pathlib.Path) -> None:
-    """Grids, a legend in each panel that has labels, and the file."""
+    """Adds a legend to each panel that has labels and writes the file."""
     for panel in figure.axes:
         if panel.get_legend_handles_labels()[1]:
-            panel.legend(fontsize=8)
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: pathlib.Path) -> None:
-    for panel in figure.axes:
-        panel.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+            panel.legend(fontsize=8, labelcolor=figures.INK, frameon=False)
+    figures.save(figure, path)

@@ -91,10 +91,6 @@ def _check(flags) -> None:
             "--image_size is for noise, expected --config.data.image_size with "
             "--data=config"
         )
-    if flags.output or flags.activations:
-        from nfnet_jax.analysis.plot import check_matplotlib
-
-        check_matplotlib()
 
 
 def _subject(config, flags):

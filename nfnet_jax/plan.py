@@ -55,7 +55,7 @@ def _shape(text: str | None) -> tuple[int, int, int] | None:
 
 def _print(config, found) -> None:
     from nfnet_jax.planning.hardware import HARDWARE, UTILIZATION, predict
-    from nfnet_jax.reports.units import seconds, with_prefix
+    from nfnet_jax.utils.units import seconds, with_prefix
 
     height, width, channels = found.image_shape
     batch, dtype = config.data.batch_size, config.train.dtype

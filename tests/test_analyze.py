@@ -1,6 +1,5 @@
 """python -m nfnet_jax.analyze, and its figures."""
 
-import importlib.util
 import json
 import re
 import sys
@@ -30,7 +29,6 @@ def run(monkeypatch, *arguments: str) -> int:
 
 
 def test_table_json_and_figures(tmp_path, monkeypatch, capsys):
-    pytest.importorskip("matplotlib")
     output = tmp_path / "out"
     arguments = ["--model=nf_wrn_10_1", *SMALL, f"--output={output}", "--check=0.5"]
     assert run(monkeypatch, *arguments) == 0
@@ -171,7 +169,6 @@ def test_elsewhere_it_is_told_what_differs_and_no_cause(
 
 
 def test_gains_are_drawn_and_printed(tmp_path, monkeypatch, capsys):
-    pytest.importorskip("matplotlib")
     path = tmp_path / "gains.png"
     assert run(monkeypatch, f"--activations={path}") == 0
     assert "relu           1.712859" in capsys.readouterr().out
@@ -214,12 +211,4 @@ def test_mistakes_are_one_line(arguments, words, tmp_path, monkeypatch, capsys):
     assert error.startswith("error: ") and error.count("\n") == 1
     for word in words:
         assert word in error
-    assert not list(tmp_path.iterdir())
-
-
-def test_matplotlib_is_optional(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert run(monkeypatch, NF, "--output=out") == 2
-    assert "pip install -e '.[plot]'" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -13,16 +13,13 @@ import runpy
 import sys
 
 import jax
-import matplotlib
 
 from nfnet_jax.config import load
 from nfnet_jax.data.augment import normalize
 from nfnet_jax.training.loop import train
 from nfnet_jax.training.setup import load_config_dataset
 from nfnet_jax.training.trained import load_run
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+from nfnet_jax.utils import figures
 
 HERE = pathlib.Path(__file__).parent
 CONFIG = HERE.parents[1] / "configs" / "cifar10_speedrun.py"
@@ -76,24 +73,21 @@ def _moments(trained):
 
 def draw(results: dict[str, dict]) -> None:
     """Accuracy against PFLOP, with what others reach."""
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure, ((panel,),) = figures.subplots(size=(6, 4))
     rows = sorted(results.values(), key=lambda row: row["pflop"])
     pflop = [row["pflop"] for row in rows]
     for key, label, style in (
-        ("test_accuracy_ema_flip", "with mirrored test images", "C0o-"),
-        ("test_accuracy_ema", "without", "C0o--"),
+        ("test_accuracy_ema_flip", "with mirrored test images", "o-"),
+        ("test_accuracy_ema", "without", "o--"),
     ):
-        axes.plot(pflop, [100 * row[key] for row in rows], style, label=label)
+        shares = [100 * row[key] for row in rows]
+        panel.plot(pflop, shares, style, color=figures.COLOURS[0], label=label)
     for (name, (x, y)), marker in zip(OTHERS.items(), "^sv", strict=True):
-        axes.plot(x, y, "k" + marker, label=name)
-    axes.set(
-        xscale="log",
-        xlabel="training PFLOP, log scale",
-        ylabel="CIFAR-10 test accuracy (%)",
-    )
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(HERE / "curve.png", dpi=120)
+        panel.plot(x, y, marker, color=figures.INK, label=name)
+    panel.set_xscale("log")
+    figures.name_axes(panel, "training PFLOP, log scale", "CIFAR-10 test accuracy (%)")
+    panel.legend(fontsize=8, labelcolor=figures.INK, frameon=False)
+    figures.save(figure, HERE / "curve.png")
 
 
 def main(data_dir: str, output_dir: str, *budgets: str) -> None:

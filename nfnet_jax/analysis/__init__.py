@@ -12,7 +12,7 @@ from nfnet_jax.analysis.measure import Signal, measure, open_branches
 from nfnet_jax.analysis.plot import plot, plot_activations
 from nfnet_jax.analysis.table import Analysis, table, to_json
 from nfnet_jax.analysis.theory import (
-    Prediction,
+    BlockPrediction,
     block_pattern,
     follows_schedule,
     predict,
@@ -24,9 +24,9 @@ __all__ = [
     "LEFT",
     "NO_CAUSE",
     "Analysis",
+    "BlockPrediction",
     "Deviation",
     "LayerGradient",
-    "Prediction",
     "Signal",
     "block_pattern",
     "check",

@@ -1,12 +1,14 @@
-"""Does a network keep its signal as predicted, and if not, why?"""
+"""Deviations of a network's signal from its prediction, and their causes."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+from flax import traverse_util
 
-from nfnet_jax.analysis.measure import Block, Signal
-from nfnet_jax.analysis.theory import Prediction
+from nfnet_jax.analysis.measure import BlockSignal, Signal, moments, pooled_share
+from nfnet_jax.analysis.theory import BlockPrediction
 
 MEAN_SHIFT = 0.5
 """Share of the squared mean of its inputs that no standardized kernel passes on."""
@@ -23,6 +25,10 @@ NO_CAUSE = "None of the known causes is seen: stem, kernels, γ and β look righ
 LEFT = "Left are α, the skip gains and the shortcut"
 FEWEST_VALUES = 100
 """In a channel: the variance of fewer is known no better than a check needs."""
+
+
+WHITE_SHARE = 0.25
+"""Share of the variance of white noise that 2x2 averages leave."""
 
 
 class Deviation(NamedTuple):
@@ -47,13 +53,13 @@ class Deviation(NamedTuple):
 
 
 def check(
-    signal: Signal, predictions: Sequence[Prediction], tolerance: float = 0.1
+    signal: Signal, predictions: Sequence[BlockPrediction], tolerance: float = 0.1
 ) -> Deviation | None:
     """The first deviation by more than the share `tolerance`, None if there is none.
 
-    Of a network at initialization with open branches, on noise: nothing else is
-    predicted. Measure it with `borders=False`, or on large images (256 pixels): zero
-    padding takes variance at the borders.
+    Predictions hold for a network at initialization with open branches, on noise.
+    Measure it with `borders=False`, or on large images (256 pixels): zero padding takes
+    variance at the borders.
     """
     for i, (block, predicted) in enumerate(
         zip(signal.blocks, predictions, strict=True)
@@ -65,8 +71,8 @@ def check(
     return None
 
 
-def ratios(signal: Signal, predictions: Sequence[Prediction]) -> np.ndarray:
-    """Shares [quantities] of the prediction of all that `check` looks at, in order."""
+def ratios(signal: Signal, predictions: Sequence[BlockPrediction]) -> np.ndarray:
+    """Measured / predicted [quantities] of all that `check` compares, in order."""
     pairs = zip(signal.blocks, predictions, strict=True)
     return np.asarray(
         [
@@ -77,7 +83,9 @@ def ratios(signal: Signal, predictions: Sequence[Prediction]) -> np.ndarray:
     )
 
 
-def _rows(block: Block, predicted: Prediction) -> list[tuple[str, float, float]]:
+def _rows(
+    block: BlockSignal, predicted: BlockPrediction
+) -> list[tuple[str, float, float]]:
     """Quantities, as measured and as predicted."""
     rows = [
         ("branch input variance", _branch_input(block), predicted.branch_input_var),
@@ -89,12 +97,12 @@ def _rows(block: Block, predicted: Prediction) -> list[tuple[str, float, float]]
     return rows
 
 
-def _branch_input(block: Block) -> float:
+def _branch_input(block: BlockSignal) -> float:
     return float(block.convs[0].input.var)
 
 
 def _cause(
-    signal: Signal, predictions: Sequence[Prediction], index: int, tolerance: float
+    signal: Signal, predictions: Sequence[BlockPrediction], index: int, tolerance: float
 ) -> str:
     blocks = signal.blocks[: index + 1]
     if 0 < blocks[-1].values < FEWEST_VALUES:
@@ -111,8 +119,11 @@ def _cause(
     return f"Cause: {cause}" if cause else f"{NO_CAUSE}{LEFT}, and chance"
 
 
-def _kernel_cause(blocks: Sequence[Block]) -> str | None:
-    """A standardized filter has mean 0: what all its inputs share does not pass."""
+def _kernel_cause(blocks: Sequence[BlockSignal]) -> str | None:
+    """A kernel that passes the mean that its inputs share, as no standardized one does.
+
+    A standardized filter has mean 0.
+    """
     for conv in (conv for block in blocks for conv in block.convs):
         before, after = float(conv.input.sq_mean), float(conv.output.sq_mean)
         shared = before if conv.shared_mean is None else float(conv.shared_mean)
@@ -125,9 +136,9 @@ def _kernel_cause(blocks: Sequence[Block]) -> str | None:
 
 
 def _activation_cause(
-    blocks: Sequence[Block], predictions: Sequence[Prediction]
+    blocks: Sequence[BlockSignal], predictions: Sequence[BlockPrediction]
 ) -> str | None:
-    """In the first block β is 1; inside branches it plays no part."""
+    """An activation without γ, where β is 1: in the first block, inside branches."""
     for i, (block, predicted) in enumerate(zip(blocks, predictions, strict=False)):
         found = [] if i else [(block.name, _branch_input(block), 1.0)]
         scale = predicted.branch_input_var
@@ -145,7 +156,7 @@ def _activation_cause(
     return None
 
 
-def _inner_factor(block: Block, predicted: Prediction) -> float:
+def _inner_factor(block: BlockSignal, predicted: BlockPrediction) -> float:
     """Factor of an activation inside the branch on the variance."""
     activations = len(block.convs) - 1
     whole = predicted.branch_var / predicted.branch_input_var
@@ -153,12 +164,14 @@ def _inner_factor(block: Block, predicted: Prediction) -> float:
 
 
 def _beta_cause(
-    blocks: Sequence[Block], predictions: Sequence[Prediction], tolerance: float
+    blocks: Sequence[BlockSignal],
+    predictions: Sequence[BlockPrediction],
+    tolerance: float,
 ) -> str | None:
-    """log(Var(branch input) / prediction) is 2 log(β / what was divided by).
+    """Wrong betas that explain the deviations; there may be several.
 
-    A wrong β is a cause if it makes deviations above `tolerance` at all, and if those
-    found are as it makes them; there may be several.
+    log(Var(branch input) / prediction) is 2 log(β / divisor). A wrong β is a cause if
+    it makes deviations above `tolerance`, and if the measured ones are like them.
     """
     found = np.log([_branch_input(block) for block in blocks])
     errors = found - np.log([p.branch_input_var for p in predictions])
@@ -192,7 +205,7 @@ def _wrong_betas(right: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _stem_cause(block: Block) -> str | None:
+def _stem_cause(block: BlockSignal) -> str | None:
     variance = float(block.input.var)
     # After max pooling, the mean outweighs the variance.
     pooled = block.input.sq_mean > block.input.var
@@ -202,3 +215,33 @@ def _stem_cause(block: Block) -> str | None:
         f"the signal starts at a variance of {variance:.2g}, expected 1; the images "
         "are not normalized, or the stem is not standardized"
     )
+
+
+def describe_training(variables: Any) -> str:
+    """Words for the distance of trained gains from those that are predicted."""
+    params = traverse_util.flatten_dict(variables["params"])
+    gains = (("skip_gain", "skip gains"), ("gain", "gains of kernels"))
+    ranges = [
+        f"{name} are {_range(leaves)} instead of 1"
+        for key, name in gains
+        if (leaves := [leaf for path, leaf in params.items() if path[-1] == key])
+    ]
+    return f"the network is trained: {', '.join([*ranges, 'and its kernels moved'])}"
+
+
+def describe_images(images: jax.Array) -> str:
+    """Words for the difference of images [N, H, W, C] from unit white noise."""
+    found = moments(images)
+    text = (
+        f"the images are no white noise: their variance is {float(found.var):.3g}, "
+        f"their squared mean {float(found.sq_mean):.2g}"
+    )
+    if min(images.shape[1:3]) < 2:
+        return text
+    share = float(pooled_share(images))
+    return f"{text}, and 2x2 averages keep {share:.2f} of it, of noise {WHITE_SHARE}"
+
+
+def _range(leaves: list[jax.Array]) -> str:
+    values = np.concatenate([np.ravel(leaf) for leaf in leaves])
+    return f"{values.min():.2g} to {values.max():.2g}"

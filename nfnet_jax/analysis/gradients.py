@@ -27,7 +27,7 @@ def measure_gradients(
     labels: jax.Array,
     **arguments: Any,
 ) -> tuple[LayerGradient, ...]:
-    """Of the mean cross entropy of the logits for `labels` [N] of images [N, H, W, C].
+    """Gradients of the mean cross entropy for `labels` [N] of images [N, H, W, C].
 
     `arguments` go to the model. Kernels below a module called `blocks` count as stacks
     of layers.
@@ -58,7 +58,7 @@ def measure_gradients(
 def in_order(
     gradients: tuple[LayerGradient, ...], signal: Signal
 ) -> tuple[LayerGradient, ...]:
-    """`gradients` as the signal goes through the layers, convolutions first."""
+    """Sorts `gradients` as the signal passes the layers, convolutions first."""
     place = {layer.name: i for i, layer in enumerate(signal.layers)}
 
     def key(gradient: LayerGradient) -> int:
@@ -68,5 +68,5 @@ def in_order(
 
 
 def _name(name: str) -> str:
-    """ "stages_0/blocks/conv0/kernel[1]" as "stages_0/blocks[1]/conv0/kernel"."""
+    """Turns "stages_0/blocks/conv0/kernel[1]" to "stages_0/blocks[1]/conv0/kernel"."""
     return re.sub(r"\bblocks/(.*)(\[\d+\])$", r"blocks\2/\1", name)

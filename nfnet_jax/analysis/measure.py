@@ -1,7 +1,8 @@
-"""Signal propagation [SP, section 3]: what each block does to the signal's moments.
+"""Signal propagation: the moments of the signal before and after every block.
 
-Modules are watched from outside (`flax.linen.intercept_methods`): the network stays as
-it is.
+The quantities are those of Brock, De, Smith, "Characterizing signal propagation to
+close the performance gap in unnormalized ResNets", arXiv 2101.08692, section 3. Modules
+are watched from outside (`flax.linen.intercept_methods`): the network stays as it is.
 """
 
 import contextlib
@@ -17,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from nfnet_jax.analysis.moments import Moments, moments, pooled_share
 from nfnet_jax.layers.ws_conv import WSConv
 from nfnet_jax.models.blocks import ImageNetStem
 from nfnet_jax.ops.padding import pair
@@ -30,7 +30,14 @@ POOLS = r"/shortcut/averaged$"
 """Paths of modules in the residual networks of this project."""
 
 
-class Layer(NamedTuple):
+class Moments(NamedTuple):
+    """Averages over channels of each channel's squared mean, and of its variance."""
+
+    sq_mean: jax.Array | float
+    var: jax.Array | float
+
+
+class LayerSignal(NamedTuple):
     """A convolution: its path, and the moments of its input and output.
 
     `shared_mean`: squared mean of all channels of the input together, None: not known.
@@ -45,7 +52,7 @@ class Layer(NamedTuple):
 class Pooling(NamedTuple):
     """Shares of the variance that 2x2 averages before a projection leave.
 
-    `predicted` from the spatial correlation of what is pooled (`pooled_share`).
+    `predicted` follows from the spatial correlation of their input (`pooled_share`).
     """
 
     predicted: jax.Array | float
@@ -53,7 +60,7 @@ class Pooling(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Block:
+class BlockSignal:
     """A residual block: its path, and the moments of the signal before and after it.
 
     `branch_var`: average variance of the branch before skip gain and α, nan where
@@ -65,21 +72,21 @@ class Block:
     input: Moments
     output: Moments
     branch_var: float
-    convs: tuple[Layer, ...]
+    convs: tuple[LayerSignal, ...]
     pooling: Pooling | None
     values: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Signal:
-    """What `measure` found: `blocks`, and all convolutions in the order of calls.
+    """Result of `measure`: `blocks`, and all convolutions in the order of calls.
 
     As arrays: `avg_sq_mean`, `avg_var` [blocks + 1] of the signal before the first
     block and after each; `res_avg_var` [blocks] of the branches.
     """
 
-    blocks: tuple[Block, ...]
-    layers: tuple[Layer, ...]
+    blocks: tuple[BlockSignal, ...]
+    layers: tuple[LayerSignal, ...]
 
     @property
     def avg_sq_mean(self) -> np.ndarray:
@@ -99,7 +106,7 @@ class Signal:
 
 
 class _Call(NamedTuple):
-    """What is recorded of a call; on a leading axis where the module is scanned."""
+    """Record of a call; on a leading axis where the module is scanned."""
 
     input: Moments
     output: Moments
@@ -127,7 +134,7 @@ def measure(
     borders: bool = True,
     **arguments: Any,
 ) -> Signal:
-    """The moments of every block and convolution of `model` on images [N, H, W, C].
+    """Measures every block and convolution of `model` on images [N, H, W, C].
 
     `blocks`, `branches`, `shortcuts` and `pools` (2x2 averages in a shortcut) are
     regular expressions searched in module paths such as "stages_0/blocks/branch/conv0".
@@ -135,15 +142,15 @@ def measure(
     apart if it maps the collection "signal" (`variable_axes={"params": 0, "signal":
     0}`). `arguments` go to the model, for example `train=False`; collections other than
     "params" may be updated, which has no effect. With `borders=False` every `WSConv`
-    reads beyond an edge what lies at the opposite one instead of zeros, so that no
-    variance is lost there.
+    reads pixels of the opposite edge instead of zeros, so that no variance is lost at
+    borders.
 
     Raises:
       UserError: no module matches `blocks`.
     """
     patterns = _Patterns(*map(re.compile, (blocks, branches, shortcuts, pools)))
     order: dict[str, bool] = {}
-    # What `init` left there would be added to.
+    # `sow` would append to the values that `init` left there.
     variables = {name: tree for name, tree in variables.items() if name != "signal"}
     mutable = ["signal", *(name for name in variables if name != "params")]
 
@@ -171,16 +178,16 @@ def measure(
 
 
 def open_branches(params):
-    """`params` with every skip gain forced to 1, so that all branches contribute."""
+    """Copies `params` with every skip gain 1, so that all branches contribute."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: leaf * 0 + 1 if path[-1].key == "skip_gain" else leaf, params
     )
 
 
 def _recorder(order: dict[str, bool], patterns: _Patterns) -> Callable:
-    """Sows a `_Call` after every call of a module that counts.
+    """An interceptor that sows a `_Call` after every call of a watched module.
 
-    `order` gets their paths, and whether they are convolutions.
+    It adds {path: the module is a convolution} to `order`.
     """
 
     def record(call, args, kwargs, context):
@@ -204,7 +211,7 @@ def _recorder(order: dict[str, bool], patterns: _Patterns) -> Callable:
 
 
 def _wrapped(call, args, kwargs, context):
-    """A module whose padding is not zeros but what lies at the opposite edge."""
+    """Calls a module with pixels of the opposite edge in the place of zero padding."""
     beyond, stride = _reach(context.module)
     if context.method_name != "__call__" or not beyond:
         return call(*args, **kwargs)
@@ -215,7 +222,7 @@ def _wrapped(call, args, kwargs, context):
 
 
 def _reach(module: nn.Module) -> tuple[int, int]:
-    """Pixels of its output by which a module looks beyond an edge, and its stride."""
+    """Pixels of the output that see beyond an edge of the input, and the stride."""
     if isinstance(module, ImageNetStem):
         return 2, 4
     if isinstance(module, WSConv) and not module.pool:
@@ -274,7 +281,7 @@ def _unstacked(
 def _assemble(calls: dict, order: dict[str, bool], patterns: _Patterns) -> Signal:
     raw = {name: re.sub(r"\[\d+\]", "", name) for name in calls}
     layers = [
-        Layer(
+        LayerSignal(
             name,
             calls[name][0].input,
             calls[name][0].output,
@@ -292,7 +299,7 @@ def _assemble(calls: dict, order: dict[str, bool], patterns: _Patterns) -> Signa
         shortcuts = [m for m in inside if patterns.shortcuts.search(raw[m])]
         pools = [m for m in inside if patterns.pools.search(raw[m])]
         blocks.append(
-            Block(
+            BlockSignal(
                 name,
                 calls[name][0].input,
                 calls[name][0].output,
@@ -315,3 +322,27 @@ def _pooling(call: _Call) -> Pooling:
 
 def _is_below(path: str, block: str) -> bool:
     return path == block or path.startswith(f"{block}/")
+
+
+def moments(x: jax.Array) -> Moments:
+    """Moments of x [N, H, W, C]; a channel's mean and variance are over N, H and W."""
+    x = x.astype(jnp.float32)
+    return Moments(jnp.square(x.mean((0, 1, 2))).mean(), x.var((0, 1, 2)).mean())
+
+
+def pooled_share(x: jax.Array) -> jax.Array:
+    """The share of its variance that x [N, H, W, C] should keep in 2x2 averages.
+
+    Var(mean of 2x2) = Var(x) · mean of the 4x4 matrix of the pixels' correlations:
+    (1 + ρ(0, 1) + ρ(1, 0) + (ρ(1, 1) + ρ(1, -1)) / 2) / 4, a quarter for white noise,
+    1 for a signal that is constant in space. ρ is measured over all neighbours, not
+    over the windows that pooling takes.
+    """
+    x = x.astype(jnp.float32)
+    x = x - x.mean((0, 1, 2), keepdims=True)
+    variance = jnp.square(x).mean()
+    down, right = (x[:, 1:], x[:, :-1]), (x[:, :, 1:], x[:, :, :-1])
+    diagonal = x[:, 1:, 1:], x[:, :-1, :-1]
+    other = x[:, 1:, :-1], x[:, :-1, 1:]
+    rho = [(a * b).mean() / variance for a, b in (down, right, diagonal, other)]
+    return (1 + rho[0] + rho[1] + (rho[2] + rho[3]) / 2) / 4

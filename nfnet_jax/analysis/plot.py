@@ -1,10 +1,9 @@
-"""The signal propagation plot [SP, figures 1 and 2], as PNG, SVG or PDF.
+"""The signal propagation plot, and the gains of activations, as PNG, SVG or PDF.
 
-matplotlib is imported where it is used.
+The plot is that of Brock, De, Smith, "Characterizing signal propagation to close the
+performance gap in unnormalized ResNets", arXiv 2101.08692, figures 1 and 2.
 """
 
-import importlib.util
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,11 +11,7 @@ import numpy as np
 
 from nfnet_jax.analysis.table import Analysis
 from nfnet_jax.layers.activations import Activation, activation_variance
-from nfnet_jax.utils.errors import UserError
-
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe and Ito's, told apart by colour-blind readers too."""
-
+from nfnet_jax.utils import figures
 
 NAMES = (
     "average squared channel mean",
@@ -24,28 +19,35 @@ NAMES = (
     "branch variance, before skip gain and α",
     "gradient norm / weight norm",
 )
+CURVES = ("relu", "gelu", "silu", "tanh", "selu", "softplus")
+"""Activations whose variances are drawn."""
 
 
 def plot(analyses: Sequence[Analysis], path: str, title: str = "") -> None:
-    """Average squared channel mean, average channel variance, branch variance, and
-    gradient / weight norms where measured, by depth; predictions as black lines.
+    """Writes average squared channel mean, average channel variance, branch variance,
+    and gradient / weight norms where measured, by depth; predictions are dashed.
 
     Raises:
-      UserError: matplotlib is not installed, or it cannot write such a file.
+      UserError: `path` has another extension or cannot be written.
     """
     with_gradients = any(analysis.gradients for analysis in analyses)
-    figure, panels = _figure(3 + with_gradients)
+    figure, panels = (
+        figures.subplots(2, 2, (8.4, 6.6))
+        if with_gradients
+        else figures.subplots(3, 1, (10, 3.6))
+    )
+    panels = panels.ravel()
     for i, analysis in enumerate(analyses):
-        _draw(panels, analysis, COLOURS[i % len(COLOURS)])
+        _draw(panels, analysis, figures.COLOURS[i % len(figures.COLOURS)])
     for panel, name in zip(panels, NAMES, strict=False):
-        panel.set(ylabel=name, xlabel="blocks passed")
-        panel.grid(alpha=0.3)
-        _scale(panel)
-    if with_gradients:
-        panels[3].set_xlabel("layer, in the order of calls")
-    figure.suptitle(title)
-    _legend(figure, panels)
-    _save(figure, path)
+        gradients = name == NAMES[3]
+        along = "layer, in the order of calls" if gradients else "blocks passed"
+        figures.name_axes(panel, along, name, counts=True)
+        figures.fit_values(panel)
+    if title:
+        figure.suptitle(title, color=figures.INK)
+    figures.legend_below(figure)
+    figures.save(figure, path)
 
 
 def _draw(panels, analysis: Analysis, colour: str) -> None:
@@ -59,7 +61,7 @@ def _draw(panels, analysis: Analysis, colour: str) -> None:
     if not np.isnan(signal.res_avg_var).all():
         panels[2].plot(after[1:], signal.res_avg_var, **style)
     if analysis.predictions:
-        style = {"color": "black", "lw": 0.8, "ls": "--", "label": "predicted"}
+        style = {"color": figures.INK, "lw": 0.9, "ls": "--", "label": "predicted"}
         for panel, name in ((panels[1], "output_var"), (panels[2], "branch_var")):
             values = [getattr(predicted, name) for predicted in analysis.predictions]
             panel.plot(after[1:], values, zorder=5, **style)
@@ -68,92 +70,33 @@ def _draw(panels, analysis: Analysis, colour: str) -> None:
         panels[3].plot(np.arange(1, len(ratios) + 1), ratios, ".", ms=4, color=colour)
 
 
-def _scale(panel) -> None:
-    """Linear from 0, or logarithmic where values differ by more than a factor of 10."""
-    values = np.concatenate([line.get_ydata() for line in panel.lines] or [np.ones(1)])
-    positive = values[values > 1e-5]
-    if positive.size and positive.max() > 10 * positive.min():
-        panel.set_yscale("log")
-        panel.set_ylim(bottom=max(positive.min() / 2, panel.get_ylim()[0]))
-    else:
-        panel.set_ylim(0, 1.15 * max(values.max(), 1e-5))
-
-
 def plot_activations(activations: dict[str, Activation], path: str) -> None:
-    """What each activation does to the variance of its input, with and without γ.
+    """Writes what activations do to the variance of their input, with and without γ.
 
-    `activations` are functions of arrays of any shape, by name.
-    Left: γ of each; right: Var[γ g(x)] / v for x ~ N(0, v) against v. ReLU keeps any
-    variance; the others only v = 1.
+    `activations` are functions of arrays of any shape, by name. Left: γ of each; right:
+    Var[γ g(x)] / v for x ~ N(0, v) against v. ReLU keeps any variance; the others only
+    v = 1.
 
     Raises:
-      UserError: matplotlib is not installed, or it cannot write such a file.
+      UserError: `path` has another extension or cannot be written.
     """
-    figure, (bars, curves) = _figure(2)
+    figure, ((bars, curves),) = figures.subplots(2, 1, (10, 3.8))
     gains = {name: activation_variance(fn) ** -0.5 for name, fn in activations.items()}
     names = sorted(gains, key=gains.__getitem__)
-    bars.barh(names, [gains[name] for name in names], color=COLOURS[0])
+    bars.barh(names, [gains[name] for name in names], color=figures.COLOURS[0])
     for i, name in enumerate(names):
         bars.annotate(f" {gains[name]:.4f}", (gains[name], i), va="center", fontsize=7)
-    bars.set(xlabel="γ = 1 / std of the output for unit normal input")
-    bars.margins(x=0.2)
+    figures.name_axes(bars, "", "γ = 1 / standard deviation for unit normal input")
+    bars.grid(False)
+    bars.margins(x=0.2, y=0.01)
     variances = np.logspace(-2, 2, 33)
-    curves.axhline(1, color="black", ls="--", lw=1, label="unchanged")
-    shown = [name for name in CURVES if name in activations]
-    for name, colour in zip(shown, COLOURS, strict=False):
+    for name in (name for name in CURVES if name in activations):
         after = [
             gains[name] ** 2 * activation_variance(activations[name], float(v)) / v
             for v in variances
         ]
-        curves.plot(variances, after, color=colour, label=name)
-    curves.set(
-        xlabel="variance of x",
-        ylabel="variance of γ g(x) / variance of x",
-        xscale="log",
-        ylim=(0, 2.6),
-    )
-    curves.grid(alpha=0.3)
-    curves.legend()
-    _save(figure, path)
-
-
-CURVES = ("relu", "gelu", "silu", "tanh", "selu", "softplus")
-
-
-def check_matplotlib() -> None:
-    """Raises UserError where figures cannot be drawn."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UserError(
-            "matplotlib is missing, expected for figures: pip install -e '.[plot]'"
-        )
-
-
-def _figure(panels: int):
-    check_matplotlib()
-    from matplotlib.figure import Figure
-
-    rows, columns = (2, 2) if panels == 4 else (1, panels)
-    size = (10, 3.6) if rows == 1 else (8.4, 6.6)
-    figure = Figure(figsize=size, layout="constrained")
-    return figure, np.ravel(figure.subplots(rows, columns))
-
-
-def _legend(figure, panels) -> None:
-    """One for all panels, below them."""
-    handles: dict[str, Any] = {}
-    for panel in panels:
-        handles |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
-    figure.legend(
-        handles.values(), handles, loc="outside lower center", ncols=4, frameon=False
-    )
-
-
-def _save(figure, path: str) -> None:
-    extension = os.path.splitext(path)[1]
-    supported = figure.canvas.get_supported_filetypes()
-    if extension.removeprefix(".") not in supported:
-        raise UserError(f"{path!r}: expected a name that ends in .png, .svg or .pdf")
-    try:
-        figure.savefig(path, dpi=120)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+        curves.plot(variances, after, label=name)
+    curves.set(xscale="log", ylim=(0, 2.6))
+    figures.name_axes(curves, "variance of x", "variance of γ g(x) / variance of x")
+    figures.label_lines(curves)
+    figures.save(figure, path)

@@ -5,8 +5,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nfnet_jax.analysis import differences
-from nfnet_jax.analysis.diagnose import LEFT, NO_CAUSE, Deviation, check, ratios
+from nfnet_jax.analysis.diagnose import (
+    LEFT,
+    NO_CAUSE,
+    Deviation,
+    check,
+    describe_images,
+    describe_training,
+    ratios,
+)
 from nfnet_jax.analysis.gradients import in_order, measure_gradients
 from nfnet_jax.analysis.measure import Signal, measure
 from nfnet_jax.analysis.table import Analysis
@@ -122,8 +129,8 @@ def _draw_ratios(subject: Subject, found: np.ndarray) -> np.ndarray:
 
 def _differences(subject: Subject) -> str:
     """Reasons, as measured, why the prediction may not hold."""
-    found = [differences.of_training(subject.variables)] if subject.trained else []
-    found += [differences.of_images(subject.images)] if subject.real else []
+    found = [describe_training(subject.variables)] if subject.trained else []
+    found += [describe_images(subject.images)] if subject.real else []
     return (
         "Predicted is a network at initialization on white noise, so that this is no "
         f"fault by itself: {'; '.join(found)}"

@@ -7,8 +7,8 @@ import numpy as np
 
 from nfnet_jax.analysis.diagnose import Deviation
 from nfnet_jax.analysis.gradients import LayerGradient
-from nfnet_jax.analysis.measure import Block, Signal
-from nfnet_jax.analysis.theory import Prediction
+from nfnet_jax.analysis.measure import BlockSignal, Signal
+from nfnet_jax.analysis.theory import BlockPrediction
 
 COLUMNS = "{:28} {:>10} {:>10} {:>10} {:>9} {:>12} {:>10}"
 TITLES = (
@@ -24,7 +24,7 @@ TITLES = (
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """All that is known of one network; `name` is for people.
+    """Measurements and predictions of one network, under a `name` for people.
 
     `predictions` are None where there is no β schedule to predict by, `gradients` where
     they were not measured.
@@ -32,12 +32,12 @@ class Analysis:
 
     name: str
     signal: Signal
-    predictions: tuple[Prediction, ...] | None = None
+    predictions: tuple[BlockPrediction, ...] | None = None
     gradients: tuple[LayerGradient, ...] | None = None
 
 
 def table(analysis: Analysis) -> str:
-    """A line per block, then one per pooled transition, then the extreme gradients.
+    """Formats a line per block, one per pooled transition, and the extreme gradients.
 
     Moments are averages over channels. "branch input" is the variance of γ · act(x) / β
     before the first convolution, "branch" that of the branch before skip gain and α.
@@ -62,9 +62,9 @@ def table(analysis: Analysis) -> str:
 
 
 def to_json(analysis: Analysis, deviation: Deviation | None = None) -> dict[str, Any]:
-    """The same as an object for `strict_json.dumps`; what is not known is None.
+    """An object for `strict_json.dumps`, with None for unknown values.
 
-    `deviation` is what `check` found.
+    `deviation` is the result of `check`.
     """
     predictions = analysis.predictions or [None] * len(analysis.signal.blocks)
     return {
@@ -89,7 +89,7 @@ def to_json(analysis: Analysis, deviation: Deviation | None = None) -> dict[str,
     }
 
 
-def _block(block: Block, predicted: Prediction | None) -> dict[str, Any]:
+def _block(block: BlockSignal, predicted: BlockPrediction | None) -> dict[str, Any]:
     return {
         "name": block.name,
         **_moments(block.output),
@@ -108,7 +108,7 @@ def _moments(moments) -> dict[str, float | None]:
 
 
 def _number(value) -> float | None:
-    """JSON has no nan."""
+    """The number, or None for nan, which JSON has not."""
     return float(value) if np.isfinite(value) else None
 
 
@@ -122,7 +122,7 @@ def _text(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.4g}"
 
 
-def _pooling_line(block: Block) -> str:
+def _pooling_line(block: BlockSignal) -> str:
     assert block.pooling is not None
     predicted, measured = block.pooling
     return (

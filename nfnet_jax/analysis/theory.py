@@ -1,4 +1,8 @@
-"""What the β schedule says about the signal after every block [SP, section 4]."""
+"""Predictions of the β schedule for the signal after every block.
+
+Brock, De, Smith, "Characterizing signal propagation to close the performance gap in
+unnormalized ResNets", arXiv 2101.08692, section 4.
+"""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -6,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nfnet_jax.analysis.measure import BLOCKS, Block, Signal
+from nfnet_jax.analysis.measure import BLOCKS, BlockSignal, Signal
 from nfnet_jax.layers.activations import ACTIVATIONS, activation_variance, gain
 from nfnet_jax.layers.residual import expected_std
 from nfnet_jax.models.baselines import KINDS
@@ -19,14 +23,13 @@ Transfer = Callable[[float], float]
 """Variance before a scaled activation -> variance after it."""
 
 
-class Prediction(NamedTuple):
-    """Of one block, at initialization and with open branches.
+class BlockPrediction(NamedTuple):
+    """Predicted variances of one block at initialization, with open branches.
 
-    `output_var` is the signal's variance after it. `branch_input_var` is that of
-    γ · act(x) / β: what the right β makes of the variance that was measured before it,
-    or 1 where channels have a mean that outweighs it, as after max pooling.
-    `branch_var` is what n convolutions and n - 1 activations make of that. `beta` is
-    that β.
+    output_var: of the signal after the block. branch_input_var: of γ · act(x) / β, from
+    the variance that was measured before the block and the right `beta`, or 1 where
+    channels have a mean that outweighs the variance, as after max pooling. branch_var:
+    after the n convolutions and n - 1 activations of the branch.
     """
 
     output_var: float
@@ -36,7 +39,7 @@ class Prediction(NamedTuple):
 
 
 def predicted_variance(depths: tuple[int, ...], alpha: float) -> np.ndarray:
-    """Variance [blocks] after each block if every branch preserves it [SP, sec. 4]."""
+    """Variance [blocks] after each block if every branch preserves it."""
     before = np.square(np.concatenate(expected_std(depths, alpha)))
     first = np.concatenate([np.arange(depth) == 0 for depth in depths])
     return np.where(first, 1.0, before) + alpha**2
@@ -48,7 +51,7 @@ def predict(
     alpha: float,
     transfer: Transfer = lambda variance: variance,
     pool_gain: float = 1.0,
-) -> tuple[Prediction, ...]:
+) -> tuple[BlockPrediction, ...]:
     """The predictions for a network of stages of `depths` blocks.
 
     Where the projection of a stage pools, the schedule starts from what pooling is
@@ -75,7 +78,7 @@ def predict(
     betas = expected_std(depths, alpha)
     scheduled = iter(predicted_variance(depths, alpha))
     blocks = iter(signal.blocks)
-    predictions: list[Prediction] = []
+    predictions: list[BlockPrediction] = []
     for stage_betas in betas:
         stage = list(itertools.islice(blocks, len(stage_betas)))
         outputs = list(itertools.islice(scheduled, len(stage_betas)))
@@ -90,19 +93,19 @@ def predict(
             for variance, block in zip(entering, stage, strict=True)
         ]
         predictions += map(
-            Prediction, map(float, outputs), entering, branches, stage_betas
+            BlockPrediction, map(float, outputs), entering, branches, stage_betas
         )
     return tuple(predictions)
 
 
-def _entering(block: Block, beta: float, transfer: Transfer) -> float:
+def _entering(block: BlockSignal, beta: float, transfer: Transfer) -> float:
     if block.input.sq_mean > block.input.var:
         return 1.0
     return transfer(float(block.input.var)) / beta**2
 
 
 def _after_pooling(
-    stage: Sequence[Block],
+    stage: Sequence[BlockSignal],
     betas: Sequence[float],
     alpha: float,
     transfer: Transfer,
@@ -124,16 +127,18 @@ def _after_pooling(
 
 
 def _branch(variance: float, convs: int, transfer: Transfer) -> float:
-    """Variance after a branch; its first activation is the block's."""
+    """Variance after a branch, from that after the block's first activation."""
     for _ in range(convs - 1):
         variance = transfer(variance)
     return variance
 
 
-def predict_network(model: Network, signal: Signal) -> tuple[Prediction, ...] | None:
-    """As `predict` for a network of `create_model`; None where β is not its method.
+def predict_network(
+    model: Network, signal: Signal
+) -> tuple[BlockPrediction, ...] | None:
+    """Predictions for a network of `create_model`, None where β is not its method.
 
-    That is for BatchNorm, SkipInit, Fixup, networks without residual blocks and timm's,
+    None is for BatchNorm, SkipInit, Fixup, networks without residual blocks and timm's,
     which multiply γ into every kernel. An ablation (`beta`, `gamma`,
     `weight_standardization`) gets the prediction that it violates.
     """
@@ -152,7 +157,7 @@ def block_pattern(model: Network) -> str:
 
 
 def follows_schedule(model: Network) -> bool:
-    """Whether `model` is a residual network whose design is the β schedule."""
+    """True for a residual network whose design is the β schedule."""
     if not all(isinstance(stage, Stage) for stage in model.stages):
         return False
     if model_options(model.spec).gamma_in_kernel:

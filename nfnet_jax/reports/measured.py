@@ -1,4 +1,4 @@
-"""What only the network of a run can tell: its signal, and its mistakes."""
+"""Measures the network of a run: its signal, and its mistakes."""
 
 import contextlib
 import copy
@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from nfnet_jax.analysis import (
-    Prediction,
+    BlockPrediction,
     Signal,
     block_pattern,
     measure,
@@ -46,8 +46,8 @@ class Mistake(NamedTuple):
 
 
 class Tested(NamedTuple):
-    """`confusion` int64 [classes, logits]: how many images of a class (row) were taken
-    for which (column). `mistakes`: the most confident ones, surest first."""
+    """`confusion` int64 [classes, logits]: numbers of images by their class (row) and
+    their prediction (column). `mistakes`: the most confident ones, surest first."""
 
     confusion: np.ndarray
     mistakes: tuple[Mistake, ...]
@@ -59,16 +59,19 @@ class Tested(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measured:
-    """`start` is the signal of the run's network at initialization with open branches,
-    `predictions` what the β schedule says of it, `end` the signal of the checkpoint of
-    update `step`; None where something is missing, and `notes` say what."""
+    """Measurements of a run; None where something is missing, which `notes` name.
+
+    `start` is the signal of the run's network at initialization with open branches,
+    `predictions` are those of the β schedule for it, `end` is the signal of the
+    checkpoint of update `step`.
+    """
 
     class_names: tuple[str, ...] = ()
     image_shape: tuple[int, int, int] | None = None
     planned_steps: int | None = None
     counts: Counts | None = None
     start: Signal | None = None
-    predictions: tuple[Prediction, ...] | None = None
+    predictions: tuple[BlockPrediction, ...] | None = None
     end: Signal | None = None
     step: int | None = None
     tested: Tested | None = None
@@ -76,9 +79,9 @@ class Measured:
 
 
 def measure_run(config: ConfigDict, workdir: str, most_mistakes: int) -> Measured:
-    """What there is to measure of the run of `config` in `workdir`.
+    """Measures the run of `config` in `workdir`, as far as its files are there.
 
-    Nothing is raised for data or a checkpoint that cannot be had: a note tells.
+    Data or a checkpoint that cannot be had is a note, not an error.
     """
     try:
         run = set_up(config, facts=find_data_facts(workdir))
@@ -109,14 +112,14 @@ def measure_run(config: ConfigDict, workdir: str, most_mistakes: int) -> Measure
 
 
 def _on_all_devices(trained: Trained) -> Trained:
-    """As the batches of a test split are."""
+    """Copies variables to all devices, where the batches of a test split are."""
     everywhere = NamedSharding(device_mesh(), PartitionSpec())
     variables = jax.device_put(trained.variables, everywhere)
     return dataclasses.replace(trained, variables=variables)
 
 
 def _first_test_images(run: Run) -> jax.Array:
-    """Normalized, [N, H, W, C]."""
+    """The first test images [N, H, W, C], normalized."""
     with contextlib.closing(run.test.iterate(0)) as host_batches:
         images, labels, _ = run.test.materialize(next(host_batches), 0)
     real = np.flatnonzero(np.asarray(labels) >= 0)[:SIGNAL_IMAGES]
@@ -127,7 +130,7 @@ def _signal_at_start(config: ConfigDict, run: Run, images: jax.Array) -> Signal:
     variables = {"params": open_branches(run.state.params)}
     if not run.state.batch_stats:
         return _signal(run.model, variables, images, train=False)
-    # Untrained running statistics say nothing: those of the batch, without dropout.
+    # Running statistics are not trained yet: take the batch's, without dropout.
     variables["batch_stats"] = run.state.batch_stats
     quiet = copy.deepcopy(config)
     quiet.model.stochastic_depth = quiet.model.drop_rate = 0.0
@@ -142,7 +145,7 @@ def _signal(
 
 
 def _test(run: Run, trained: Trained, most_mistakes: int) -> Tested:
-    """One pass over the test split, in the order of the images."""
+    """Predicts the whole test split, in the order of the images."""
 
     @jax.jit
     def step(variables, host_batch, number):

@@ -1,6 +1,7 @@
-"""What the files of a run say, finished or not."""
+"""Reads the files of a run, finished or not."""
 
 import dataclasses
+import datetime
 import math
 import os
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from nfnet_jax.utils.strict_json import loads
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Series:
-    """A metric: values float64 [N] after updates int64 [N], in increasing order."""
+    """A metric: `values` float64 [N] after `steps` int64 [N] updates, in order."""
 
     steps: np.ndarray
     values: np.ndarray
@@ -31,8 +32,9 @@ class Series:
 class Record:
     """A run: its `name` on the page, config, metrics by name, result.json if it ended.
 
-    `steps_per_epoch` is None before the first line of metrics. `unreadable` counts
-    lines of metrics.jsonl that are no metrics, as a crash may leave.
+    `steps_per_epoch` and `last_written`, the time of metrics.jsonl in UTC, are None
+    before the first line of metrics. `unreadable` counts lines of metrics.jsonl that
+    are no metrics, as a crash may leave.
     """
 
     name: str
@@ -42,15 +44,21 @@ class Record:
     steps_per_epoch: float | None
     result: dict[str, Any] | None
     unreadable: int
+    last_written: datetime.datetime | None
 
     @property
     def keys(self) -> dict[str, Any]:
-        """{"optim.learning_rate": 0.1, ...}"""
+        """The config by dotted keys: {"optim.learning_rate": 0.1, ...}"""
         return leaves(to_json(self.config))
 
     @property
+    def versions(self) -> dict[str, str]:
+        """Packages that a finished run used, and their versions."""
+        return (self.result or {}).get("versions", {})
+
+    @property
     def last_step(self) -> int:
-        """Of all that was logged, 0 before the first line."""
+        """The largest update that was logged, 0 before the first line."""
         return max((int(s.steps[-1]) for s in self.metrics.values()), default=0)
 
     def epochs(self, steps: np.ndarray) -> np.ndarray:
@@ -59,7 +67,7 @@ class Record:
 
 
 def read_records(workdirs: Sequence[str]) -> list[Record]:
-    """The runs in `workdirs`, told apart by as short a name as will do.
+    """The runs in `workdirs`, each named by its directory, or its path if need be.
 
     Raises:
       UserError: a directory that holds no run, or is given twice.
@@ -81,7 +89,8 @@ def _read(workdir: str, name: str) -> Record:
         config = read_config(workdir)
     except UserError as error:
         raise UserError(str(error).removeprefix("--workdir: ")) from error
-    rows, unreadable = _read_rows(os.path.join(workdir, "metrics.jsonl"))
+    metrics = os.path.join(workdir, "metrics.jsonl")
+    rows, unreadable = _read_rows(metrics)
     return Record(
         # Names of directories may hold bytes that are no text.
         name.encode(errors="surrogateescape").decode(errors="replace"),
@@ -94,16 +103,21 @@ def _read(workdir: str, name: str) -> Record:
         ),
         read_result(workdir),
         unreadable,
+        _modified(metrics) if rows else None,
     )
 
 
+def _modified(path: str) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(os.stat(path).st_mtime, datetime.UTC)
+
+
 def _read_rows(path: str) -> tuple[list[dict[str, float]], int]:
-    """The lines of a run that may still be writing, and how many make no sense."""
+    """The metrics of a run that may still write, and the number of unreadable lines."""
     if not os.path.exists(path):
         return [], 0
     with open(path, encoding="utf-8", errors="replace") as file:
         lines = file.read().split("\n")
-    # What follows the last line end is being written now.
+    # The text after the last line end is being written now.
     parsed = [_parse(line) for line in lines[:-1]]
     rows = [row for row in parsed if row is not None]
     return rows, len(parsed) - len(rows)
@@ -122,7 +136,7 @@ def _parse(line: str) -> dict[str, float] | None:
 
 
 def _by_metric(rows: Sequence[dict[str, float]]) -> dict[str, Series]:
-    """A run that went back to a checkpoint wrote steps again: the last time counts."""
+    """Series by name; of steps that a resumed run wrote again, the last ones count."""
     found: dict[str, dict[int, float]] = {}
     for row in rows:
         for name in row.keys() - {"step", "epoch"}:

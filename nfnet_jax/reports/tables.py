@@ -1,4 +1,4 @@
-"""Results, cost and configs of runs as tables: a column for each run."""
+"""Results, cost and configs of runs as rows of tables: a value for each run."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,21 +8,37 @@ import numpy as np
 
 from nfnet_jax.config import base_config, leaves, to_json
 from nfnet_jax.config.keys import KEYS
-from nfnet_jax.reports.elements import Child, Element, element, table
 from nfnet_jax.reports.measured import Measured
 from nfnet_jax.reports.record import Record
-from nfnet_jax.reports.units import duration, grouped, number, percent, with_prefix
-from nfnet_jax.utils.strict_json import dumps
+from nfnet_jax.utils.units import duration, grouped, number, percent, with_prefix
 
 
-class Fact(NamedTuple):
-    """A row of the comparison: a value for each run, how it is written, and whether the
-    `best` is the largest (max), the smallest (min), or none is."""
+class Quantity(NamedTuple):
+    """A row of the comparison: a value for each run, its text, and the better end.
+
+    `best` is max, min, or None where no value is better.
+    """
 
     name: str
     value: Callable[[Record, Measured], Any]
     text: Callable[[Any], str]
     best: Callable | None = None
+
+
+class Cell(NamedTuple):
+    """A value of one run as text; `is_best` among several."""
+
+    text: str
+    is_best: bool
+
+
+class KeyRow(NamedTuple):
+    """A config key, its value in each run, its default and meaning."""
+
+    key: str
+    values: list[Any]
+    default: Any
+    meaning: str
 
 
 def _metric(name: str) -> Callable[[Record, Measured], float | None]:
@@ -33,7 +49,7 @@ def _metric(name: str) -> Callable[[Record, Measured], float | None]:
 
 
 def _best_accuracy(record: Record, _: Measured) -> float | None:
-    """Of all evaluations, of parameters and of their average."""
+    """Highest of all evaluations, of parameters and of their average."""
     found = [
         np.nanmax(record.metrics[name].values)
         for name in ("test/accuracy", "test/accuracy_ema")
@@ -47,7 +63,7 @@ def _result(name: str) -> Callable[[Record, Measured], Any]:
 
 
 def _of_network(name: str) -> Callable[[Record, Measured], int | None]:
-    """Of a finished run as it wrote it, of another one as its network is."""
+    """Count in the result of a finished run, else of the network that was built."""
 
     def value(record: Record, measured: Measured) -> int | None:
         counted = measured.counts and getattr(measured.counts, name)
@@ -68,6 +84,18 @@ def _rate(value: float | None) -> str:
     return "–" if value is None else f"{number(value)} images/s"
 
 
+def _loss(value: float | None) -> str:
+    return number(value, 4)
+
+
+def _flops(value: float | None) -> str:
+    return with_prefix(value, "FLOP")
+
+
+def _macs(value: float | None) -> str:
+    return with_prefix(value, "MAC")
+
+
 def last_epoch(record: Record) -> float:
     """Passes over the training split that were logged."""
     return float(record.epochs(np.asarray(record.last_step)))
@@ -80,136 +108,83 @@ parameters = _of_network("parameters")
 multiply_adds = _of_network("multiply_adds")
 
 OUTCOME = (
-    Fact("test accuracy", test_accuracy, percent, max),
-    Fact("test accuracy, averaged parameters", averaged_accuracy, percent, max),
-    Fact("best test accuracy of any evaluation", _best_accuracy, percent, max),
-    Fact("test loss", test_loss, lambda v: number(v, 4), min),
-    Fact(
-        "test loss, averaged parameters",
-        _metric("test/loss_ema"),
-        lambda v: number(v, 4),
-        min,
-    ),
+    Quantity("test accuracy", test_accuracy, percent, max),
+    Quantity("test accuracy, averaged parameters", averaged_accuracy, percent, max),
+    Quantity("best test accuracy of any evaluation", _best_accuracy, percent, max),
+    Quantity("test loss", test_loss, _loss, min),
+    Quantity("test loss, averaged parameters", _metric("test/loss_ema"), _loss, min),
 )
 COST = (
-    Fact("updates", lambda record, _: record.last_step, grouped),
-    Fact("epochs", lambda record, _: last_epoch(record), number),
-    Fact("time, compilation included", _result("seconds"), duration, min),
-    Fact("training rate", _result("images_per_second"), _rate, max),
-    Fact(
-        "training cost", _result("train_flops"), lambda v: with_prefix(v, "FLOP"), min
-    ),
-    Fact("parameters", parameters, grouped, min),
-    Fact(
-        "multiply-adds of an image",
-        multiply_adds,
-        lambda v: with_prefix(v, "MAC"),
-        min,
-    ),
-    Fact("devices", _devices, _text),
+    Quantity("updates", lambda record, _: record.last_step, grouped),
+    Quantity("epochs", lambda record, _: last_epoch(record), number),
+    Quantity("time, compilation included", _result("seconds"), duration, min),
+    Quantity("training rate", _result("images_per_second"), _rate, max),
+    Quantity("training cost", _result("train_flops"), _flops, min),
+    Quantity("parameters", parameters, grouped, min),
+    Quantity("multiply-adds of an image", multiply_adds, _macs, min),
+    Quantity("devices", _devices, _text),
 )
 
 
-def fact_table(
-    facts: Sequence[Fact],
+def comparison(
+    quantities: Sequence[Quantity],
     records: Sequence[Record],
     measured: Sequence[Measured],
-    caption: str,
-) -> Element:
-    """Values by run, the best one of several in bold."""
+) -> list[tuple[str, list[Cell]]]:
+    """Name and values by run of each quantity."""
     rows = []
-    for fact in facts:
-        values = [fact.value(*both) for both in zip(records, measured, strict=True)]
-        texts = [fact.text(value) for value in values]
-        best = _best(fact, values)
-        rows.append(
-            [
-                fact.name,
-                *(
-                    element("strong", text) if best is not None and v == best else text
-                    for v, text in zip(values, texts, strict=True)
-                ),
-            ]
-        )
-    names = [record.name for record in records]
-    return table([element("td"), *names], rows, caption, class_="facts")
+    for quantity in quantities:
+        values = [quantity.value(*both) for both in zip(records, measured, strict=True)]
+        best = _best(quantity, values)
+        cells = [Cell(quantity.text(v), best is not None and v == best) for v in values]
+        rows.append((quantity.name, cells))
+    return rows
 
 
-def _best(fact: Fact, values: Sequence[Any]) -> Any:
-    """None where there is no better and worse."""
-    if fact.best is None:
+def _best(quantity: Quantity, values: Sequence[Any]) -> Any:
+    """The best of values that differ, or None."""
+    if quantity.best is None:
         return None
     known = {v for v in values if v is not None and math.isfinite(v)}
-    return fact.best(known) if len(known) > 1 else None
+    return quantity.best(known) if len(known) > 1 else None
 
 
-def version_table(record: Record) -> Element | None:
-    """Of the packages that a finished run used."""
-    versions = (record.result or {}).get("versions", {})
-    if not versions:
-        return None
-    return table(["package", "version"], list(versions.items()), "Versions")
-
-
-def changed_keys(records: Sequence[Record]) -> Element | str:
-    """Keys that a run set to something else than the base config."""
-    defaults = leaves(to_json(base_config()))
-    return _key_table(
-        [key for key in KEYS if any(r.keys[key] != defaults[key] for r in records)],
-        records,
-        "Keys that are not at their defaults",
-    )
-
-
-def differing_keys(records: Sequence[Record]) -> Element | str:
-    """Keys that are not the same in all runs."""
-    return _key_table(
-        [
-            key
-            for key in KEYS
-            if any(r.keys[key] != records[0].keys[key] for r in records)
-        ],
-        records,
-        "Keys that differ between the runs",
-    )
-
-
-def all_keys(records: Sequence[Record]) -> Element | str:
-    """The whole config."""
-    return _key_table(list(KEYS), records, "All keys")
-
-
-def _key_table(
-    keys: Sequence[str], records: Sequence[Record], caption: str
-) -> Element | str:
-    if not keys:
-        return f"{caption}: none."
-    defaults = leaves(to_json(base_config()))
-    rows: list[list[Child]] = [
-        [
-            _key(key),
-            *(_value(record.keys[key]) for record in records),
-            _value(defaults[key]),
-            element("td", KEYS[key].meaning, class_="wide meaning"),
-        ]
-        for key in keys
+def tiles(record: Record, measured: Measured) -> list[tuple[str, str, str]]:
+    """Name, value and remark of the numbers that are looked for first."""
+    result, both = record.result or {}, (record, measured)
+    averaged = percent(averaged_accuracy(*both))
+    epochs = number(last_epoch(record))
+    updates = f"{grouped(record.last_step)} updates, {epochs} epochs"
+    rate = number(result.get("images_per_second"))
+    cost = _flops(result.get("train_flops"))
+    image_cost = f"{_macs(multiply_adds(*both))} an image"
+    return [
+        ("test accuracy", percent(test_accuracy(*both)), f"{averaged} averaged"),
+        ("test loss", _loss(test_loss(*both)), "cross entropy, nats"),
+        ("time", duration(result.get("seconds")), updates),
+        ("training rate", rate, "images per second"),
+        ("training cost", cost, "forward and backward"),
+        ("parameters", grouped(parameters(*both)), image_cost),
     ]
-    head = ["key", *(record.name for record in records), "default"]
-    meaning = element("th", "meaning", scope="col", class_="wide")
-    return table([*head, meaning], rows, caption)
 
 
-def _key(key: str) -> Element:
-    """May be broken after its dots."""
-    *sections, leaf = key.split(".")
-    parts: list[Child] = []
-    for section in sections:
-        parts += [f"{section}.", element("wbr")]
-    return element("code", *parts, leaf)
+def changed_keys(records: Sequence[Record]) -> list[KeyRow]:
+    """Keys that a run set to something else than the base config."""
+    rows = all_keys(records)
+    return [row for row in rows if any(v != row.default for v in row.values)]
 
 
-def _value(value: Any) -> Element | str:
-    """As JSON, in which "1" and 1 differ."""
-    if value is None:
-        return "unset"
-    return element("code", dumps(value, ensure_ascii=False))
+def differing_keys(records: Sequence[Record]) -> list[KeyRow]:
+    """Keys that are not the same in all runs."""
+    rows = all_keys(records)
+    return [row for row in rows if any(v != row.values[0] for v in row.values)]
+
+
+def all_keys(records: Sequence[Record]) -> list[KeyRow]:
+    """The whole config."""
+    defaults = leaves(to_json(base_config()))
+    configs = [record.keys for record in records]
+    return [
+        KeyRow(name, [config[name] for config in configs], defaults[name], key.meaning)
+        for name, key in KEYS.items()
+    ]

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from nfnet_jax.analysis import Signal, check, predict
-from nfnet_jax.analysis.measure import Block, Layer
-from nfnet_jax.analysis.moments import Moments
+from nfnet_jax.analysis.measure import BlockSignal, LayerSignal, Moments
 from nfnet_jax.layers.residual import beta_schedule
 
 DEPTHS, ALPHA = (7, 7, 7), 0.2
@@ -28,13 +27,17 @@ def signal_of(betas, gamma=SHARE**-0.5, passes_mean=False, start=1.0) -> Signal:
             shift = mean if passes_mean else 0.0
             inner = gamma**2 * SHARE * (entering + shift)
             convs = (
-                Layer(f"{name}/a", Moments(mean, entering), Moments(shift, entering)),
-                Layer(f"{name}/b", Moments(0.4 * inner, inner), Moments(shift, inner)),
+                LayerSignal(
+                    f"{name}/a", Moments(mean, entering), Moments(shift, entering)
+                ),
+                LayerSignal(
+                    f"{name}/b", Moments(0.4 * inner, inner), Moments(shift, inner)
+                ),
             )
             before = variance
             variance = (entering if i == 0 else variance) + ALPHA**2 * inner
             moments = Moments(0.0, before), Moments(0.0, variance)
-            blocks.append(Block(name, *moments, inner, convs, None))
+            blocks.append(BlockSignal(name, *moments, inner, convs, None))
     return Signal(tuple(blocks), ())
 
 
@@ -88,7 +91,9 @@ def test_a_mean_that_differs_by_channel_may_pass():
     mean = Moments(0.4, 1.0)
 
     def with_mean(shared):
-        convs = [[Layer(c.name, mean, mean, shared) for c in b.convs] for b in blocks]
+        convs = [
+            [LayerSignal(c.name, mean, mean, shared) for c in b.convs] for b in blocks
+        ]
         changed = [
             dataclasses.replace(block, convs=(of[0]._replace(input=was), *of[1:]))
             for block, of in zip(blocks, convs, strict=True)

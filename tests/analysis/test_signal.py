@@ -20,7 +20,7 @@ from nfnet_jax.analysis import (
     predict_network,
     predicted_variance,
 )
-from nfnet_jax.analysis.moments import pooled_share
+from nfnet_jax.analysis.measure import pooled_share
 from nfnet_jax.utils.errors import UserError
 
 # Zero padding takes variance from border pixels, so images are large enough for those

@@ -8,7 +8,9 @@ from html_pages import parse
 
 from nfnet_jax import report
 from nfnet_jax.config import base_config
+from nfnet_jax.reports import measured
 from nfnet_jax.training.loop import train
+from nfnet_jax.training.workdir import read_config
 from nfnet_jax.utils import runtime
 
 
@@ -30,13 +32,27 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def write(tmp_path_factory):
-    """write(workdir, ...) -> `path` of the report, its `text` and, parsed, `html`."""
+def found(trained):
+    """The measurements of that run."""
+    return measured.measure_run(read_config(trained), trained, 24)
 
-    def write(*workdirs: str):
+
+@pytest.fixture(scope="session")
+def write(tmp_path_factory):
+    """write(workdir, ..., known=measured) -> `path` of the report, its `text` and,
+    parsed, `html`. `known` is taken for the first run, without measuring it."""
+
+    def write(*workdirs: str, known=None):
         path = tmp_path_factory.mktemp("pages") / "report.html"
+        measure_run = measured.measure_run
+
+        def measure(config, workdir, most):
+            is_known = known and workdir == str(workdirs[0])
+            return known if is_known else measure_run(config, workdir, most)
+
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(runtime, "enable_compilation_cache", lambda: None)
+            patch.setattr(measured, "measure_run", measure)
             report.main(["report.py", *map(str, workdirs), f"--output={path}"])
         text = path.read_text(encoding="utf-8")
         return SimpleNamespace(path=path, text=text, html=parse(text))
@@ -45,16 +61,16 @@ def write(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def page(trained, write):
+def page(trained, found, write):
     """The report of that run."""
-    return write(trained)
+    return write(trained, known=found)
 
 
 @pytest.fixture(scope="session")
-def pair(trained, write, tmp_path_factory):
+def pair(trained, found, write, tmp_path_factory):
     """The report of that run and of another one, which has not ended."""
     other = tmp_path_factory.mktemp("runs") / ("a_long_name_" * 8 + "<i>&")
     shutil.copytree(trained, other)
     (other / "result.json").unlink()
     shutil.rmtree(other / "checkpoints")
-    return write(trained, other)
+    return write(trained, other, known=found)

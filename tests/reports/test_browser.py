@@ -1,6 +1,7 @@
 """Reports in a real browser, on a phone and a desk, by day and by night."""
 
 import html
+import itertools
 import json
 import re
 import shutil
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nfnet_jax.reports.style import DARK, LIGHT
+from nfnet_jax.utils.figures import DARK, LIGHT
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 FLAGS = (
@@ -38,11 +39,12 @@ parent.postMessage(JSON.stringify({inner: innerWidth, scroll: root.scrollWidth, 
 </script>"""
 
 
-def browse(folder, page, *flags: str) -> tuple[str, list[str]]:
-    """What the browser prints, and the messages of its console, for `page` in a frame
-    of each width."""
+def browse(folder, pages, *flags: str) -> tuple[str, list[str]]:
+    """Output of the browser, and the messages of its console, for each of `pages` in a
+    frame of each width, side by side."""
     frames = "".join(
-        f'<iframe src="{page}" style="width: {width}px"></iframe>'
+        f'<iframe src="{page.as_uri()}" style="width: {width}px"></iframe>'
+        for page in pages
         for width in (PHONE, DESK)
     )
     wrapper = folder / "frames.html"
@@ -50,7 +52,7 @@ def browse(folder, page, *flags: str) -> tuple[str, list[str]]:
     result = subprocess.run(
         [
             *(BROWSER, *FLAGS, f"--user-data-dir={folder}/profile"),
-            f"--window-size={PHONE + DESK},{HEIGHT + 200}",
+            f"--window-size={len(pages) * (PHONE + DESK)},{HEIGHT + 200}",
             *(*flags, wrapper.as_uri()),
         ],
         capture_output=True,
@@ -61,45 +63,46 @@ def browse(folder, page, *flags: str) -> tuple[str, list[str]]:
     return result.stdout, re.findall("^.*CONSOLE.*$", result.stderr, re.MULTILINE)
 
 
-@pytest.mark.parametrize("which", ["page", "pair"])
-def test_nothing_is_wider_than_the_screen(which, request, tmp_path):
-    page = request.getfixturevalue(which)
-    # The page itself lets no script run.
-    text = re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.text)
-    assert text != page.text
-    copy = tmp_path / "copy.html"
-    copy.write_text(text.replace("</body>", f"{TELL}</body>"), encoding="utf-8")
+def test_nothing_is_wider_than_the_screen(page, pair, tmp_path):
+    copies = []
+    for found in (page, pair):
+        # The page itself lets no script run.
+        policy = '<meta http-equiv="Content-Security-Policy"[^>]*>'
+        text = re.sub(policy, "", found.text)
+        assert text != found.text
+        copies.append(tmp_path / f"copy{len(copies)}.html")
+        copies[-1].write_text(text.replace("</body>", f"{TELL}</body>"), "utf-8")
     flags = ("--dump-dom", "--virtual-time-budget=2000")
-    out, console = browse(tmp_path, copy.as_uri(), *flags)
+    out, console = browse(tmp_path, copies, *flags)
     assert console == []
     title = html.unescape(re.search("<title>(.*?)</title>", out)[1])
     _, *told = json.loads(f"[{title}]")
     for found in told:
         assert found["scroll"] <= found["inner"] and found["wide"] == []
-    assert {found["inner"] for found in told} == {PHONE, DESK}
+    assert sorted(found["inner"] for found in told) == [PHONE, PHONE, DESK, DESK]
 
 
-@pytest.mark.parametrize("which", ["page", "pair"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_drawn_without_complaint(scheme, which, request, tmp_path):
+def test_it_is_drawn_without_complaint(scheme, page, pair, tmp_path):
     picture = tmp_path / "page.png"
     _, console = browse(
         tmp_path,
-        request.getfixturevalue(which).path.as_uri(),
+        [page.path, pair.path],
         f"--screenshot={picture}",
         f"--blink-settings=preferredColorScheme={int(scheme == 'light')}",
     )
     assert console == []
     pixels = np.asarray(Image.open(picture).convert("RGB"))[:HEIGHT]
     colours = LIGHT if scheme == "light" else DARK
-    for part in (pixels[:, :PHONE], pixels[:, PHONE : PHONE + DESK]):
+    edges = np.cumsum([0, PHONE, DESK, PHONE, DESK])
+    for i, (left, right) in enumerate(itertools.pairwise(edges)):
+        part = pixels[:, left:right].astype(int)
         # Its margin is the page; its cards, texts and curves cover the rest.
-        np.testing.assert_array_equal(
-            part[:, 4], np.tile(rgb(colours["page"]), (HEIGHT, 1))
-        )
-        curves = ["c0"] if which == "page" else []
+        expected = np.tile(rgb(colours["page"]), (HEIGHT, 1))
+        np.testing.assert_array_equal(part[:, 4], expected)
+        curves = ["c0"] if i < 2 else []
         for name in ("card", "text", "muted", "grid", *curves):
-            found = (np.abs(part.astype(int) - rgb(colours[name])) <= 2).all(-1)
+            found = (np.abs(part - rgb(colours[name])) <= 2).all(-1)
             assert found.sum() > 20, name
 
 

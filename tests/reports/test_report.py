@@ -1,6 +1,7 @@
 """A report against the files of its run, and against logits computed without it."""
 
 import base64
+import dataclasses
 import functools
 import io
 import json
@@ -19,14 +20,13 @@ from sklearn.metrics import confusion_matrix
 from nfnet_jax import cli, report
 from nfnet_jax.analysis import open_branches
 from nfnet_jax.data.load import load_dataset
-from nfnet_jax.data.sources import digits
-from nfnet_jax.data.sources.arrays import from_arrays
 from nfnet_jax.reports import measured
 from nfnet_jax.reports.measured import SIGNAL_IMAGES, measure_run
 from nfnet_jax.training.checkpoint.manager import Checkpoints
 from nfnet_jax.training.setup import set_up
 from nfnet_jax.training.workdir import read_config
 from nfnet_jax.utils import runtime
+from nfnet_jax.utils.figures import DARK, LIGHT
 
 
 @pytest.fixture(scope="module")
@@ -134,11 +134,10 @@ def test_the_confusion_matrix_and_the_mistakes(network, page):
         assert texts(caption)[1:] == says
 
 
-def test_the_signal_at_both_ends(trained, network):
+def test_the_signal_at_both_ends(found, network):
     """Variances after each stage, which networks of one block a stage return."""
     model, first, last, images = network
     apply = jax.jit(functools.partial(model.apply, return_stages=True))
-    found = measure_run(read_config(trained), trained, 1)
     for signal, params in ((found.start, open_branches(first)), (found.end, last)):
         _, stages = apply({"params": params}, images[:SIGNAL_IMAGES])
         expected = [np.asarray(s, np.float64).var((0, 1, 2)).mean() for s in stages]
@@ -210,24 +209,16 @@ def test_test_images_that_cannot_be_read_leave_the_rest(trained, tmp_path):
     assert note.startswith("Nothing is measured: ") and "cannot be decoded" in note
 
 
-def test_nothing_is_taken_for_markup_or_loaded(trained, write, tmp_path, monkeypatch):
+def test_nothing_is_taken_for_markup_or_loaded(trained, found, write, tmp_path):
     workdir = tmp_path / "<script>alert(1)"
     shutil.copytree(trained, workdir)
-    facts = read_json(trained, "data.json")
-    names = ["<b>0</b>", "</td>", *map(str, range(2, 9)), "<img src=x>"]
-    facts["class_names"] = names
-
-    def named(splits, **options):
-        return from_arrays(splits, **options | {"class_names": names})
-
-    monkeypatch.setattr(digits, "from_arrays", named)
-    (workdir / "data.json").write_text(json.dumps(facts))
-    page = write(workdir)
+    names = ("<b>0</b>", "</td>", *map(str, range(2, 9)), "<img src=x>")
+    page = write(workdir, known=dataclasses.replace(found, class_names=names))
     assert page.html.find(".//h1").text == workdir.name
     assert not list(page.html.iter("script"))
     for element in page.html.iter():
-        for name in ("src", "href"):
-            assert element.get(name, "data:image/png").startswith("data:image/png")
+        assert element.get("src", "data:image/png").startswith("data:image/png")
+        assert element.get("href", "#").startswith("#")
         assert not any(name.startswith("on") for name in element.attrib)
     cells = [cell.text for cell in page.html.iter("th")]
     assert "<b>0</b>" in cells and "</td>" in cells and "<img src=x>" in cells
@@ -245,6 +236,20 @@ def test_it_can_be_read_by_everyone(page, pair):
             assert all(th.get("scope") for th in made.iter("th"))
         assert len(list(html.iter("h1"))) == 1
         assert html.find(".//main") is not None
+
+
+def test_ids_are_unique_and_classes_have_rules(page, pair):
+    for found in (page, pair):
+        ids = [part.get("id") for part in found.html.iter() if part.get("id")]
+        assert len(set(ids)) == len(ids)
+        sheet = found.html.findtext(".//style")
+        names = {n for e in found.html.iter() for n in e.get("class", "").split()}
+        assert {n for n in names if f".{n} " not in f"{sheet} "} <= {"solid", "photo"}
+        used = set(re.findall(r"var\(--(\w+)\)", found.text))
+        assert used - {"c"} <= LIGHT.keys()
+        for colours in (LIGHT, DARK):
+            assert all(f"--{name}: {colours[name]}" in sheet for name in colours)
+        assert "url(" not in sheet and "@import" not in sheet and "http" not in sheet
 
 
 def test_size_and_place(page, pair):
@@ -304,7 +309,13 @@ def test_a_disk_that_is_full_leaves_the_page_before(tmp_path, monkeypatch):
 
 def test_where_it_is_written(trained, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(runtime, "enable_compilation_cache", lambda: None)
-    monkeypatch.setattr(measured, "measure_run", lambda *_: measured.Measured())
+    mistakes = []
+
+    def measure(config, workdir, most):
+        mistakes.append(most)
+        return measured.Measured()
+
+    monkeypatch.setattr(measured, "measure_run", measure)
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -312,4 +323,5 @@ def test_where_it_is_written(trained, monkeypatch, tmp_path, capsys):
     report.main(["report.py", "a"])
     report.main(["report.py", "a", "b"])
     assert capsys.readouterr().out.split() == ["a/report.html", "report.html"]
+    assert mistakes == [24, 12, 12]
     assert sorted(path.name for path in tmp_path.rglob("*.html")) == 2 * ["report.html"]
