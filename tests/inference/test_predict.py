@@ -9,8 +9,10 @@ import sys
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from perturbed import perturbed
 from PIL import Image
 
 from nfnet_jax import cli, create_model, predict
@@ -20,7 +22,6 @@ from nfnet_jax.data.load import load_dataset
 from nfnet_jax.inference import predict as prediction
 from nfnet_jax.training.checkpoint.manager import Checkpoints
 from nfnet_jax.training.data_spec import write_data_facts
-from nfnet_jax.training.loop import train
 from nfnet_jax.training.setup import set_up
 from nfnet_jax.training.workdir import create_workdir
 from nfnet_jax.utils import cache
@@ -43,16 +44,12 @@ def digits_config(name: str):
 
 
 def write_run(config, workdir: str) -> None:
-    """What training leaves, with other parameters and statistics than at the start."""
-    random = np.random.RandomState(0)
-
-    def noisy(leaf):
-        return leaf * (1 + 0.5 * random.rand(*leaf.shape).astype("float32"))
-
+    """Writes the files of a run with random parameters and statistics."""
     run = set_up(config)
+    params = perturbed(run.model, run.facts.image_shape)
     state = run.state.replace(
-        ema_params=jax.tree.map(noisy, run.state.params),
-        batch_stats=jax.tree.map(noisy, run.state.batch_stats),
+        ema_params=jax.tree.map(jnp.asarray, params),
+        batch_stats=jax.tree.map(lambda leaf: leaf + 0.5, run.state.batch_stats),
     )
     create_workdir(workdir, config)
     write_data_facts(workdir, run.facts)
@@ -73,7 +70,7 @@ def digits(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     workdir = str(tmp_path_factory.mktemp("trained") / "run")
-    train(digits_config("nf_wrn_10_1"), workdir)
+    write_run(digits_config("nf_wrn_10_1"), workdir)
     return workdir
 
 
@@ -158,7 +155,7 @@ def test_a_batch_is_padded_and_compiled_once(trained, digits, monkeypatch):
 
 @pytest.fixture(scope="module")
 def bfloat16_run(trained, tmp_path_factory):
-    """As if it had been trained in bfloat16: parameters are float32 all the same."""
+    """A run in bfloat16, whose parameters are float32 all the same."""
     workdir = str(tmp_path_factory.mktemp("bfloat16") / "run")
     shutil.copytree(trained, workdir)
     config = digits_config("nf_wrn_10_1")
@@ -450,7 +447,7 @@ def test_published_weights(tmp_path, monkeypatch, main):
 
 
 def test_a_reader_that_stops_is_no_error(monkeypatch):
-    """As in `python -m nfnet_jax.predict ... | head`."""
+    """The case of `python -m nfnet_jax.predict ... | head`."""
 
     def main(argv):
         raise BrokenPipeError

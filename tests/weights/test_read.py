@@ -67,7 +67,7 @@ def write(tmp_path):
 
 
 def refused(path):
-    """What the one line says of the file."""
+    """The message about a file, without its path."""
     with pytest.raises(UserError) as error:
         read_weights(path)
     line = str(error.value)
