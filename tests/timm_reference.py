@@ -1,4 +1,4 @@
-"""What timm computes with parameters that anyone can make.
+"""Logits of timm with parameters that can be made without it.
 
     python tests/timm_reference.py
 
@@ -45,7 +45,7 @@ def images(size: int) -> np.ndarray:
 
 
 def logits(name: str, size: int) -> np.ndarray:
-    """What timm's network `name` computes for `images(size)`."""
+    """Logits of timm's network `name` for `images(size)`."""
     import timm
     import torch
 

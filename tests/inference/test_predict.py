@@ -9,8 +9,10 @@ import sys
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from perturbed import perturbed
 from PIL import Image
 
 from nfnet_jax import cli, create_model, predict
@@ -21,7 +23,6 @@ from nfnet_jax.data.load import load_dataset
 from nfnet_jax.inference import predict as prediction
 from nfnet_jax.training.checkpoint.manager import Checkpoints
 from nfnet_jax.training.data_spec import write_data_facts
-from nfnet_jax.training.loop import train
 from nfnet_jax.training.setup import set_up
 from nfnet_jax.training.workdir import create_workdir
 from nfnet_jax.utils import runtime
@@ -44,16 +45,12 @@ def digits_config(name: str):
 
 
 def write_run(config, workdir: str) -> None:
-    """What training leaves, with other parameters and statistics than at the start."""
-    random = np.random.RandomState(0)
-
-    def noisy(leaf):
-        return leaf * (1 + 0.5 * random.rand(*leaf.shape).astype("float32"))
-
+    """Writes the files of a run with random parameters and statistics."""
     run = set_up(config)
+    params = perturbed(run.model, run.facts.image_shape)
     state = run.state.replace(
-        ema_params=jax.tree.map(noisy, run.state.params),
-        batch_stats=jax.tree.map(noisy, run.state.batch_stats),
+        ema_params=jax.tree.map(jnp.asarray, params),
+        batch_stats=jax.tree.map(lambda leaf: leaf + 0.5, run.state.batch_stats),
     )
     create_workdir(workdir, config)
     write_data_facts(workdir, run.facts)
@@ -74,7 +71,7 @@ def digits(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     workdir = str(tmp_path_factory.mktemp("trained") / "run")
-    train(digits_config("nf_wrn_10_1"), workdir)
+    write_run(digits_config("nf_wrn_10_1"), workdir)
     return workdir
 
 
@@ -91,13 +88,31 @@ def run(request, trained, digits, tmp_path_factory):
 
 
 @pytest.fixture
-def main(monkeypatch, capsys):
-    """main(*arguments) -> what the command prints."""
+def run_predict(monkeypatch, capsys):
+    """run_predict(*arguments) -> exit code, standard output, lines on stderr."""
     monkeypatch.setattr(runtime, "enable_compilation_cache", lambda: None)
 
-    def main(*arguments: str) -> str:
-        predict.main(["predict.py", *arguments])
-        return capsys.readouterr().out
+    def run_predict(*arguments) -> tuple[int | None, str, list[str]]:
+        monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, arguments)])
+        code = None
+        try:
+            cli.run(predict.main)
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        return code, out, err.splitlines()
+
+    return run_predict
+
+
+@pytest.fixture
+def main(run_predict):
+    """main(*arguments) -> the output of a command without errors."""
+
+    def main(*arguments) -> str:
+        code, out, err = run_predict(*arguments)
+        assert (code, err) == (None, [])
+        return out
 
     return main
 
@@ -159,7 +174,7 @@ def test_a_batch_is_padded_and_compiled_once(trained, digits, monkeypatch):
 
 @pytest.fixture(scope="module")
 def bfloat16_run(trained, tmp_path_factory):
-    """As if it had been trained in bfloat16: parameters are float32 all the same."""
+    """A run in bfloat16, whose parameters are float32 all the same."""
     workdir = str(tmp_path_factory.mktemp("bfloat16") / "run")
     shutil.copytree(trained, workdir)
     config = digits_config("nf_wrn_10_1")
@@ -236,22 +251,16 @@ def test_labels_replace_names(bfloat16_run, tmp_path, main):
         (["x.png", "--labels=three.txt"], ["three.txt", "3 names", "10"]),
     ],
 )
-def test_what_is_wrong_with_a_run_is_one_line(
-    arguments, words, bfloat16_run, tmp_path, monkeypatch, capsys
+def test_mistakes_with_a_run_are_one_line(
+    arguments, words, bfloat16_run, run_predict, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(runtime, "enable_compilation_cache", lambda: None)
     monkeypatch.chdir(tmp_path)
     Image.new("L", (8, 8)).save("x.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "x.png").read_bytes()[:45])
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "three.txt").write_text("a\nb\nc\n")
-    argv = ["predict.py", f"--workdir={bfloat16_run}", *arguments]
-    monkeypatch.setattr(sys, "argv", argv)
-    with pytest.raises(SystemExit) as stopped:
-        cli.run(predict.main)
-    assert stopped.value.code == 2
-    out, line = capsys.readouterr()
-    assert out == "" and line.startswith("error: ") and line.count("\n") == 1
+    code, out, (line,) = run_predict(f"--workdir={bfloat16_run}", *arguments)
+    assert (code, out) == (2, "") and line.startswith("error: ")
     assert all(word in line for word in words), line
 
 
@@ -267,44 +276,25 @@ class Brightness:
 
 
 @pytest.fixture
-def run_predict(monkeypatch, capsys):
-    """run_predict(*arguments) -> exit code, standard output, lines on stderr."""
+def by_brightness(run_predict, monkeypatch):
+    """The command `run_predict` with `Brightness` as its network."""
     names = tuple("0123456789")
     preprocess = Preprocessing(8, "training", (0.5,), (0.25,))
     predictor = prediction.Predictor(Brightness(), {}, preprocess, names)
     monkeypatch.setattr(predict, "_load", lambda flags: predictor)
-    monkeypatch.setattr(runtime, "enable_compilation_cache", lambda: None)
-
-    def run_predict(*arguments) -> tuple[int | None, str, list[str]]:
-        argv = ["predict.py", "--workdir=run", *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", argv)
-        code = None
-        try:
-            cli.run(predict.main)
-        except SystemExit as stop:
-            code = stop.code
-        out, err = capsys.readouterr()
-        return code, out, err.splitlines()
-
-    return run_predict
+    return lambda *arguments: run_predict("--workdir=run", *arguments)
 
 
-@pytest.fixture
-def spoil(tmp_path):
-    """spoil(kind, path): makes a file that cannot be read as an image."""
-
-    def spoil(kind: str, path) -> None:
-        if path.exists():
-            path.unlink()
-        if kind == "pipe":
-            os.mkfifo(path)
-        elif kind == "link":
-            path.symlink_to("nowhere")
-        else:
-            contents = {"cut": b"\x89PNG\r\n\x1a\n\0\0", "text": b"text", "empty": b""}
-            path.write_bytes(contents[kind])
-
-    return spoil
+def spoil(kind: str, path) -> None:
+    """Makes a file that cannot be read as an image."""
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link":
+        path.symlink_to("nowhere")
+    else:
+        contents = {"cut": b"\x89PNG\r\n\x1a\n\0\0", "text": b"text", "empty": b""}
+        path.write_bytes(contents[kind])
 
 
 BAD = ("cut", "text", "empty", "pipe", "link")
@@ -313,7 +303,7 @@ BAD = ("cut", "text", "empty", "pipe", "link")
 @pytest.mark.parametrize("places", [(0,), (9,), (3, 4, 5, 6, 7, 8), (0, 2, 4, 6, 8)])
 @pytest.mark.parametrize("json_lines", [False, True])
 def test_every_readable_image_is_answered(
-    run_predict, spoil, tmp_path, monkeypatch, places, json_lines
+    by_brightness, tmp_path, monkeypatch, places, json_lines
 ):
     monkeypatch.setattr(prediction, "BATCH_SIZE", 4)
     flags = ["--json"] if json_lines else []
@@ -321,37 +311,36 @@ def test_every_readable_image_is_answered(
     for i, path in enumerate(paths):
         pixels = np.random.RandomState(i).randint(0, 256, (8, 8), dtype=np.uint8)
         Image.fromarray(pixels).save(path)
-    code, out, err = run_predict(*flags, *paths)
+    code, out, err = by_brightness(*flags, *paths)
     assert (code, err) == (None, [])
     separator = "\n" if json_lines else "\n\n"
     answers = out.rstrip("\n").split(separator)
     for i, place in enumerate(places):
         spoil(BAD[i % len(BAD)], paths[place])
-    code, out, err = run_predict(*flags, *paths)
+    code, out, err = by_brightness(*flags, *paths)
     assert code == 2
     expected = [answer for i, answer in enumerate(answers) if i not in places]
     assert out.rstrip("\n").split(separator) == expected
-    # The link leads nowhere before anything is read.
-    assert sorted(err) == sorted(
-        line for place in places for line in err if f"{paths[place]}" in line
-    )
     assert len(err) == len(places)
     assert all(line.startswith("error: ") for line in err)
+    # In any order: a link that leads nowhere is named before anything is read.
+    for place in places:
+        assert sum(f"{paths[place]}" in line for line in err) == 1
 
 
 @pytest.mark.parametrize("kinds", [BAD[:1], BAD])
-def test_without_an_image_there_is_no_answer(run_predict, spoil, tmp_path, kinds):
+def test_without_an_image_there_is_no_answer(by_brightness, tmp_path, kinds):
     paths = [tmp_path / f"{kind}.png" for kind in kinds]
     for kind, path in zip(kinds, paths, strict=True):
         spoil(kind, path)
-    code, out, err = run_predict(*paths)
+    code, out, err = by_brightness(*paths)
     assert (code, out, len(err)) == (2, "", len(paths))
     # In a directory, a pipe is passed over.
-    code, out, err = run_predict(tmp_path)
+    code, out, err = by_brightness(tmp_path)
     assert (code, out) == (2, "") and len(err) >= len(set(kinds) - {"pipe"})
 
 
-def test_a_file_that_vanishes_is_named(run_predict, tmp_path, monkeypatch):
+def test_a_file_that_vanishes_is_named(by_brightness, tmp_path, monkeypatch):
     for i in range(3):
         Image.new("L", (8, 8)).save(tmp_path / f"{i}.png")
     load = predict._load
@@ -361,7 +350,7 @@ def test_a_file_that_vanishes_is_named(run_predict, tmp_path, monkeypatch):
         return load(flags)
 
     monkeypatch.setattr(predict, "_load", vanish)
-    code, out, err = run_predict(tmp_path, "--json")
+    code, out, err = by_brightness(tmp_path, "--json")
     assert code == 2
     answered = [
         os.path.basename(json.loads(line)["image"]) for line in out.split("\n")[:-1]
@@ -370,11 +359,11 @@ def test_a_file_that_vanishes_is_named(run_predict, tmp_path, monkeypatch):
     assert err == [f"error: {tmp_path}/1.png cannot be read: No such file or directory"]
 
 
-def test_outputs_that_are_not_finite_are_named(run_predict, tmp_path, monkeypatch):
+def test_outputs_that_are_not_finite_are_named(by_brightness, tmp_path, monkeypatch):
     for name, grey in (("a", 10), ("b", 250), ("c", 20)):
         Image.new("L", (8, 8), grey).save(tmp_path / f"{name}.png")
     monkeypatch.setattr(Brightness, "limit", 0.0)
-    code, out, (line,) = run_predict(tmp_path)
+    code, out, (line,) = by_brightness(tmp_path)
     assert code == 2 and list(blocks(out)) == [f"{tmp_path}/{n}.png" for n in "ac"]
     assert f"{tmp_path}/b.png: the network's outputs are not finite" in line
 
@@ -388,7 +377,7 @@ NAMES = (
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_names_that_the_terminal_lacks(run_predict, tmp_path, monkeypatch, encoding):
+def test_names_that_the_terminal_lacks(by_brightness, tmp_path, monkeypatch, encoding):
     Image.new("L", (8, 8)).save(tmp_path / "x.png")
     (tmp_path / "names").mkdir()
     for name in NAMES:
@@ -399,7 +388,7 @@ def test_names_that_the_terminal_lacks(run_predict, tmp_path, monkeypatch, encod
         with monkeypatch.context() as patch:
             stdout = io.TextIOWrapper(io.BytesIO(), encoding)
             patch.setattr(sys, "stdout", stdout)
-            code, _, err = run_predict(labels, *flags, tmp_path / "names")
+            code, _, err = by_brightness(labels, *flags, tmp_path / "names")
         assert (code, err) == (None, [])
         lines = stdout.buffer.getvalue().decode(encoding).splitlines()
         if flags:
@@ -451,7 +440,7 @@ def test_published_weights(tmp_path, monkeypatch, main):
 
 
 def test_a_reader_that_stops_is_no_error(monkeypatch):
-    """As in `python -m nfnet_jax.predict ... | head`."""
+    """The case of `python -m nfnet_jax.predict ... | head`."""
 
     def main(argv):
         raise BrokenPipeError

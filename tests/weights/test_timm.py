@@ -14,7 +14,14 @@ from nfnet_jax.models.registry import list_models
 from nfnet_jax.utils.errors import UserError
 from nfnet_jax.weights.timm import from_timm, to_timm
 
-SMALL = {"depths": (1, 1, 1, 1), "width_multiplier": 0.125}
+SMALL = {"depths": (1, 1), "widths": (32, 64)}
+QUICK = ("dm_nfnet_f0", "eca_nfnet_l0", "nf_regnet_b1", "nf_seresnet50")
+CASES = [(name, 65) for name in QUICK] + [
+    pytest.param(name, size, marks=pytest.mark.slow)
+    for size in timm_reference.SIZES
+    for name in timm_reference.MODELS
+    if size == 64 or name not in QUICK
+]
 
 
 def model_of(name: str, **overrides):
@@ -42,24 +49,15 @@ def expected():
     return dict(np.load(golden.GOLDEN / "timm.npz"))
 
 
-@pytest.mark.parametrize("name", timm_reference.MODELS)
-def test_logits_match_timm_and_parameters_return(name, expected):
+@pytest.mark.parametrize(("name", "size"), CASES)
+def test_logits_match_timm_and_parameters_return(name, size, expected):
     model = model_of(name)
     published = state_dict(model)
     params = from_timm(published, model)
-    logits = jax.jit(model.apply)({"params": params}, timm_reference.images(65))
-    assert relative_error(logits, expected[f"{name}_65"]) < 1e-4
+    logits = jax.jit(model.apply)({"params": params}, timm_reference.images(size))
+    assert relative_error(logits, expected[f"{name}_{size}"]) < 1e-4
     chex.assert_trees_all_equal(to_timm(params, model), published)
     chex.assert_trees_all_equal_dtypes(to_timm(params, model), published)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", timm_reference.MODELS)
-def test_logits_match_timm_at_even_sizes(name, expected):
-    model = model_of(name)
-    params = from_timm(state_dict(model), model)
-    logits = jax.jit(model.apply)({"params": params}, timm_reference.images(64))
-    assert relative_error(logits, expected[f"{name}_64"]) < 1e-4
 
 
 def test_every_convention_of_timm_is_visible():
