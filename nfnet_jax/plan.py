@@ -1,4 +1,4 @@
-r"""Tells what a run would need, without its devices, and without its data if need be.
+r"""Predicts what a run needs, without its devices, and without its data if need be.
 
     python -m nfnet_jax.plan --config configs/imagenet_nfnet.py:f0 --devices 8
     python -m nfnet_jax.plan --config configs/imagenet_nfnet.py:f5 --devices 64 \
@@ -19,7 +19,7 @@ MOST_DEVICES = 4096
 
 
 def main(argv: list[str]) -> None:
-    """Prints memory, operations and traffic of a step, and what it would take."""
+    """Prints memory, operations, traffic and predicted time of a step."""
     config, flags = cli.parse_config_flags(
         argv,
         about=__doc__,
