@@ -1,10 +1,10 @@
-"""One run as two processes of this machine, to try what several hosts do.
+"""Starts one run as two processes of this machine, as a trial of several hosts.
 
     python scripts/two_processes.py --config configs/digits.py --workdir runs/pair
 
 takes the flags of nfnet_jax.train and adds those that connect the processes. Each
-simulates two CPU devices, or as many as JAX_NUM_CPU_DEVICES says. When one fails the
-other is told to stop, and killed when it has not after ten seconds.
+simulates JAX_NUM_CPU_DEVICES devices, by default two. When one fails, the other gets
+SIGTERM, and after ten seconds SIGKILL.
 """
 
 import os
@@ -18,7 +18,7 @@ PATIENCE_SECONDS = 10
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code of the first process that failed, 0 if none did."""
+    """Runs the processes; the exit code of the first that failed, 0 if none did."""
     environment = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"} | os.environ
     command = [sys.executable, "-m", "nfnet_jax.train", *arguments]
     command += [f"--coordinator=127.0.0.1:{free_port()}", f"--processes={PROCESSES}"]
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
 
 
 def stop(running: list[subprocess.Popen]) -> None:
-    """Ends all processes."""
+    """Ends the processes, by SIGKILL where SIGTERM does not in ten seconds."""
     for process in running:
         process.terminate()
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -55,7 +55,7 @@ def first_failure(running: list[subprocess.Popen]) -> int:
 
 
 def free_port() -> int:
-    """A TCP port that nothing listens on now."""
+    """TCP port that nothing listens on now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]

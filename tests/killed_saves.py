@@ -1,7 +1,7 @@
-"""python killed_saves.py WORKDIR KILLS: processes that save and are killed meanwhile.
+"""Processes that save and are killed meanwhile: python killed_saves.py WORKDIR KILLS.
 
 Each continues from the newest checkpoint, which must hold the state of its step, and
-saves one step after the other until kill -9. Prints how often the kill left what.
+saves one step after the other until kill -9. Prints a count of what the kills left.
 """
 
 import collections
@@ -21,7 +21,7 @@ from nfnet_jax.training.checkpoint import Checkpoints
 
 
 def save_on(workdir: str, ready: int) -> None:
-    """Saves until killed; writes to `ready` when one save is complete, on and on."""
+    """Saves until killed; writes a byte to `ready` after every completed save."""
     step = 0
     with Checkpoints(workdir) as checkpoints:
         if checkpoints.latest_step is not None:
@@ -36,12 +36,12 @@ def save_on(workdir: str, ready: int) -> None:
 
 
 def large(step: int):
-    """A state of a megabyte, so that writing takes a while."""
+    """State of a megabyte, so that writing takes a while."""
     return make_state(step).replace(batch_stats=np.full(2**18, step, np.float32))
 
 
 def what_is_left(workdir: pathlib.Path) -> str:
-    """Of the save that the kill fell into, if it did."""
+    """State of the save that a kill interrupted, in a word."""
     path = workdir / "checkpoints"
     names = os.listdir(path) if path.exists() else []
     if any("orbax-checkpoint-tmp" in name for name in names):

@@ -1,4 +1,4 @@
-"""Training states of a few numbers, another for every step."""
+"""Training states of a few numbers."""
 
 import pathlib
 
@@ -10,7 +10,7 @@ from nfnet_jax.training.state import TrainState
 
 
 def make_state(step: int) -> TrainState:
-    """A state of its own for every step."""
+    """State of a few numbers, another for every step."""
     random = np.random.RandomState(step)
 
     def tree():

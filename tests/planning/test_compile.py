@@ -1,4 +1,4 @@
-"""The plan of a run: against formulas, by the command itself."""
+"""Plans of runs against formulas, and the command that prints them."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def test_pmap_and_wrong_numbers_of_devices_are_refused():
 
 
 def test_shapes_are_those_of_the_data(tmp_path):
-    """Of data that are here; of others as given, else assumed, and so it says."""
+    """Data that are here have their own shape; others a given or an assumed one."""
     config = base_config()
     assert data_shape(config)[:3] == ((8, 8, 1), 10, 1438)
     config.data.image_size = 12
@@ -142,11 +142,13 @@ def test_memory_and_operations_of_a_deep_network_are_those_of_formulas():
 
 @pytest.mark.slow
 def test_nfnet_f5_on_256_devices(tmp_path):
-    """Multiply-adds are the published 289.76 · 10⁹ at 544² [HP], scaled to 416² pixels;
-    three passes. Each device has 16 images, of which the gradient keeps 2.694 GB each
-    (experiments/scaling) in bfloat16, at most twice that in a program for CPUs, whose
-    convolutions are of float32, and float32 parameters, gradients, momentum and
-    average. A ring sends gradients twice, but for a device's own part.
+    """Multiply-adds are the published 289.76 · 10⁹ at 544² (Brock et al. 2021,
+    "High-performance large-scale image recognition without normalization", arXiv
+    2102.06171), scaled to 416² pixels; three passes. Each device has 16 images, of
+    which the gradient keeps 2.694 GB each (experiments/scaling) in bfloat16, at most
+    twice that in a program for CPUs, whose convolutions are of float32, and float32
+    parameters, gradients, momentum and average. A ring sends gradients twice, but for a
+    device's own part.
     """
     output = tmp_path / "plan.json"
     root = pathlib.Path(__file__).parents[2]
@@ -174,7 +176,7 @@ def test_nfnet_f5_on_256_devices(tmp_path):
 
 @pytest.mark.slow
 def test_an_nfnet_f0_takes_less_than_half_of_the_memory_under_remat():
-    """By XLA's own analysis of the whole training step."""
+    """Memory is that of XLA's own analysis of the whole training step."""
     config = base_config()
     config.model.name = "nfnet_f0"
     config.data.batch_size = 32

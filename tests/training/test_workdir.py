@@ -1,4 +1,4 @@
-"""A work directory knows its config."""
+"""Configs that may continue the run of a work directory."""
 
 import json
 

@@ -48,15 +48,15 @@ class Trace:
         # Processes of one host would write the same file.
         self._steps = steps if jax.process_index() == 0 else range(0)
         self._stopwatch, self._say = stopwatch, say
-        self._running = False
-        self._marks = contextlib.ExitStack()
+        self._trace, self._mark = contextlib.ExitStack(), contextlib.ExitStack()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
-        self._marks.close()
-        self._stop()
+        self._mark.close()
+        with writing(self._path):
+            self._trace.close()
 
     def before(self, step: int, state) -> None:
         """Begins the trace if `step` is its first one, and marks the step in it."""
@@ -67,29 +67,21 @@ class Trace:
             self._stopwatch.stop(step - 1)
             with writing(self._path):
                 os.makedirs(self._path, exist_ok=True)
-                jax.profiler.start_trace(self._path)
-            self._running = True
+                self._trace.enter_context(jax.profiler.trace(self._path))
         mark = jax.profiler.StepTraceAnnotation("train", step_num=step)
-        self._marks.enter_context(mark)
+        self._mark.enter_context(mark)
 
     def after(self, step: int, state) -> None:
         """Ends the trace if `step` is its last one, and prints where the trace is."""
-        if step not in self._steps:
-            return
-        self._marks.close()
-        if step != self._steps[-1]:
+        self._mark.close()
+        if not self._steps or step != self._steps[-1]:
             return
         jax.block_until_ready(state)
-        self._stop()
+        with writing(self._path):
+            self._trace.close()
         self._stopwatch.start(step)
         self._say(
             f"profile of steps {self._steps[0]} to {step}: {self._path}; open it by "
             f"'pip install tensorboard xprof && tensorboard --logdir {self._path}', or "
             "its *.trace.json.gz at https://ui.perfetto.dev"
         )
-
-    def _stop(self) -> None:
-        if self._running:
-            self._running = False
-            with writing(self._path):
-                jax.profiler.stop_trace()

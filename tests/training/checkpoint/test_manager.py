@@ -1,4 +1,4 @@
-"""Checkpoints: which are kept, and that no damaged one is taken for a sound one."""
+"""Checkpoints: the last and the best are kept, and no damaged one is restored."""
 
 import json
 import os

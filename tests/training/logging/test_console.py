@@ -1,4 +1,4 @@
-"""What a run says while it trains: rates, times left, a bar or lines, a summary."""
+"""Terminal output of a run: rates, times left, a bar or lines, a summary."""
 
 import io
 import itertools
@@ -33,7 +33,7 @@ def clock(monkeypatch):
 
 
 def make_watch(*, small_steps=0, steps=100, eval_every=40):
-    """Of batches of 8 images; small ones take 1 operation, full ones 4."""
+    """Stopwatch of batches of 8 images; small ones take 1 operation, full ones 4."""
     config = tiny_config(**{"train.steps": steps, "data.batch_size": 8})
     config.eval.every_epochs = eval_every / 10
     plan = make_plan(config, train_examples=80, devices=1)
