@@ -86,7 +86,7 @@ def test_of_a_tangle_every_file_is_found_once(tmp_path, seed):
         assert len(set(real)) == len(real)
         expected = reachable(str(tmp_path / start))
         assert set(real) == {path for path in expected if os.path.exists(path)}
-        # What has a path of its own is not found under another.
+        # Files with a path of their own are not found under another.
         own = {p for p in real if p.startswith(f"{tmp_path / start}/")}
         assert own <= set(found)
 

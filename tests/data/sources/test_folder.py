@@ -238,7 +238,7 @@ def test_images_of_both_splits_are_said(split, link, caplog):
         f"folder:{split}: 1 of 7 test images, such as val/class 1/shared.png, are "
         "trained on under another name"
     ]
-    # Who asks for the same images knows.
+    # Nothing is said where the same split is asked for twice.
     caplog.clear()
     load(split, eval_split="train")
     assert caplog.messages == []
