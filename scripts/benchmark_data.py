@@ -11,23 +11,31 @@ counts. CPU time depends little on what else the machine does, images per second
 """
 
 import argparse
+import contextlib
 import json
+import os
 import pathlib
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 import numpy as np
 from PIL import Image
 
-CONTENDER = pathlib.Path(__file__).with_name("data_contender.py")
 FILES = 512
 HEIGHT, WIDTH = 375, 500
+SIZE = 192
+# Workers run ahead by less than this.
+AHEAD = 16
 
 
 def main() -> None:
     options = parse_arguments()
+    if options.run:
+        print(*run(*options.run, options.workers, options.batch, options.batches))
+        return
     pythons = {"ours": sys.executable, "torch": options.peer_python}
     rates: dict[str, list[float]] = {name: [] for name in pythons}
     costs: dict[str, list[float]] = {name: [] for name in pythons}
@@ -59,7 +67,10 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peer_python", required=True)
+    parser.add_argument("--peer_python", help="Python with torch and torchvision")
+    parser.add_argument(
+        "--run", nargs=2, metavar=("ours|torch", "FOLDER"), help="one run, as printed"
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--batches", type=int, default=60, help="counted of a run")
@@ -92,11 +103,91 @@ def picture(seed: int) -> Image.Image:
 
 def measure(name: str, python: str, folder: str, options) -> tuple[float, float]:
     """Images per second of one run, and milliseconds of CPU time an image."""
-    numbers = (options.workers, options.batch, options.batches)
-    command = [python, str(CONTENDER), name, folder, *map(str, numbers)]
+    command = [python, __file__, "--run", name, folder]
+    for key in ("workers", "batch", "batches"):
+        command += [f"--{key}", str(getattr(options, key))]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     rate, cost = done.stdout.split()[-2:]
     return float(rate), float(cost)
+
+
+# --- One run ----------------------------------------------------------------------
+
+
+def ours(folder: str, workers: int, size: int, count: int):
+    """Batches on the device, in the process that trains."""
+    import jax
+
+    from nfnet_jax.config import base_config
+    from nfnet_jax.data.load import load_dataset
+    from nfnet_jax.data.loading import training_batches
+    from nfnet_jax.training.parallel import device_mesh
+
+    config = base_config()
+    config.data.batch_size, config.data.workers = size, workers
+    config.data.augment.random_resized_crop = config.data.augment.flip = True
+    dataset = load_dataset(
+        f"folder:{folder}", eval_split="val", image_size=SIZE, loader="stream"
+    )
+    batches = training_batches(
+        dataset.train, config.data, device_mesh(), seed=0, per_example=1, steps=count
+    )
+    with contextlib.closing(batches.iterate(0)) as host_batches:
+        for images, _ in host_batches:
+            yield jax.block_until_ready(images)
+
+
+def torch(folder: str, workers: int, size: int, count: int):
+    """Batches of PyTorch's ImageNet example, before normalization."""
+    from torch.utils.data import DataLoader, RandomSampler
+    from torchvision import datasets, transforms
+
+    transform = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(
+                SIZE, interpolation=transforms.InterpolationMode.BICUBIC
+            ),
+            transforms.RandomHorizontalFlip(),
+            transforms.PILToTensor(),
+        ]
+    )
+    dataset = datasets.ImageFolder(f"{folder}/train", transform)
+    sampler = RandomSampler(dataset, replacement=True, num_samples=size * count)
+    loader = DataLoader(dataset, size, sampler=sampler, num_workers=workers)
+    for images, _ in loader:
+        yield images
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and all below it; Linux only."""
+    ticks, children = {}, {}
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        # Processes may end meanwhile.
+        with contextlib.suppress(OSError):
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            ticks[int(folder.name)] = int(fields[11]) + int(fields[12])
+            children.setdefault(int(fields[1]), []).append(int(folder.name))
+    family = [os.getpid()]
+    for process in family:
+        family += children.get(process, [])
+    return sum(ticks[process] for process in family) / os.sysconf("SC_CLK_TCK")
+
+
+def run(name: str, folder: str, workers: int, size: int, count: int):
+    """Images per second of a loader, and milliseconds of CPU time an image takes in the
+    whole process tree."""
+    loader = {"ours": ours, "torch": torch}[name]
+    # Batches at the end keep the workers busy until the last one that counts.
+    batches = loader(folder, workers, size, count + 2 * AHEAD)
+    with contextlib.closing(batches):
+        for number, images in enumerate(batches):
+            assert tuple(images.shape) in {(size, SIZE, SIZE, 3), (size, 3, SIZE, SIZE)}
+            if number == AHEAD:
+                started, used = time.perf_counter(), cpu_seconds()
+            if number == AHEAD + count:
+                break
+        seconds, used = time.perf_counter() - started, cpu_seconds() - used
+    return size * count / seconds, 1000 * used / (size * count)
 
 
 if __name__ == "__main__":

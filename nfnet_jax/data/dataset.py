@@ -31,7 +31,10 @@ Encoded = bytes | np.ndarray | BadImage
 
 
 class Source(Protocol):
-    """Random access to the encoded images of a split; pickled for workers."""
+    """Random access to the encoded images of a split, of `channels` channels.
+
+    Sources are pickled for workers.
+    """
 
     @property
     def channels(self) -> int: ...
@@ -39,7 +42,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, rows: Sequence[int]) -> list[tuple[Encoded, int]]:
-        """Images and labels of some rows of the split.
+        """Contents or pixels [H, W, C], and labels, of some rows of the split.
 
         Raises:
           UserError: the set itself is damaged.
@@ -62,7 +65,10 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArraySource:
-    """Source of images uint8 [N, H, W, C] and labels int32 [N] in memory."""
+    """Source of images uint8 [N, H, W, C] and labels int32 [N] in memory.
+
+    `channels`, `read`, `describe`, `identity` and `fingerprint` are those of `Source`.
+    """
 
     name: str
     images: np.ndarray

@@ -133,18 +133,18 @@ def decode_dataset(dataset: Dataset, max_bad_fraction: float) -> Dataset:
     found = [c.read(len(s)) for c, s in zip(caches, encoded, strict=True)]
     if any(split is None for split in found):
         _check_memory(dataset.name, _decoded_bytes(dataset))
-    train, test = (
-        dataclasses.replace(
-            _decode_and_cache(split, cache) if ready is None else ready,
-            source=split.source,
-        )
-        for split, cache, ready in zip(encoded, caches, found, strict=True)
-    )
-    for split, decoded in zip(encoded, (train, test), strict=True):
+    ready = []
+    for split, cache, decoded in zip(encoded, caches, found, strict=True):
+        if decoded is None:
+            decoded = _decode_all(split)
+            cache.write(decoded)
+        ready.append(dataclasses.replace(decoded, source=split.source))
+    for split, decoded in zip(encoded, ready, strict=True):
         bad = BadImages(split.name, len(split), max_bad_fraction)
         bad.add(decoded.skipped)
         if not len(decoded):
             raise bad.error()
+    train, test = ready
     highest = max(train.labels.max(initial=0), test.labels.max(initial=0))
     numbers = tuple(str(label) for label in range(highest + 1))
     return Dataset(dataset.name, train, test, dataset.class_names or numbers)
@@ -165,12 +165,6 @@ def _check_memory(name: str, needed: int) -> None:
             "data.loader=stream, a smaller data.image_size, or slice the splits "
             "(train[:10%])"
         )
-
-
-def _decode_and_cache(split: EncodedSplit, cache: "_Cache") -> Split:
-    decoded = _decode_all(split)
-    cache.write(decoded)
-    return decoded
 
 
 def _decode_all(split: EncodedSplit) -> Split:

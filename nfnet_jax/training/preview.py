@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from nfnet_jax.data.augment import check_augmentation
 from nfnet_jax.data.augment.mixing import drawn_per_example
 from nfnet_jax.data.dataset import Dataset
-from nfnet_jax.data.loading import check_loader, training_batches
+from nfnet_jax.data.loading import check_stream, training_batches
 from nfnet_jax.training.data_spec import DataFacts
 from nfnet_jax.training.parallel import device_mesh
 from nfnet_jax.training.setup import (
@@ -45,7 +45,7 @@ def draw_first_batch(config: ConfigDict, facts: DataFacts | None = None) -> Draw
     dataset = load_config_dataset(config)
     if facts:
         dataset = as_trained(dataset, facts)
-    check_loader(config.data, dataset)
+    check_stream(config.data, dataset)
     check_augmentation(
         config.data.augment, dataset.image_shape, config.train.small_size
     )

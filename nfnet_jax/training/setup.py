@@ -26,7 +26,7 @@ from nfnet_jax.data.load import (
     load_dataset,
 )
 from nfnet_jax.data.loading import (
-    check_loader,
+    check_stream,
     choose_loader,
     evaluation_batches,
     training_batches,
@@ -215,7 +215,7 @@ def set_up(
     if facts:
         dataset = as_trained(dataset, facts)
     _check_classes(config, dataset)
-    check_loader(config.data, dataset)
+    check_stream(config.data, dataset)
     check_augmentation(
         config.data.augment, dataset.image_shape, config.train.small_size
     )

@@ -1,17 +1,24 @@
-"""Names of classes, from a file, of ImageNet, and matched with others."""
+"""Names of classes: from files, of ImageNet, matched, and data sets renumbered."""
 
 import importlib.util
 import itertools
+import pickle
 import unicodedata
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from nfnet_jax.data.class_names import (
     imagenet_class_names,
     match_classes,
     missing_classes,
     read_class_names,
+    relabel,
 )
+from nfnet_jax.data.dataset import Split, contents
+from nfnet_jax.data.load import load_dataset
+from nfnet_jax.data.sources.arrays import from_arrays
 from nfnet_jax.utils.errors import UserError
 
 
@@ -91,3 +98,53 @@ def test_names_that_repeat_are_matched_by_nothing_but_the_same_list():
     assert match_classes(("a", "a", "b"), ("a", "a", "b")) == [0, 1, 2]
     with pytest.raises(ValueError, match="'a' is the name of several"):
         match_classes(("b", "a"), ("a", "a", "b"), whole=False)
+
+
+PETS = ("ant", "bee", "cat")
+
+
+@pytest.fixture(params=["arrays", "memory", "stream"])
+def dataset(request, tmp_path, monkeypatch):
+    monkeypatch.setenv("NFNET_JAX_CACHE", str(tmp_path / "cache"))
+    random = np.random.RandomState(0)
+    images = random.randint(0, 256, (9, 6, 6, 3)).astype(np.uint8)
+    if request.param == "arrays":
+        arrays = images, np.arange(9) % 3
+        return from_arrays({"train": arrays, "test": arrays}, class_names=PETS)
+    for i, image in enumerate(images):
+        (tmp_path / "set" / PETS[i % 3]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "set" / PETS[i % 3] / f"{i}.png")
+    return load_dataset(f"folder:{tmp_path}/set", image_size=6, loader=request.param)
+
+
+def examples(dataset):
+    """Image and name of the class of every example, in their order."""
+    found = []
+    for split in (dataset.train, dataset.test):
+        if isinstance(split, Split):
+            records = zip(split.images, split.labels, strict=True)
+        else:
+            # Workers get it pickled.
+            source = pickle.loads(pickle.dumps(split.source))
+            records = source.read(range(len(source)))
+        found += [
+            (bytes(image), dataset.class_names[label]) for image, label in records
+        ]
+    return found
+
+
+def test_examples_keep_their_names_and_their_order(dataset):
+    for names in itertools.permutations((*PETS, "dog")):
+        renumbered = relabel(dataset, names)
+        assert renumbered.class_names == names
+        assert examples(renumbered) == examples(dataset)
+
+
+def test_it_is_known_as_the_same_data(dataset):
+    for names in itertools.permutations(PETS):
+        assert contents(relabel(dataset, names)) == contents(dataset)
+
+
+def test_a_class_that_is_not_known_is_refused(dataset):
+    with pytest.raises(ValueError, match="'cat' is new"):
+        relabel(dataset, PETS[:2])

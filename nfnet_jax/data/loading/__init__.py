@@ -33,7 +33,7 @@ def choose_loader(data: ConfigDict) -> str:
     return "stream" if data.loader == "auto" and resized else data.loader
 
 
-def check_loader(data: ConfigDict, dataset: Dataset) -> None:
+def check_stream(data: ConfigDict, dataset: Dataset) -> None:
     """Raises UserError if a stream of `dataset` cannot augment by `data.augment`."""
     if not isinstance(dataset.train, EncodedSplit):
         return

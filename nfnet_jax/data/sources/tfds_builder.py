@@ -155,7 +155,7 @@ def _stock_builder(name: str, directory: Path, absent: str) -> tfds.core.Dataset
                 name, data_dir=os.fspath(directory), file_format="array_record"
             )
     except registry.DatasetNotFoundError as error:
-        # Not tfds.list_builders, which needs TensorFlow.
+        # tfds.list_builders would need TensorFlow.
         hint = nearest(str(base), registry.list_imported_builders())
         raise UserError(
             f"{absent}, and TFDS knows no set {str(base)!r}{hint}"

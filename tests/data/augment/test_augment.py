@@ -66,7 +66,7 @@ def test_erased_rectangles_have_uniform_areas_and_log_uniform_aspects():
     found = jax.jit(jax.vmap(sides))(uniform(1, (1000, 4)))
     rows, columns = np.asarray(found, float)
     area, aspect = rows * columns / 400**2, np.log(rows / columns)
-    # Of a square image, the longest rectangles of the largest areas do not fit.
+    # The longest rectangles of the largest areas do not fit in a square image.
     fits = np.maximum(rows, columns) < 400
     assert fits.mean() > 0.99
     assert 0.0195 < area.min() and area.max() < 0.335

@@ -11,7 +11,6 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from nfnet_jax.data.dataset import BadImage
 from nfnet_jax.data.images.decode import decode_image, open_image
-from nfnet_jax.data.images.listing import list_images
 from nfnet_jax.utils.errors import UserError
 
 GREY = Image.new("L", (8, 8))
@@ -301,43 +300,6 @@ def test_a_file_without_the_right_to_read_it(photograph):
     (photograph / "photo.png").chmod(0)
     line = refusal(open_image, photograph / "photo.png")
     assert line == f"{photograph / 'photo.png'} cannot be read: Permission denied"
-
-
-def test_directories_are_listed_sorted_and_whole(tmp_path):
-    hidden = [".hidden.png", ".thumbnails/a.png"]
-    shown = "b.png a/c.JPG a/b/x.webp a/notes.txt a.jpeg".split()
-    for name in hidden + shown:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    found, wrong = list_images([tmp_path])
-    names = [os.path.relpath(path, tmp_path) for path in found]
-    assert names == ["a.jpeg", "a/b/x.webp", "a/c.JPG", "b.png"]
-    # Files are taken as they are given, whatever they are called.
-    chosen = [str(tmp_path / name) for name in ("b.png", "a/notes.txt")]
-    assert list_images([*chosen, tmp_path]) == ([*chosen, *found], [])
-    assert wrong == []
-
-
-def test_what_cannot_be_listed_is_named_and_leaves_the_others(photograph, caplog):
-    (photograph / "cats").mkdir()
-    (photograph / "cats" / "notes.txt").touch()
-    (photograph / "cats" / "a.heic").touch()
-    absent = [photograph / "foto.png", photograph / "cat", photograph / "dogs" / "a"]
-    found, wrong = list_images([*absent, photograph / "cats", photograph / "photo.png"])
-    assert found == [f"{photograph}/photo.png"]
-    for line, words in zip(
-        wrong,
-        (
-            "'photo.png'?",
-            "'cats'?",
-            f"there is no directory '{photograph}/dogs'",
-            "cats holds no images, expected files such as .jpg or .png in it; found"
-            " 1 .heic, 1 .txt",
-        ),
-        strict=True,
-    ):
-        assert words in line and "\n" not in line
-    assert caplog.messages == ["passed over 1 .heic, 1 .txt"]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])

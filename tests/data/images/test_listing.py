@@ -7,7 +7,12 @@ import pytest
 from PIL import Image
 
 from nfnet_jax.data.images.decode import FORMATS
-from nfnet_jax.data.images.listing import EXTENSIONS, describe, images_below
+from nfnet_jax.data.images.listing import (
+    EXTENSIONS,
+    describe,
+    images_below,
+    list_images,
+)
 
 
 def touch(path):
@@ -86,7 +91,7 @@ def test_of_a_tangle_every_file_is_found_once(tmp_path, seed):
         assert len(set(real)) == len(real)
         expected = reachable(str(tmp_path / start))
         assert set(real) == {path for path in expected if os.path.exists(path)}
-        # What has a path of its own is not found under another.
+        # Files with a path of their own are not found under another.
         own = {p for p in real if p.startswith(f"{tmp_path / start}/")}
         assert own <= set(found)
 
@@ -146,3 +151,38 @@ def test_a_directory_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     found = images_below(tmp_path)
     assert found.images == [f"{tmp_path}/b/2.png"]
     assert found.unreadable == [f"cannot read {tmp_path}/a: Permission denied"]
+
+
+def test_directories_are_listed_sorted_and_whole(tmp_path):
+    hidden = [".hidden.png", ".thumbnails/a.png"]
+    shown = "b.png a/c.JPG a/b/x.webp a/notes.txt a.jpeg".split()
+    for name in hidden + shown:
+        touch(tmp_path / name)
+    found, wrong = list_images([tmp_path])
+    names = [os.path.relpath(path, tmp_path) for path in found]
+    assert names == ["a.jpeg", "a/b/x.webp", "a/c.JPG", "b.png"]
+    # Files are taken as they are given, whatever they are called.
+    chosen = [str(tmp_path / name) for name in ("b.png", "a/notes.txt")]
+    assert list_images([*chosen, tmp_path]) == ([*chosen, *found], [])
+    assert wrong == []
+
+
+def test_what_cannot_be_listed_is_named_and_leaves_the_others(tmp_path, caplog):
+    for name in ("photo.png", "cats/notes.txt", "cats/a.heic"):
+        touch(tmp_path / name)
+    absent = [tmp_path / "foto.png", tmp_path / "cat", tmp_path / "dogs" / "a"]
+    found, wrong = list_images([*absent, tmp_path / "cats", tmp_path / "photo.png"])
+    assert found == [f"{tmp_path}/photo.png"]
+    for line, words in zip(
+        wrong,
+        (
+            "'photo.png'?",
+            "'cats'?",
+            f"there is no directory '{tmp_path}/dogs'",
+            "cats holds no images, expected files such as .jpg or .png in it; found"
+            " 1 .heic, 1 .txt",
+        ),
+        strict=True,
+    ):
+        assert words in line and "\n" not in line
+    assert caplog.messages == ["passed over 1 .heic, 1 .txt"]

@@ -2,7 +2,6 @@
 
 import math
 
-import jax
 import numpy as np
 import pytest
 
@@ -61,16 +60,6 @@ def test_bicubic_is_tensorflows(height, width, new):
     found = bicubic(image, *new)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, tensorflow_bicubic(image, *new), atol=2e-3)
-
-
-@pytest.mark.parametrize(("height", "width"), SIZES)
-def test_bicubic_is_jax_but_for_the_steps_of_the_table(height, width):
-    image = pixels(height, width)
-    exact = jax.image.resize(
-        image.astype("float32"), (61, 47, 3), "cubic", antialias=False
-    )
-    error = np.abs(bicubic(image, 61, 47) - exact)
-    assert error.max() < 0.5 and error.mean() < 0.1
 
 
 def test_bicubic_keeps_overshoots_and_constants():

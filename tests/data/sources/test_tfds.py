@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from nfnet_jax.data.dataset import contents
-from nfnet_jax.data.images.preprocess import crop_resize
 from nfnet_jax.data.load import load_dataset
 from nfnet_jax.utils.download import RemoteFile
 from nfnet_jax.utils.errors import UserError
@@ -236,34 +235,12 @@ def test_differing_sizes_need_image_size(tmp_path):
     assert dataset.image_shape == (5, 5, 3)
 
 
-def test_evaluation_images_are_cropped_by_the_rule_asked_for(tmp_path):
-    """Both splits hold the same images."""
-    images = random_images((40, 30, 3), (25, 60, 3))
-    write_set(tmp_path, images, [0, 2])
-    plain = load(tmp_path, image_size=16)
-    cropped = load(tmp_path, image_size=16, crop="crop_resize")
-    np.testing.assert_array_equal(plain.train.images, cropped.train.images)
-    by_label = dict(zip((0, 2), images, strict=True))
-    for label, image in zip(cropped.test.labels, cropped.test.images, strict=True):
-        exact = crop_resize(by_label[int(label)], 16).clip(0, 255)
-        assert np.abs(image - exact).max() <= 0.5
-
-
 def test_a_rule_for_images_of_their_own_size_is_refused(little):
     assert_holds(
         refused(little[0], crop="crop_resize"),
         "data.crop is 'crop_resize'",
         "set data.image_size",
     )
-
-
-def test_set_larger_than_memory(little, monkeypatch):
-    data_dir, _, _ = little
-    needed = 2 * 10 * 6 * 5 * 3
-    monkeypatch.setattr(decoding, "memory_bytes", lambda: 2 * needed - 1)
-    assert_holds(refused(data_dir), "50% of this machine's", "data.image_size")
-    monkeypatch.setattr(decoding, "memory_bytes", lambda: 2 * needed)
-    load(data_dir)
 
 
 @pytest.mark.parametrize(
@@ -301,13 +278,6 @@ def decoded(monkeypatch):
 def load_pairs(data_dir, **options):
     dataset = load(data_dir, **options)
     return [split_pairs(split) for split in (dataset.train, dataset.test)]
-
-
-def test_second_load_decodes_nothing(little, decoded):
-    first = load_pairs(little[0])
-    assert len(decoded) == 20
-    assert load_pairs(little[0]) == first
-    assert len(decoded) == 20
 
 
 def test_other_options_do_not_share_a_cache(little, decoded):
