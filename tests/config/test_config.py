@@ -73,7 +73,7 @@ def test_every_key_says_what_it_means_and_expects():
     ],
 )
 def test_choices_are_what_is_implemented(path, implemented):
-    """The keys name them again because these modules import JAX."""
+    """Keys list the names themselves because these modules import JAX."""
     assert sorted(KEYS[path].choices) == sorted(implemented)
 
 

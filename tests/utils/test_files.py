@@ -78,7 +78,7 @@ def flags_of(command: str, capsys) -> list[str]:
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c != "config"])
 def test_every_flag_of_every_command_refuses_a_bucket(command, empty, capsys):
-    """Whatever its meaning: a flag that comes later is held to it as well."""
+    """Flags that come later are held to it as well."""
     main, flags = main_of(command), flags_of(command, capsys)
     assert flags or command == "models"
     own = [f"--config={empty}"] if command in WITH_CONFIG else []
