@@ -18,7 +18,7 @@ BUDGETS = {
     "0.08": {"model.name": "nf_air_64", "train.epochs": 6.4},
     "0.2": {"model.name": "nf_air_64", "train.epochs": 16.1},
 }
-"""What differs between them."""
+"""Keys that differ between the budgets, in PFLOP."""
 
 
 def get_config(budget: str = "0.08"):

@@ -5,8 +5,10 @@
 PATH holds a directory of images per class, or such directories in `train` and `test`.
 With few images per class, configs/finetune.py gets further in less time.
 
-Not measured yet. The recipe is that of the NFNets [HP] for a smaller batch, with AGC as
-loose as that allows and without RandAugment.
+Not measured yet. The recipe is that of the NFNets (Brock, De, Smith, Simonyan 2021b,
+"High-performance large-scale image recognition without normalization", arXiv
+2102.06171) for a smaller batch, with AGC as loose as that allows and without
+RandAugment.
 """
 
 from nfnet_jax.config import base_config

@@ -7,7 +7,7 @@ dropout and stochastic depth come with the network. The peak rate is 0.4 for the
 published batch of 1024; with another batch, set `--config.optim.learning_rate` too.
 
 Source: Brock, De and Smith 2021, "Characterizing signal propagation to close the
-performance gap in unnormalized ResNets" [SP], and its code.
+performance gap in unnormalized ResNets", arXiv 2101.08692, and its code.
 
 What the paper reports is in its table of NF-RegNets. NOT measured here.
 """

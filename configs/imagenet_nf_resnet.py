@@ -11,7 +11,7 @@ by 1e-4 and the rate to 0:
     --config.optim.weight_decay=1e-4 --config.optim.schedule.final_fraction=0
 
 Source: Brock, De and Smith 2021, "Characterizing signal propagation to close the
-performance gap in unnormalized ResNets" [SP], and its code.
+performance gap in unnormalized ResNets", arXiv 2101.08692, and its code.
 
 What the paper reports is in its table of ResNets, for 50 and 288 layers. NOT measured
 here.

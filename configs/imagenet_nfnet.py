@@ -8,8 +8,8 @@ batch: `--config.data.batch_size=1024` trains at a quarter of it. AGC covers wha
 covers in the published code: all but the classifier's kernel.
 
 Source: Brock, De, Smith and Simonyan 2021, "High-performance large-scale image
-recognition without normalization" [HP], and its code; f5 was also trained with SAM
-(`--config.optim.sam.rho=0.05 --config.optim.sam.fraction=0.203125`).
+recognition without normalization", arXiv 2102.06171, and its code; f5 was also trained
+with SAM (`--config.optim.sam.rho=0.05 --config.optim.sam.fraction=0.203125`).
 
 Published top-1 accuracy in percent, NOT measured here: f0 83.6, f1 84.7, f2 85.1,
 f3 85.7, f4 85.9, f5 86.0, f6 86.5 (with SAM).

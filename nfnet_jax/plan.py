@@ -18,7 +18,7 @@ from nfnet_jax.utils.strict_json import dumps
 
 
 def main(argv: list[str]) -> None:
-    """Prints memory, operations and traffic of a step, and what it would take."""
+    """Prints memory, operations, traffic and predicted time of a step."""
     flags = cli.parse(
         argv,
         __doc__,

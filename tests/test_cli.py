@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from help_cases import WITH_CONFIG
 
 from nfnet_jax import cli
 from nfnet_jax.__main__ import COMMANDS, dispatch
@@ -15,6 +14,7 @@ from nfnet_jax.config import KEYS
 from nfnet_jax.config.kinds import Int, Several, Switch
 from nfnet_jax.utils.errors import UserError
 
+WITH_CONFIG = {"analyze", "data", "plan", "sweep", "train"}
 HEAVY = {"jax", "flax", "optax", "sklearn", "optuna", "tensorflow_datasets"}
 SCRIPT = f"""
 import contextlib, importlib, io, json, sys

@@ -1,8 +1,9 @@
-"""Keys of the config: default, valid values and meaning of each.
+"""Keys of the config: default, meaning and valid values of each.
 
-A default of None is a key that starts unset. `nfnet_jax.config.kinds` has the kinds.
+A key whose default is None starts unset.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,7 +32,6 @@ ACTIVATIONS = (
     *("celu", "elu", "gelu", "gelu_erf", "identity", "leaky_relu", "log_sigmoid"),
     *("relu", "relu6", "selu", "sigmoid", "silu", "soft_sign", "softplus", "tanh"),
 )
-_OVERRIDES = "; unset: as the model defines it"
 
 SECTIONS: dict[str, Any] = dict(
     name=FileName("run", "name of the default work directory, runs/NAME"),
@@ -48,62 +48,45 @@ SECTIONS: dict[str, Any] = dict(
             "weights to start from: a published name, a file, or the work directory of "
             "a run; unset: none",
         ),
-        activation=Choice(None, "nonlinearity" + _OVERRIDES, ACTIVATIONS),
-        gamma=Choice(
-            None, "activation gain γ" + _OVERRIDES, ("exact", "published", "none")
-        ),
-        alpha=Float(None, "scale α of the residual branches" + _OVERRIDES, "(0, inf)"),
+        activation=Choice(None, "nonlinearity", ACTIVATIONS),
+        gamma=Choice(None, "activation gain γ", ("exact", "published", "none")),
+        alpha=Float(None, "scale α of the residual branches", "(0, inf)"),
         beta=Choice(
             None,
-            "divisor β of a block's input: its predicted std, its variance or none"
-            + _OVERRIDES,
+            "divisor β of a block's input: its predicted std, its variance or none",
             ("std", "var", "none"),
         ),
         stochastic_depth=Float(
-            None, "rate at which the last block is dropped" + _OVERRIDES, "[0, 1)"
+            None, "rate at which the last block is dropped", "[0, 1)"
         ),
-        drop_rate=Float(None, "dropout before the classifier" + _OVERRIDES, "[0, 1)"),
-        se_ratio=Float(None, "squeeze-excite ratio, 0: none" + _OVERRIDES),
+        drop_rate=Float(None, "dropout before the classifier", "[0, 1)"),
+        se_ratio=Float(None, "squeeze-excite ratio, 0: none"),
         attention=Choice(
             None,
-            "channel attention in the branches: squeeze-excite or efficient"
-            + _OVERRIDES,
+            "channel attention in the branches: squeeze-excite or efficient",
             ("se", "eca"),
         ),
-        width_multiplier=Float(
-            None, "factor of the widths of all stages" + _OVERRIDES, "(0, inf)"
-        ),
+        width_multiplier=Float(None, "factor of the widths of all stages", "(0, inf)"),
         expansion=Float(
-            None,
-            "width inside a block, as a share of the block's width" + _OVERRIDES,
-            "(0, inf)",
+            None, "width inside a block, as a share of the block's width", "(0, inf)"
         ),
         group_width=Int(
-            None, "channels of a group in grouped convolutions" + _OVERRIDES, "[1, inf)"
+            None, "channels of a group in grouped convolutions", "[1, inf)"
         ),
-        skip_gain=Switch(
-            None, "False: no learned scalar on residual branches" + _OVERRIDES
-        ),
+        skip_gain=Switch(None, "False: no learned scalar on residual branches"),
         raw_shortcut=Switch(
-            None,
-            "True: projection shortcuts read x instead of act(x) / β, an ablation"
-            + _OVERRIDES,
+            None, "True: projection shortcuts read x instead of act(x) / β, an ablation"
         ),
         gamma_in_kernel=Switch(
-            None, "True: γ multiplies kernels, stem and projections too" + _OVERRIDES
+            None, "True: γ multiplies kernels, stem and projections too"
         ),
-        pooled=Switch(
-            None, "True: projection shortcuts average 2x2 pixels" + _OVERRIDES
-        ),
+        pooled=Switch(None, "True: projection shortcuts average 2x2 pixels"),
         pool_gain=Float(
             None,
-            "factor of pooled shortcuts; 2 keeps the variance of white noise"
-            + _OVERRIDES,
+            "factor of pooled shortcuts; 2 keeps the variance of white noise",
             "(0, inf)",
         ),
-        weight_standardization=Switch(
-            None, "False: plain convolutions, an ablation" + _OVERRIDES
-        ),
+        weight_standardization=Switch(None, "False: plain convolutions, an ablation"),
     ),
     data=dict(
         name=Path("digits", "data set: digits, tfds:NAME or folder:PATH"),
@@ -175,7 +158,7 @@ SECTIONS: dict[str, Any] = dict(
             adam_share=Float(
                 0.1,
                 "rate of Adam, for all but convolution kernels, as a factor of Muon's",
-            ),
+            )
         ),
         learning_rate=Float(
             0.1, "peak learning rate, for a batch of optim.base_batch_size"
@@ -300,7 +283,7 @@ SECTIONS: dict[str, Any] = dict(
         ),
     ),
     eval=dict(
-        every_epochs=Float(1.0, "epochs between evaluations; 0: at the end only"),
+        every_epochs=Float(1.0, "epochs between evaluations; 0: at the end only")
     ),
     checkpoint=dict(
         every_epochs=Float(0.0, "epochs between checkpoints; 0: at the end only"),
@@ -333,10 +316,15 @@ SECTIONS: dict[str, Any] = dict(
 def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Key]:
     keys: dict[str, Key] = {}
     for name, entry in section.items():
-        path = prefix + name
-        keys |= _flat(entry, f"{path}.") if isinstance(entry, dict) else {path: entry}
+        if isinstance(entry, dict):
+            keys |= _flat(entry, f"{prefix}{name}.")
+        elif entry.default is None and "unset" not in entry.meaning:
+            meaning = f"{entry.meaning}; unset: as the model defines it"
+            keys[prefix + name] = dataclasses.replace(entry, meaning=meaning)
+        else:
+            keys[prefix + name] = entry
     return keys
 
 
 KEYS = _flat(SECTIONS)
-"""The keys by path: {"optim.learning_rate": Float(0.1, ...), ...}."""
+"""Keys by path: {"optim.learning_rate": Float(0.1, ...), ...}."""

@@ -64,7 +64,7 @@ class Float(Key):
 
     interval: str = "[0, inf)"
     type: ClassVar[type] = float
-    _noun: ClassVar[str] = "a number"
+    _noun = "a number"
 
     @property
     def expected(self) -> str:
@@ -82,12 +82,11 @@ class Float(Key):
         return above and below and value < 2.0**128
 
 
-@dataclasses.dataclass(frozen=True)
 class Int(Float):
     """Whole number in an `interval` such as "[1, 16384)"."""
 
-    type: ClassVar[type] = int
-    _noun: ClassVar[str] = "a whole number"
+    type = int
+    _noun = "a whole number"
 
     def read(self, text: str) -> int:
         return int(text, 0)
@@ -103,12 +102,11 @@ class Int(Float):
         return ""
 
 
-@dataclasses.dataclass(frozen=True)
 class Switch(Key):
     """True or False."""
 
-    type: ClassVar[type] = bool
-    expected: ClassVar[str] = "true or false"
+    type = bool
+    expected = "true or false"
 
     def read(self, text: str) -> bool:
         words = {"true": True, "t": True, "1": True}
@@ -118,18 +116,16 @@ class Switch(Key):
         return words[text.lower()]
 
 
-@dataclasses.dataclass(frozen=True)
 class Text(Key):
     """Any text that is not empty."""
 
-    type: ClassVar[type] = str
-    expected: ClassVar[str] = "a non-empty text"
+    type = str
+    expected = "a non-empty text"
 
     def valid(self, value: str) -> bool:
         return bool(value)
 
 
-@dataclasses.dataclass(frozen=True)
 class Several(Text):
     """Texts of a flag that may be given several times; the default is ()."""
 
@@ -139,7 +135,7 @@ class Choice(Key):
     """One of the texts `choices`."""
 
     choices: tuple[str, ...]
-    type: ClassVar[type] = str
+    type = str
 
     @property
     def expected(self) -> str:
@@ -152,55 +148,46 @@ class Choice(Key):
         return nearest(text, self.choices)
 
 
-@dataclasses.dataclass(frozen=True)
 class FileName(Text):
     """Name of a file or directory, without the directories above."""
 
-    expected: ClassVar[str] = "a plain name of letters, digits, '_', '-' and '.'"
+    expected = "a plain name of letters, digits, '_', '-' and '.'"
 
     def valid(self, value: str) -> bool:
         return bool(re.fullmatch(r"\w[\w.\-]*", value))
 
 
-@dataclasses.dataclass(frozen=True)
 class Path(Text):
     """Path of this machine, also behind "folder:", or a name."""
 
-    expected: ClassVar[str] = (
-        "a non-empty text, in which a path is of this machine: no gs://, ..."
-    )
+    expected = "a non-empty text, in which a path is of this machine: no gs://, ..."
 
     def valid(self, value: str) -> bool:
         return bool(value) and not scheme_of(value.removeprefix("folder:"))
 
 
-@dataclasses.dataclass(frozen=True)
 class List(Key):
     """Tuple, which a flag writes as `read_list` reads it."""
 
-    type: ClassVar[type] = tuple
+    type = tuple
 
     def read(self, text: str) -> tuple[str | int | float, ...]:
         return read_list(text)
 
 
-@dataclasses.dataclass(frozen=True)
 class Patterns(List):
     """Regular expressions, searched for in the paths of parameters."""
 
-    expected: ClassVar[str] = "a list of regular expressions such as ['bias$', 'gain$']"
+    expected = "a list of regular expressions such as ['bias$', 'gain$']"
 
     def valid(self, value: tuple) -> bool:
         return all(isinstance(pattern, str) and pattern for pattern in value)
 
 
-@dataclasses.dataclass(frozen=True)
 class Shares(List):
     """Increasing shares of the run."""
 
-    expected: ClassVar[str] = (
-        "a list of increasing numbers in (0, 1) such as [0.5, 0.75]"
-    )
+    expected = "a list of increasing numbers in (0, 1) such as [0.5, 0.75]"
 
     def valid(self, value: tuple) -> bool:
         ends = (0, *value, 1)

@@ -20,10 +20,7 @@ MOST_IMAGES = 64
 def main(argv: list[str]) -> None:
     """Writes at most `MOST_IMAGES` images of the batch to --output."""
     flags = cli.parse(
-        argv,
-        __doc__,
-        config="needed",
-        output=Text("batch.png", "PNG file to write"),
+        argv, __doc__, config="needed", output=Text("batch.png", "PNG file to write")
     )
     config, output = flags.config, flags.output
     _check_output(output)

@@ -117,7 +117,7 @@ def _check_same(study: optuna.Study, definition: list[str]) -> None:
 
 
 Objective = Callable[[int, Values, Callable[[int, float], bool]], float]
-"""(place, values, hopeless) -> value of a trial; raises as `trial.train` does."""
+"""Function (place, values, hopeless) -> value of a trial; raises as `trial.train`."""
 
 
 def work(study: optuna.Study, space: Space, objective: Objective) -> None:

@@ -1,4 +1,4 @@
-"""What the user did wrong, in one line."""
+"""Mistakes of the user, told in one line with the nearest valid choice."""
 
 import difflib
 import os
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake of the user: entry points print its one line and exit with code 2.
+    """A mistake of the user: commands print its one line and exit with code 2.
 
     The message names what was found, what was expected and the nearest valid choice.
     """
@@ -21,12 +21,12 @@ class Interrupted(Exception):
 
 
 def one_line(text: str) -> str:
-    r"""The text, its line ends as \n and \r: a file's name may hold them."""
+    r"""Returns `text` with its line ends as \n and \r: names of files may hold them."""
     return text.translate({ord("\n"): "\\n", ord("\r"): "\\r"})
 
 
 def nearest(word: str, choices: Iterable[str], *, paths: bool = False) -> str:
-    """`"; did you mean 'x'?"` for the closest of `choices`, or an empty string.
+    """Returns `"; did you mean 'x'?"` for the closest of `choices`, or an empty string.
 
     With `paths`, choices are dotted and their last component counts most, so that
     `lr` and `train.lr` are close to `optim.learning_rate`; a part of a name in the same
@@ -39,7 +39,7 @@ def nearest(word: str, choices: Iterable[str], *, paths: bool = False) -> str:
 
 
 def no_directory(path: str) -> str:
-    """ "no such directory; did you mean 'x'?" """
+    """Returns "no such directory; did you mean 'x'?" for the path of none."""
     folder, name = os.path.split(os.path.abspath(os.path.expanduser(path)))
     beside = os.listdir(folder) if os.path.isdir(folder) else []
     return f"no such directory{nearest(name, beside)}"
@@ -55,7 +55,7 @@ def _likeness(word: str, choice: str) -> tuple[float, float]:
 
 
 def _path_likeness(word: str, choice: str) -> tuple[float, float]:
-    """Likeness, and what decides between equals."""
+    """Likeness, and a second number that decides between equals."""
     whole = _likeness(word, choice)[0]
     section, _, name = word.rpartition(".")
     beside, _, other = choice.rpartition(".")

@@ -1,4 +1,4 @@
-"""JSON that every reader takes: the standard knows neither NaN nor infinity."""
+"""JSON that every reader takes: the standard has neither NaN nor infinity."""
 
 import json
 import math
@@ -6,17 +6,17 @@ from typing import Any
 
 
 def dumps(value: Any, **options: Any) -> str:
-    """Text of `json.dumps`, with null for numbers that are not finite."""
+    """Returns the text of `json.dumps`, with null for numbers that are not finite."""
     return json.dumps(strict(value), allow_nan=False, **options)
 
 
 def loads(text: str | bytes) -> Any:
-    """Values of `json.loads`, with None for the NaN and infinity that others write."""
+    """Returns `json.loads(text)`, with None for NaN and infinity of other writers."""
     return strict(json.loads(text))
 
 
 def strict(value: Any) -> Any:
-    """`value`, which is what JSON can hold, with None for numbers that are not finite.
+    """Returns what JSON can hold of `value`: None for numbers that are not finite.
 
     Tuples become lists.
     """

@@ -2,7 +2,9 @@
 
 import ast
 import json
+import math
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from nfnet_jax.config import (
     to_json,
 )
 from nfnet_jax.config.base import nearest_key
-from nfnet_jax.config.kinds import Choice, read_list
+from nfnet_jax.config.kinds import Choice, Float, read_list
 from nfnet_jax.data.images.preprocess import CROPS
 from nfnet_jax.layers.activations import ACTIVATIONS, GAMMAS
 from nfnet_jax.layers.residual import BETAS
@@ -37,8 +39,7 @@ CONFIGS = sorted((PACKAGE.parent / "configs").glob("*.py"))
 @pytest.fixture(scope="module")
 def nodes() -> list[ast.AST]:
     """The syntax of every module but those that define the config."""
-    own = ("config.py", "config_keys.py")
-    paths = [path for path in PACKAGE.rglob("*.py") if path.name not in own]
+    paths = [p for p in PACKAGE.rglob("*.py") if p.parent.name != "config"]
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
     return [node for tree in trees for node in ast.walk(tree)]
 
@@ -62,6 +63,22 @@ def test_every_key_says_what_it_means_and_expects():
         assert key.meaning and key.expected, path
 
 
+NUMBERS = [path for path, key in KEYS.items() if isinstance(key, Float)]
+
+
+@pytest.mark.parametrize("path", NUMBERS)
+def test_numbers_outside_their_interval_are_refused(path):
+    """Bounds themselves are refused where the interval is open."""
+    key = KEYS[path]
+    low, high = map(float, key.interval[1:-1].split(", "))
+    outside = [low if key.interval[0] == "(" else low - 1]
+    if high < math.inf:
+        outside.append(high if key.interval[-1] == ")" else high + 1)
+    for value in outside:
+        with pytest.raises(UserError, match=re.escape(f", expected {key.expected}")):
+            load(CONFIGS[0], {path: key.type(value)})
+
+
 @pytest.mark.parametrize(
     ("path", "implemented"),
     [
@@ -73,7 +90,7 @@ def test_every_key_says_what_it_means_and_expects():
     ],
 )
 def test_choices_are_what_is_implemented(path, implemented):
-    """The keys name them again because these modules import JAX."""
+    """Keys list the names themselves because these modules import JAX."""
     assert sorted(KEYS[path].choices) == sorted(implemented)
 
 
@@ -93,10 +110,7 @@ def test_a_config_is_loaded_with_overrides():
     for overrides, message in (
         ({"optim.lr": 0.1}, "unknown config key 'optim.lr'; did you mean 'optim.lear"),
         ({"optim.momentum": "0"}, "optim.momentum is '0', expected a number in"),
-        (
-            {"optim.momentum": 1},
-            r"optim.momentum is 1.0, expected .* in \[0, 1\)",
-        ),
+        ({"optim.momentum": 1}, r"optim.momentum is 1.0, expected .* in \[0, 1\)"),
         ({"optim": {}}, "'optim' is a section"),
     ):
         with pytest.raises(UserError, match=message):

@@ -175,7 +175,7 @@ def test_every_file_builds_its_network_and_its_patterns_match(file):
 
 
 def smallest_members() -> list[str]:
-    """Of the names that differ in numbers only, the one with the least."""
+    """Smallest one of the names that differ in numbers only."""
     members: dict[str, str] = {}
     for name in list_models():
         numbers = [int(n) for n in re.findall(r"\d+", name)]
@@ -187,7 +187,7 @@ def smallest_members() -> list[str]:
 
 @pytest.mark.parametrize("name", smallest_members())
 def test_every_file_fits_the_networks_of_every_family(name):
-    """The defaults do: gains or biases that a network lacks are nobody's mistake."""
+    """Default patterns may match nothing: a network may lack gains or biases."""
     model = create_model(name, 10)
     shape = jnp.zeros((1, 64, 64, 3))
     params = jax.eval_shape(model.init, jax.random.key(0), shape)["params"]

@@ -1,4 +1,4 @@
-"""What flags say is varied."""
+"""Spaces of sweeps, made from flags."""
 
 import math
 
@@ -10,7 +10,7 @@ from nfnet_jax.utils.errors import UserError
 
 
 class Drawn:
-    """What a space asks a trial of Optuna for."""
+    """Trial of Optuna that notes what a space asks it for."""
 
     def __init__(self):
         self.asked = {}

@@ -1,23 +1,53 @@
-"""The command itself, with trainings of a few steps."""
+"""The sweep command, and a trial of a few steps."""
 
 import csv
 import pathlib
 import shlex
 
+import jax
 import pytest
 
 from nfnet_jax import sweep
+from nfnet_jax.sweeps import trial
 from nfnet_jax.utils.errors import UserError
 
 CONFIG = str(pathlib.Path(__file__).parents[2] / "configs" / "digits.py")
-TINY = ["--config.model.name=nf_wrn_10_1", "--config.train.steps=3"]
-TINY += ["--config.log.tensorboard=False"]
+TINY = ["--config.model.name=nf_bottleneck_1_4", "--config.train.steps=3"]
+TINY += ["--config.log.tensorboard=False", "--config.data.eval_split=test[:16]"]
+TINY += ["--config.data.eval_batch_size=16"]
 
 
-def test_a_grid_with_a_crash_ends_in_a_table_a_command_and_plots(tmp_path, capfd):
+def test_a_trial_is_a_training_in_a_process(tmp_path, monkeypatch):
+    cache = jax.config.jax_compilation_cache_dir
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", cache)
+    arguments = [f"--config={CONFIG}", *TINY]
+    asked = []
+
+    def hopeless(step, value):
+        asked.append((step, value))
+        return False
+
+    value = trial.train(arguments, tmp_path / "0000", "accuracy", hopeless)
+    assert asked == [(3, value)] and 0 <= value <= 1
+    assert "test accuracy" in (tmp_path / "0000.log").read_text(encoding="utf-8")
+    # More than there are.
+    arguments.append("--config.data.batch_size=5000")
+    with pytest.raises(trial.Failed, match="error: data.batch_size is 5000"):
+        trial.train(arguments, tmp_path / "0001", "accuracy", hopeless)
+
+
+def test_a_grid_with_a_crash_ends_in_a_table_a_command_and_plots(
+    tmp_path, capfd, monkeypatch
+):
+    def train(arguments, workdir, metric, hopeless):
+        size = arguments[-1].removeprefix("--config.data.batch_size=")
+        if size == "5000":
+            raise trial.Failed("error: data.batch_size is 5000")
+        return {"16": 0.5, "32": 0.25}[size]
+
+    monkeypatch.setattr("nfnet_jax.sweeps.run.train", train)
     workdir = tmp_path / "sweep"
     command = ["sweep", "--config", CONFIG, *TINY, f"--workdir={workdir}"]
-    # 5,000 examples are more than there are.
     command += ["--grid", "config.data.batch_size=16,32,5000"]
     sweep.main(command)
     with (workdir / "trials.csv").open(encoding="utf-8", newline="") as file:

@@ -23,7 +23,7 @@ PACKAGE = pathlib.Path(nfnet_jax.__file__).parent
 
 
 def strictly(text: str):
-    """By a reader that refuses NaN and infinity."""
+    """Reads JSON, refusing NaN and infinity."""
 
     def refuse(name):
         raise AssertionError(f"{name} is no JSON")
@@ -47,7 +47,7 @@ def test_what_is_not_finite_is_null():
 
 
 def test_no_other_module_writes_json():
-    """But for what is hashed."""
+    """Text that is only hashed is the exception."""
     for path in PACKAGE.rglob("*.py"):
         source = path.read_text(encoding="utf-8")
         for node in ast.walk(ast.parse(source)):
@@ -66,7 +66,8 @@ def one_step(tmp_path_factory):
     config = workdir.parent / "one.py"
     config.write_text(
         "from tiny_run import tiny_config\n\n\n"
-        "def get_config():\n    return tiny_config(**{'train.steps': 1})\n"
+        "def get_config():\n    return tiny_config(**{'train.steps': 1, "
+        "'data.eval_split': 'test[:16]', 'data.eval_batch_size': 16})\n"
     )
     return workdir, ["train.py", f"--config={config}", f"--workdir={workdir}"]
 
@@ -84,7 +85,7 @@ def test_a_run_of_one_step_has_a_result(one_step, capsys):
 
 
 def test_a_report_shows_null_as_unknown(one_step, tmp_path):
-    """Also in files of older versions, which hold NaN."""
+    """Files of older versions hold NaN."""
     workdir, _ = one_step
     result = json.loads((workdir / "result.json").read_text())
     for name, unknown in (("new", "null"), ("old", "NaN")):
