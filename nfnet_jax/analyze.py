@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
 
 
 class _Subject(NamedTuple):
-    """What to measure, on which images; `train` as the network's argument.
+    """A network to measure and its images; `train` is the network's argument.
 
     `trained` and `real` (images, not noise) are where nothing is predicted. `draw`
     gives the variables of another seed.

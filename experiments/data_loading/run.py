@@ -1,4 +1,4 @@
-"""What shuffling and augmentation inside the compiled step cost.
+"""Cost of shuffling and augmentation inside the compiled step.
 
     python experiments/data_loading/run.py
 
