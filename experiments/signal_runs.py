@@ -1,4 +1,4 @@
-"""What the experiments on signal propagation share: measuring, and resuming."""
+"""Common parts of the experiments on signal propagation: measuring, and resuming."""
 
 import argparse
 import json

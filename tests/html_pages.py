@@ -1,4 +1,4 @@
-"""HTML, as a strict parser understands it."""
+"""Reads HTML by a strict parser."""
 
 import html5lib
 
@@ -12,12 +12,12 @@ def parse(text: str):
 
 
 def texts(elements) -> list[str]:
-    """All the text in each of them."""
+    """All the text in each element."""
     return ["".join(part.itertext()) for part in elements]
 
 
 def table(html, caption: str) -> dict[str, list[str]]:
-    """Cells by the header of their row, of the one table called so."""
+    """Cells by the header of their row, in the one table with this caption."""
     (found,) = [t for t in html.iter("table") if t.findtext("caption") == caption]
     rows = [texts(row) for row in found.iter("tr")]
     return {row[0]: row[1:] for row in rows}

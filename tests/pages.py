@@ -18,7 +18,7 @@ class Block(NamedTuple):
 
 
 def blocks(*kinds: str) -> list[Block]:
-    """Those of all pages, from top to bottom."""
+    """The blocks of these kinds on all pages, from top to bottom."""
     found = [
         Block(page.relative_to(REPOSITORY).as_posix(), *match.groups())
         for page in PAGES
@@ -28,7 +28,7 @@ def blocks(*kinds: str) -> list[Block]:
 
 
 def commands(block: Block) -> list[str]:
-    """One shell command each, as printed, but on a single line."""
+    """The shell commands of a block as printed, each on a single line."""
     lines = block.text.replace("\\\n", "").splitlines()
     return [part for line in lines if line for part in line.split(" && ")]
 
@@ -39,7 +39,7 @@ def prose(text: str) -> str:
 
 
 def anchors(text: str) -> set[str]:
-    """What a link to a heading of the page says after "#", as GitHub makes it."""
+    """The anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", prose(text), re.MULTILINE)
     kept = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
     return {heading.replace(" ", "-") for heading in kept}

@@ -1,11 +1,8 @@
 """The examples run, and what they show is there."""
 
-import os
 import pathlib
 import re
 import runpy
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +15,10 @@ import nfnet_jax
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 
 
-def output(name: str) -> str:
-    command = [sys.executable, "-W", "error", str(EXAMPLES / name)]
-    # optax's Adam promotes.
-    environment = os.environ | {"JAX_NUMPY_DTYPE_PROMOTION": "standard"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def run(name: str, capsys) -> tuple[str, dict]:
+    """Runs an example; returns its output and its variables."""
+    variables = runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    return capsys.readouterr().out, variables
 
 
 def losses(text: str) -> list[float]:
@@ -39,19 +33,17 @@ def test_every_example_is_tested():
     }
 
 
-def test_a_network_of_ones_own_learns():
-    first, *_, last = losses(output("own_network.py"))
-    assert first == pytest.approx(2.3026, abs=1e-3) and last < 0.3
-
-
 def skip_gains(params) -> list[float]:
     flat = jax.tree_util.tree_leaves_with_path(params)
     return [float(leaf) for path, leaf in flat if path[-1].key == "skip_gain"]
 
 
-def test_branches_open(capsys):
+@pytest.mark.promotes
+def test_a_network_of_ones_own_learns_and_its_branches_open(capsys):
     """In the example, and with every optimizer that the pages show."""
-    example = runpy.run_path(str(EXAMPLES / "own_network.py"))
+    text, example = run("own_network.py", capsys)
+    first, *_, last = losses(text)
+    assert first == pytest.approx(2.3026, abs=1e-3) and last < 0.3
     opened = {"own_network.py": example["params"]}
     for block in blocks("python"):
         if "adaptive_gradient_clipping(" in block.text:
@@ -88,15 +80,17 @@ def trained(example, optimizer):
     return params
 
 
-def test_features_can_be_classified():
-    text = output("features.py")
+@pytest.mark.promotes
+def test_features_can_be_classified(capsys):
+    text, _ = run("features.py", capsys)
     first, *_, last = losses(text)
     assert first == pytest.approx(2.3026, abs=1e-3) and last < 0.1
     assert float(re.search(r"test accuracy (\S+)", text)[1]) > 0.85
 
 
-def test_sam_finds_the_flattest_minimum():
-    text = output("sharpness_aware.py")
+@pytest.mark.promotes
+def test_sam_finds_the_flattest_minimum(capsys):
+    text, _ = run("sharpness_aware.py", capsys)
     assert max(losses(text)) < 1e-3
     plain, sam = map(float, re.findall(r"curvature (\S+)", text))
     assert plain == pytest.approx(4**2 + 0.25**2, rel=0.01)

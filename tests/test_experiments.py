@@ -39,7 +39,7 @@ def test_quick(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("folder", ["experiments", "scripts", "examples", "configs"])
 def test_what_is_imported_is_there(folder):
-    """Also by those that are too long to run here."""
+    """Imports of scripts that are too long to run here are checked too."""
     imported = [
         (module, name.name)
         for path in sorted((REPOSITORY / folder).rglob("*.py"))

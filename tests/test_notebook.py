@@ -1,5 +1,6 @@
 """scripts/colab.ipynb runs from top to bottom, without CIFAR-10."""
 
+import importlib
 import os
 import pathlib
 import re
@@ -46,7 +47,7 @@ def test_cifar_flags_are_valid(notebook, monkeypatch):
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """Where a user would start it, with this Python before others."""
+    """The working directory of a user, with this Python before others."""
     for name in ("configs", "docs"):
         shutil.copytree(REPOSITORY / name, tmp_path / name)
     folder = os.path.dirname(sys.executable)
@@ -137,6 +138,13 @@ def printed(cells, name: str) -> str:
     return "".join(streams).replace("\r\n", "\n")
 
 
+def test_commands_are_of_this_package(notebook):
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    names = re.findall(r"python -m (nfnet_jax\.\w+)", code)
+    assert {importlib.import_module(name).main for name in names}
+
+
+@pytest.mark.slow
 def test_it_runs(notebook, checkout: pathlib.Path):
     for cell in notebook.cells:
         if cell.id == "parameters":

@@ -1,4 +1,4 @@
-"""What does dividing by the variance, or by nothing, do to the branches by depth?
+"""Branches by depth if they are divided by the variance, or by nothing.
 
     python -m experiments.beta.run
 

@@ -1,4 +1,4 @@
-"""How accurate without normalization, for how many FLOPs?
+"""Accuracy on CIFAR-10 without normalization by training FLOPs.
 
     python experiments/cifar10_speedrun/run.py DATA_DIR OUTPUT_DIR [BUDGET ...]
 

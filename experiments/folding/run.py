@@ -1,4 +1,4 @@
-"""How much faster is a folded network?
+"""Speed of a folded network.
 
     python experiments/folding/run.py
 

@@ -1,4 +1,4 @@
-"""What do average-pooled shortcuts cost on real images, and can it be predicted?
+"""Cost of average-pooled shortcuts on real images, and its prediction.
 
     python -m experiments.pooled_shortcuts.run --data_dir DATA_DIR
 

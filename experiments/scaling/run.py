@@ -1,4 +1,4 @@
-"""What NFNets need on 1 to 1,024 devices: memory, traffic, time, by arithmetic.
+"""Needs of NFNets on 1 to 1,024 devices: memory, traffic, time, by arithmetic.
 
     python experiments/scaling/run.py
 

@@ -1,4 +1,4 @@
-"""Does the signal do in deep residual networks what [SP] says?
+"""Signal in deep residual networks as in Brock, De, Smith, arXiv 2101.08692.
 
     python -m experiments.signal_propagation.run
 

@@ -1,4 +1,4 @@
-"""Moments are those of NumPy, whoever wrote the network, and follow the β schedule."""
+"""Moments equal NumPy's in networks of any origin, and follow the β schedule."""
 
 import functools
 
@@ -23,21 +23,22 @@ from nfnet_jax.analysis import (
 from nfnet_jax.analysis.measure import pooled_share
 from nfnet_jax.utils.errors import UserError
 
-# Zero padding takes variance from border pixels, so images are large enough for those
-# to be few; batches are large enough for a channel's variance to be well estimated.
-MODELS = {"nf_resnet50": 4, "nf_wrn_40_4": 4, "nf_bottleneck_5_16": 4}
-SIZE = 128
+# Batches [N, H, W] that know a channel's variance well; NF-WRN is in test_check.py.
+MODELS = {
+    "nf_resnet50": (8, 64, 64),
+    "nf_bottleneck_5_16": (4, 32, 32),
+}
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_variance_after_every_block_is_within_ten_percent(name):
-    """As α² for each block says; Gaussian images, open gains."""
+def test_variance_after_every_block_is_within_five_percent(name):
+    """The prediction is α² more for each block; Gaussian images, open gains."""
     model = create_model(name, 10)
-    images = jax.random.normal(jax.random.key(1), (MODELS[name], SIZE, SIZE, 3))
+    images = jax.random.normal(jax.random.key(1), (*MODELS[name], 3))
     depths = tuple(len(stage.betas) for stage in model.stages)
-    variables = open_variables(model, images)
-    measured = measure(model, variables, images).avg_var[1:]
-    np.testing.assert_allclose(measured / predicted_variance(depths, 0.2), 1, atol=0.1)
+    signal = measure(model, open_variables(model, images), images, borders=False)
+    ratios = signal.avg_var[1:] / predicted_variance(depths, 0.2)
+    np.testing.assert_allclose(ratios, 1, atol=0.05)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_predicted_variance_resets_at_every_stage():
 def test_moments_are_those_of_numpy():
     model = create_model("nf_wrn_10_1", 10)
     images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
-    params = model.init(jax.random.key(0), images)["params"]
+    params = open_variables(model, images)["params"]
     signal = measure(model, {"params": params}, images)
     stem = np.asarray(model.stem.apply({"params": params["stem"]}, images), float)
     assert signal.avg_var.shape == (4,) and signal.res_avg_var.shape == (3,)
@@ -142,7 +143,7 @@ class ResNet(nn.Module):
 def test_a_network_of_somebody_else_is_measured_as_it_is():
     model = ResNet()
     images = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
-    variables = model.init(jax.random.key(0), images)
+    variables = jax.jit(model.init)(jax.random.key(0), images)
     signal = measure(
         model,
         variables,
@@ -152,12 +153,12 @@ def test_a_network_of_somebody_else_is_measured_as_it_is():
         shortcuts="projection$",
         train=True,
     )
-    _, seen = model.apply(
-        variables,
-        images,
+    watched = functools.partial(
+        model.apply,
         mutable=["batch_stats", "intermediates"],
         capture_intermediates=True,
     )
+    _, seen = jax.jit(watched)(variables, images)
     for i, block in enumerate(signal.blocks):
         assert block.name == f"Bottleneck_{i}"
         found = seen["intermediates"][block.name]
@@ -214,7 +215,7 @@ def test_pooled_transitions_lose_what_the_correlation_says(name):
         "nf_regnet_b0": {"depths": (1, 2, 3, 3)},
     }
     model = create_model(name, 10, **small[name])
-    images = jax.random.normal(jax.random.key(1), (4, 192, 192, 3))
+    images = jax.random.normal(jax.random.key(1), (2, 128, 128, 3))
     signal = measure(model, open_variables(model, images), images)
     pooled = [block for block in signal.blocks if block.pooling]
     assert len(pooled) == (3 if name == "nfnet_f0" else 4)
@@ -241,7 +242,7 @@ def test_the_prediction_knows_the_pool_gain():
 def test_networks_without_residual_blocks_are_measured_by_stages():
     model = create_model("nf_air_8", 10)
     images = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
-    variables = model.init(jax.random.key(0), images)
+    variables = open_variables(model, images)
     signal = measure(model, variables, images, blocks=block_pattern(model))
     assert [block.name for block in signal.blocks] == [f"stages_{i}" for i in range(3)]
     assert np.isnan(signal.res_avg_var).all()
@@ -255,7 +256,7 @@ def test_only_the_schedules_own_networks_are_predicted(name):
 
 def test_mistakes_are_told():
     model, images = ResNet(), jnp.zeros((1, 8, 8, 3))
-    variables = model.init(jax.random.key(0), images)
+    variables = jax.jit(model.init)(jax.random.key(0), images)
     with pytest.raises(UserError, match=r"blocks='Block_'.*Bottleneck_0/Conv_0"):
         measure(model, variables, images, blocks="Block_")
     signal = measure(model, variables, images, blocks="Bottleneck_.$")
