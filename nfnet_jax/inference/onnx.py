@@ -10,7 +10,7 @@ import numpy as np
 
 from nfnet_jax.inference.unroll import unroll
 from nfnet_jax.models.network import Network
-from nfnet_jax.ops.lowering import native_operations
+from nfnet_jax.ops.conv import native_operations
 from nfnet_jax.utils.errors import UserError
 
 OPSET = 18

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from nfnet_jax.data.augment.mixing import drawn_per_image
 from nfnet_jax.data.loading.batches import Batch, Batches, batch_positions, every_row
 from nfnet_jax.models.registry import find
-from nfnet_jax.ops.lowering import native_operations
+from nfnet_jax.ops.conv import native_operations
 from nfnet_jax.optim.factory import build_optimizer
 from nfnet_jax.planning.traffic import collective_bytes
 from nfnet_jax.training.data_spec import DataFacts
