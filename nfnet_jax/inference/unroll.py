@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from nfnet_jax.models.network import Network
-from nfnet_jax.models.stage import parameters_of
+from nfnet_jax.models.stage import unstack_blocks
 
 Parts = list[dict[str, Any]]
 """Variables of the stem, of every block and of the head."""
@@ -20,17 +20,14 @@ def unroll(
     `variables`: "params", and "batch_stats" of a BatchNorm network. What a scan stacks
     is taken apart here, so that the program of `apply` does not slice it.
     """
+    variables = {name: unstack_blocks(tree) for name, tree in variables.items()}
     modules: list[tuple] = []
     parts = [_at(variables, "stem")]
     for i, stage in enumerate(model.stages):
-        first, *others = stage.betas
-        modules.append((stage.transition, first))
-        parts.append(_at(variables, f"stages_{i}", "transition"))
-        own = _at(variables, f"stages_{i}")
-        several = stage.blocks if isinstance(stage.blocks, tuple) else ()
-        for block, beta in enumerate(others):
-            modules.append((several[block] if several else stage.blocks, beta))
-            parts.append({name: parameters_of(own[name], block) for name in own})
+        for index, beta in enumerate(stage.betas):
+            modules.append((stage.block(index), beta))
+            name = f"blocks_{index - 1}" if index else "transition"
+            parts.append(_at(variables, f"stages_{i}", name))
     parts.append(_at(variables, "head"))
 
     def apply(parts: Parts, images: jax.Array) -> jax.Array:

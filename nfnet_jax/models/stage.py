@@ -1,6 +1,7 @@
 """Stages of residual blocks: a transition block and the others, scanned if many."""
 
 import functools
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -56,6 +57,12 @@ class Stage(nn.Module):
     drop_rates: tuple[float, ...]
     remat: bool = False
 
+    def block(self, index: int) -> Any:
+        """Returns the module of the block `index`, 0 for the transition."""
+        if not index:
+            return self.transition
+        return self.blocks[index - 1] if isinstance(self.blocks, tuple) else self.blocks
+
     @nn.compact
     def __call__(
         self,
@@ -89,11 +96,43 @@ class Stage(nn.Module):
         return scan(self.blocks, x, (jnp.asarray(betas), jnp.asarray(rates)))[0]
 
 
-def parameters_of(stage: Mapping[str, Any], block: int) -> Any:
-    """Returns the part of one further block in a collection of a stage."""
-    if (own := f"blocks_{block}") in stage:
-        return stage[own]
-    return jax.tree.map(lambda leaf: leaf[block], stage.get("blocks", {}))
+def unstack_blocks(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Takes every stack `blocks` of a network's parameters apart: `blocks_0`, ...
+
+    `tree` is "params" or another collection. The result is the same for both layouts of
+    a stage.
+    """
+
+    def unstack(stage):
+        others, stack = dict(stage), stage.get("blocks", {})
+        others.pop("blocks", None)
+        layers = range(len(leaves[0]) if (leaves := jax.tree.leaves(stack)) else 0)
+        return others | {
+            f"blocks_{i}": jax.tree.map(operator.itemgetter(i), stack) for i in layers
+        }
+
+    return _map_stages(unstack, tree)
+
+
+def stack_blocks(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Inverse of `unstack_blocks`, for NumPy arrays: the layout of the networks."""
+
+    def stack(stage):
+        names = (f"blocks_{i}" for i in range(len(stage)))
+        layers = [stage[name] for name in names if name in stage]
+        if len(layers) <= UNROLLED_BLOCKS:
+            return stage
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *layers)
+        return {"transition": stage["transition"], "blocks": stacked}
+
+    return _map_stages(stack, tree)
+
+
+def _map_stages(function: Callable, tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: function(own) if name.startswith("stages_") else own
+        for name, own in tree.items()
+    }
 
 
 class Layout(NamedTuple):

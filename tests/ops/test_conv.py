@@ -154,7 +154,7 @@ def test_misfit_channels_are_named():
 
 
 def test_convolutions_alike_are_one_function_of_the_program():
-    """Or tracing, lowering and loading it take as long as there are convolutions."""
+    """Tracing, lowering and loading then take no longer for more of them."""
 
     def products(layers):
         def loss(kernels):

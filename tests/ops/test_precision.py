@@ -165,7 +165,7 @@ def test_parameters_are_float32_whatever_the_default(name):
 
 
 def test_gradients_of_single_examples_in_bfloat16():
-    """Of every lowering, under `vmap` over parameters and images."""
+    """Every lowering, under `vmap` over parameters and images."""
     x = positive((3, 2, 8, 8, 8))
     for layer in (*LAYERS.values(), WSConv(8, strides=2), WSConv(4, 9), WSConv(8)):
         params = layer.init(KEY, x[0].astype(jnp.float32))
