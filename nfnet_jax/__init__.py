@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nfnet_jax.layers.activations import activation_gain, scaled_activation
-    from nfnet_jax.layers.residual import SkipGain, StochasticDepth, beta_schedule
+    from nfnet_jax.layers.dropout import StochasticDepth
+    from nfnet_jax.layers.residual import SkipGain, beta_schedule
     from nfnet_jax.layers.ws_conv import WSConv, standardize
     from nfnet_jax.models.registry import create_model, list_models
     from nfnet_jax.optim.agc import adaptive_gradient_clipping
@@ -36,7 +37,8 @@ __all__ = [
 _HOMES = {
     "weights.load": ("load_pretrained",),
     "layers.activations": ("activation_gain", "scaled_activation"),
-    "layers.residual": ("SkipGain", "StochasticDepth", "beta_schedule"),
+    "layers.dropout": ("StochasticDepth",),
+    "layers.residual": ("SkipGain", "beta_schedule"),
     "layers.ws_conv": ("WSConv", "standardize"),
     "models.registry": ("create_model", "list_models"),
     "optim.agc": ("adaptive_gradient_clipping",),

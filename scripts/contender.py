@@ -22,7 +22,7 @@ def jax_contender(options):
 
     from nfnet_jax import create_model
     from nfnet_jax.inference.fold import fold
-    from nfnet_jax.models.flops import multiply_adds
+    from nfnet_jax.models.statistics import multiply_adds
     from nfnet_jax.utils.runtime import keep_host_memory
 
     keep_host_memory()

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from nfnet_jax.analysis.measure import Signal
-from nfnet_jax.optim.ratios import gradient_ratios, kernel_norms, layer_names
+from nfnet_jax.optim.tree import gradient_ratios, kernel_norms, layer_names
 
 
 class LayerGradient(NamedTuple):

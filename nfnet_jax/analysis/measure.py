@@ -20,7 +20,7 @@ from flax import traverse_util
 
 from nfnet_jax.layers.ws_conv import WSConv
 from nfnet_jax.models.blocks import ImageNetStem
-from nfnet_jax.ops.padding import pair
+from nfnet_jax.ops.windows import pair
 from nfnet_jax.utils.errors import UserError
 
 BLOCKS = r"^stages_\d+/(transition|blocks(_\d+)?)$"

@@ -11,11 +11,14 @@ from typing import NamedTuple
 import numpy as np
 
 from nfnet_jax.analysis.measure import BLOCKS, BlockSignal, Signal
-from nfnet_jax.layers.activations import ACTIVATIONS, activation_variance, gain
+from nfnet_jax.layers.activations import (
+    ACTIVATIONS,
+    activation_gain,
+    activation_variance,
+)
 from nfnet_jax.layers.residual import expected_std
-from nfnet_jax.models.baselines import KINDS
 from nfnet_jax.models.network import Network
-from nfnet_jax.models.registry import model_options
+from nfnet_jax.models.registry import find, model_options
 from nfnet_jax.models.stage import Stage
 from nfnet_jax.utils.errors import UserError
 
@@ -162,10 +165,10 @@ def follows_schedule(model: Network) -> bool:
         return False
     if model_options(model.spec).gamma_in_kernel:
         return False
-    return not model.spec.name.startswith(tuple(f"{kind}_" for kind in KINDS))
+    return find(model.spec.name).follows_beta_schedule
 
 
 def scaled_transfer(activation: str) -> Transfer:
     """`Transfer` of γ · activation."""
-    fn, gamma = ACTIVATIONS[activation], gain(activation)
+    fn, gamma = ACTIVATIONS[activation], activation_gain(activation)
     return lambda variance: gamma**2 * activation_variance(fn, variance)

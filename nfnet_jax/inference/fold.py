@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nfnet_jax.layers.activations import gain
+from nfnet_jax.layers.activations import activation_gain
 from nfnet_jax.layers.ws_conv import standardize
 from nfnet_jax.models.network import Network
-from nfnet_jax.models.registry import create_model, model_options
+from nfnet_jax.models.registry import create_model, find, model_options
 from nfnet_jax.utils.errors import UserError
 
 Params = dict[str, Any]
@@ -80,7 +80,7 @@ def is_foldable(model: Network) -> bool:
     """
     if not model.spec.name:
         raise UserError("the network has no spec, expected one made by create_model")
-    return not model.spec.name.startswith(("bn_", "fixup_", "nf_air_"))
+    return find(model.spec.name).foldable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +103,7 @@ class _Folding:
     @classmethod
     def of(cls, model: Network) -> "_Folding":
         options, branch = model_options(model.spec), model.stages[0].transition.branch
-        gamma = gain(options.activation, options.gamma)
+        gamma = activation_gain(options.activation, options.gamma)
         return cls(
             gamma=1.0 if options.gamma_in_kernel else gamma,
             kernel_gamma=gamma if options.gamma_in_kernel else 1.0,

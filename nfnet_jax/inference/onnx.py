@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from nfnet_jax.models.network import Network
-from nfnet_jax.models.stage import parameters_of
-from nfnet_jax.ops.lowering import native_operations
+from nfnet_jax.models.stage import unstack_blocks
+from nfnet_jax.ops.conv import native_operations
 from nfnet_jax.utils.errors import UserError
 
 OPSET = 18
@@ -87,17 +87,14 @@ def unroll(
     `variables`: "params", and "batch_stats" of a BatchNorm network. Stacked parameters
     become one entry of `parts` per block, so that the program does not slice them.
     """
+    variables = {name: unstack_blocks(tree) for name, tree in variables.items()}
     modules: list[tuple] = []
     parts = [_at(variables, "stem")]
     for i, stage in enumerate(model.stages):
-        first, *others = stage.betas
-        modules.append((stage.transition, first))
-        parts.append(_at(variables, f"stages_{i}", "transition"))
-        own = _at(variables, f"stages_{i}")
-        several = stage.blocks if isinstance(stage.blocks, tuple) else ()
-        for block, beta in enumerate(others):
-            modules.append((several[block] if several else stage.blocks, beta))
-            parts.append({name: parameters_of(own[name], block) for name in own})
+        for index, beta in enumerate(stage.betas):
+            modules.append((stage.block(index), beta))
+            name = f"blocks_{index - 1}" if index else "transition"
+            parts.append(_at(variables, f"stages_{i}", name))
     parts.append(_at(variables, "head"))
 
     def apply(parts: Parts, images: jax.Array) -> jax.Array:

@@ -1,4 +1,8 @@
-"""Nonlinearities scaled by γ so that unit-normal inputs give unit variance [SP]."""
+"""Activations scaled by γ so that unit-normal inputs give unit variance.
+
+Brock, De, Smith 2021, "Characterizing signal propagation to close the performance gap
+in unnormalized ResNets" (arXiv 2101.08692).
+"""
 
 import dataclasses
 import functools
@@ -7,8 +11,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
-Activation = Callable[[jax.Array], jax.Array]
+Activation = Callable[[Float[Array, "..."]], Float[Array, "..."]]
 
 ACTIVATIONS: dict[str, Activation] = {
     "celu": jax.nn.celu,
@@ -50,18 +55,31 @@ PUBLISHED_GAIN: dict[str, float] = {
 GAMMAS = ("exact", "published", "none")
 
 
-def activation_gain(fn: Activation) -> float:
-    """γ = 1 / sqrt(Var[fn(z)]), z ~ N(0, 1) [SP, section 3].
+def activation_gain(fn: Activation | str, gamma: str = "exact") -> float:
+    """γ = 1 / sqrt(Var[fn(z)]), z ~ N(0, 1) (section 3).
+
+    `fn` is a function or a name of `ACTIVATIONS`. `gamma`, for names: "exact",
+    "published" (the constants that published weights were trained with) or "none"
+    (γ = 1, an ablation).
 
     Raises:
-      ValueError: fn is constant, or not finite on [-12, 12].
+      ValueError: unknown name or gamma; fn is constant, or not finite on [-12, 12].
     """
-    return activation_variance(fn) ** -0.5
+    if not isinstance(fn, str):
+        return activation_variance(fn) ** -0.5
+    if fn not in ACTIVATIONS:
+        raise ValueError(f"activation {fn!r}: expected one of {sorted(ACTIVATIONS)}")
+    if gamma not in GAMMAS:
+        raise ValueError(f"gamma {gamma!r}: expected one of {GAMMAS}")
+    if gamma == "none":
+        return 1.0
+    published = gamma == "published"
+    return PUBLISHED_GAIN[fn] if published else activation_gain(ACTIVATIONS[fn])
 
 
 @functools.cache
 def activation_variance(fn: Activation, input_variance: float = 1.0) -> float:
-    """Var[fn(x)], x ~ N(0, `input_variance`), by quadrature in float64.
+    """Variance of fn(x), x ~ N(0, `input_variance`), by quadrature in float64.
 
     Gauss-Legendre panels of 1/32 standard deviation on [-12, 12] of them, so that a
     kink anywhere is as harmless as in the middle of a smooth function.
@@ -90,44 +108,27 @@ def activation_variance(fn: Activation, input_variance: float = 1.0) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class ScaledActivation:
-    """x -> γ · g(x) for the activation `name` and the factor `gamma`.
+    """Function x -> γ · g(x) of the activation `name` and the factor `gamma`.
 
-    Arrays of any shape and their dtype; `train` makes no difference.
+    The dtype stays; `train` makes no difference.
     """
 
     name: str
     gamma: float = 1.0
 
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "..."], *, train: bool = False
+    ) -> Float[Array, "..."]:
         y = ACTIVATIONS[self.name](x)
         return y if self.gamma == 1 else y * self.gamma
 
 
 def scaled_activation(name: str, gamma: str = "exact") -> ScaledActivation:
-    """The function x -> γ · g(x) for the activation `name`; `gamma`: see `gain`.
+    """Returns the function x -> γ · g(x) of the activation `name`.
 
-    x has any shape, and so the result.
-
-    Raises:
-      ValueError: unknown name or gamma.
-    """
-    return ScaledActivation(name, gain(name, gamma))
-
-
-def gain(name: str, gamma: str = "exact") -> float:
-    """γ of the activation `name`.
-
-    `gamma`: "exact" (`activation_gain`), "published" (the constants that published
-    weights were trained with) or "none" (γ = 1, an ablation).
+    `gamma`: see `activation_gain`.
 
     Raises:
       ValueError: unknown name or gamma.
     """
-    if name not in ACTIVATIONS:
-        raise ValueError(f"activation {name!r}: expected one of {sorted(ACTIVATIONS)}")
-    if gamma not in GAMMAS:
-        raise ValueError(f"gamma {gamma!r}: expected one of {GAMMAS}")
-    if gamma == "none":
-        return 1.0
-    published = gamma == "published"
-    return PUBLISHED_GAIN[name] if published else activation_gain(ACTIVATIONS[name])
+    return ScaledActivation(name, activation_gain(name, gamma))

@@ -6,28 +6,30 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from nfnet_jax.layers.initializers import fan_in_normal
-from nfnet_jax.layers.ws_conv import EPS, FAN_IN
+from nfnet_jax.layers.ws_conv import EPS
 from nfnet_jax.ops.conv import conv2d
 from nfnet_jax.ops.precision import at_least_float32
+from nfnet_jax.ops.standardize import FAN_IN
 
 SIZE = 3
 DECAY = 0.7
-"""Of the correlation with distance in pixels. In the features of CIFAR-10 that the
-convolutions of an `nf_air_32` see at initialization, pixels side by side correlate by
+"""Decay of the correlation with distance in pixels. In the features of CIFAR-10 that
+the convolutions of an `nf_air_32` see at initialization, pixels side by side correlate
+by
 0.3 to 0.6; exp(-0.7) = 0.50."""
 POOLED_DECAY = 0.28
-"""The same between averages of 2x2 pixels that overlap: of exp(-0.7 d) along a row,
+"""Decay between averages of 2x2 pixels that overlap: of exp(-0.7 d) along a row,
 (1 + 2 exp(-0.7) + exp(-1.4)) / (2 + 2 exp(-0.7)) = 0.75 = exp(-0.28)."""
 
 
 class CorrelatedConv(nn.Module):
     """3x3 convolution without a bias, see `standardize_correlated`.
 
-    Input [N, H, W, C], output [N, H, W, features]; with `pool` see `pooled_conv`. The
-    parameter `kernel` is [3, 3, C, features]. `standardized=False` leaves it as it is,
-    an ablation.
+    `pool`: see `pooled_conv`. The parameter `kernel` is [3, 3, C, features];
+    `standardized=False` leaves it as it is, an ablation.
     """
 
     features: int
@@ -35,7 +37,7 @@ class CorrelatedConv(nn.Module):
     standardized: bool = True
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 features"]:
         shape = (SIZE, SIZE, x.shape[-1], self.features)
         kernel = self.param("kernel", fan_in_normal, shape, jnp.float32)
         if self.standardized:
@@ -46,14 +48,16 @@ class CorrelatedConv(nn.Module):
         return pooled_conv(x, kernel) if self.pool else conv2d(x, kernel)
 
 
-def standardize_correlated(kernel: jax.Array, decay: float) -> jax.Array:
+def standardize_correlated(
+    kernel: Float[Array, "KH KW C O"], decay: float
+) -> Float[Array, "KH KW C O"]:
     """Ŵ = V / sqrt(Σ_c V_cᵀ R V_c), V = W − mean, filter by filter.
 
     The root is the standard deviation of a filter's output where the input's channels
     are independent, of variance 1, and pixels at distance d correlate by R =
     exp(−decay · d). Scaled weight standardization is the case where R is the identity:
     it takes pixels for independent, so that a filter's output grows while the filter
-    learns to be smooth. [KH, KW, C, O], at least float32.
+    learns to be smooth. The result is at least float32.
     """
     height, width, *_ = kernel.shape
     kernel = kernel.astype(at_least_float32(kernel.dtype))
@@ -65,19 +69,20 @@ def standardize_correlated(kernel: jax.Array, decay: float) -> jax.Array:
     return centred * jax.lax.rsqrt(jnp.maximum(variance, EPS))[None, None, None]
 
 
-def correlation(height: int, width: int, decay: float) -> jax.Array:
-    """exp(−decay · distance) of all pixels of a window, [H · W, H · W]."""
+def correlation(height: int, width: int, decay: float) -> Float[Array, "H*W H*W"]:
+    """Correlation exp(−decay · distance) of all pairs of pixels of a window."""
     places = list(itertools.product(range(height), range(width)))
     distances = [[math.dist(a, b) for b in places] for a in places]
     return jnp.exp(-decay * jnp.array(distances))
 
 
-def pooled_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Averages of 2x2 pixels, stride 2, of a 3x3 `SAME` convolution.
+def pooled_conv(
+    x: Float[Array, "N H W C"], kernel: Float[Array, "3 3 C O"]
+) -> Float[Array, "N H//2 W//2 O"]:
+    """Averages of 2x2 pixels, stride 2, of a 3x3 "SAME" convolution.
 
-    [N, H, W, C] -> [N, H // 2, W // 2, O], the odd last row and column left out.
-    Averages and convolutions commute: averaged first, the convolution has stride 2, and
-    a quarter of the multiplications.
+    The odd last row and column are left out. Averages and convolutions commute:
+    averaged first, the convolution has stride 2, and a quarter of the multiplications.
     """
     height, width = (pixels // 2 * 2 for pixels in x.shape[1:3])
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))[:, : height + 2, : width + 2]

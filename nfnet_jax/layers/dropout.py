@@ -1,20 +1,28 @@
-"""Dropout that an example carries along, whatever batch or device it is on."""
+"""Dropout and stochastic depth, independent of the batch and device of an example.
+
+Every example draws from its own number, so that its loss stays the same wherever it is
+computed.
+"""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from nfnet_jax.ops.precision import scaled
+
+Rate = float | Float[Array, ""]
 
 
 def kept(
-    key: jax.Array,
-    examples: jax.Array,
-    probability: ArrayLike,
+    key: Key[Array, ""],
+    examples: Int[Array, " N"],
+    probability: Rate,
     shape: tuple[int, ...] = (),
-) -> jax.Array:
-    """Bernoulli draws, bool [N, *shape], each row from `key` and its example's number.
+) -> Bool[Array, "N ..."]:
+    """Bernoulli draws [N, *shape], True with `probability`.
 
-    `examples`: int or uint32 [N]. `probability` of True: a number or a scalar array.
+    Each row is drawn from `key` and the number of its example.
     """
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, examples)
     return jax.vmap(lambda own: jax.random.bernoulli(own, probability, shape))(keys)
@@ -23,19 +31,50 @@ def kept(
 class Dropout(nn.Module):
     """In training, zeroes values with probability `rate`, the others × 1 / (1 − rate).
 
-    Input and output [N, ...]; `examples` are as in `kept`, 0, 1, ... by default. Needs
-    the "dropout" key unless the rate is 0.
+    `examples` are as in `kept`, 0, 1, ... by default. Needs the "dropout" key unless
+    the rate is 0.
     """
 
     rate: float
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, examples: jax.Array | None = None, *, train: bool
-    ) -> jax.Array:
+        self,
+        x: Float[Array, "N ..."],
+        examples: Int[Array, " N"] | None = None,
+        *,
+        train: bool,
+    ) -> Float[Array, "N ..."]:
         if not train or not self.rate:
             return x
         if examples is None:
             examples = jnp.arange(len(x))
         keep = kept(self.make_rng("dropout"), examples, 1 - self.rate, x.shape[1:])
         return jnp.where(keep, x / (1 - self.rate), 0)
+
+
+class StochasticDepth(nn.Module):
+    """Drops the whole branch of an example with probability `rate` in training.
+
+    `examples` are as in `kept`, 0, 1, ... by default; an input [1, ...] is repeated for
+    each. The survivors are not rescaled by the keep probability, as in Brock, De,
+    Smith, Simonyan 2021, "High-performance large-scale image recognition without
+    normalization" (arXiv 2102.06171). Needs the "dropout" key, unless the rate is the
+    number 0: then the input is returned.
+    """
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "N ..."] | Float[Array, "1 ..."],
+        rate: Rate,
+        examples: Int[Array, " N"] | None = None,
+        *,
+        train: bool,
+    ) -> Float[Array, "N ..."]:
+        if not train or (isinstance(rate, int | float) and not rate):
+            return x
+        if examples is None:
+            examples = jnp.arange(len(x))
+        keep = kept(self.make_rng("dropout"), examples, 1 - jnp.asarray(rate))
+        return scaled(x, keep.reshape(-1, *[1] * (x.ndim - 1)))

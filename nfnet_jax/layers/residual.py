@@ -1,24 +1,81 @@
-"""What makes a residual branch well behaved: β, the skip gain, stochastic depth."""
+"""Residual block of normalizer-free networks: its equation, β, and the skip gain.
+
+Brock, De, Smith 2021, "Characterizing signal propagation to close the performance gap
+in unnormalized ResNets" (arXiv 2101.08692), section 4.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
 
-from nfnet_jax.layers.dropout import kept
-from nfnet_jax.ops.precision import in_float32
+from nfnet_jax.layers.dropout import Rate, StochasticDepth
+from nfnet_jax.ops.precision import in_float32, scaled
 
 BETAS = ("std", "var", "none")
+Nonlinearity = Callable[..., Float[Array, "N H W C"]]
+"""(x, *, train) -> y; may create modules, so that it can be a BatchNorm and a ReLU."""
+
+
+class ResidualBlock(nn.Module):
+    """Residual block: x ← shortcut + α · skip_gain · branch(activation(x) / β).
+
+    A transition block has a module `shortcut` of activation(x) / β too, or of x with
+    `raw_shortcut`; in all other blocks the shortcut is x. `skip_gain=False`: the branch
+    has no learned scalar. In training it is dropped with the probability `drop_rate`;
+    `examples` are as in `kept`.
+    """
+
+    branch: nn.Module
+    activation: Nonlinearity
+    alpha: float
+    shortcut: nn.Module | None = None
+    skip_gain: bool = True
+    raw_shortcut: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "N H W C"],
+        beta: float | Float[Array, ""],
+        drop_rate: Rate,
+        examples: Int[Array, " N"] | None = None,
+        *,
+        train: bool,
+    ) -> Float[Array, "N H2 W2 C2"]:
+        # An exported program, which is not for training, has any number of images.
+        if train and examples is None:
+            examples = jnp.arange(len(x))
+        # [1, 1, 1, 1], or [N, 1, 1, 1] with zeros for dropped examples. The scalars of
+        # the equation meet before they meet the branch: they cost no pass over it.
+        skip_gain = jnp.ones((1, 1, 1, 1))
+        skip_gain = StochasticDepth()(skip_gain, drop_rate, examples, train=train)
+        if self.skip_gain:
+            skip_gain = SkipGain(name="skip")(skip_gain)
+
+        h = _divide(self.activation(x, train=train), jnp.asarray(beta))
+        if self.shortcut:
+            x = self.shortcut(x if self.raw_shortcut else h)
+        return _add_branch(x, self.branch(h, train=train), self.alpha * skip_gain)
+
+
+@in_float32
+def _divide(x, beta):
+    return x / beta
+
+
+@in_float32
+def _add_branch(shortcut, branch, scale):
+    return shortcut + scale * branch
 
 
 def expected_std(depths: Sequence[int], alpha: float) -> list[list[float]]:
     """Predicted standard deviation of the signal *before* each block, stage by stage.
 
     Var(x_{l+1}) = Var(x_l) + α² with Var(x_0) = 1; the first block of a stage is a
-    transition block, whose shortcut starts again at variance 1 [SP, section 4.1].
+    transition block, whose shortcut starts again at variance 1 (section 4.1).
     """
     stages, variance = [], 1.0
     for depth in depths:
@@ -48,44 +105,15 @@ def beta_schedule(
 
 
 class SkipGain(nn.Module):
-    """Learned scalar that opens a residual branch [SI]: y = gain · x, gain₀ = 0.
+    """Learned scalar that opens a residual branch: y = gain · x, gain₀ = 0.
 
-    Input and output: any shape; the parameter `skip_gain` is a float32 scalar.
+    De, Smith 2020, "Batch normalization biases residual blocks towards the identity
+    function in deep networks" (arXiv 2002.10444). The parameter `skip_gain` is a
+    float32 scalar.
     """
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return _scaled(
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        return scaled(
             x, self.param("skip_gain", nn.initializers.zeros, (), jnp.float32)
         )
-
-
-class StochasticDepth(nn.Module):
-    """Drops the whole branch of an example with probability `rate` in training.
-
-    Input [N, ...] or [1, ...], output [N, ...]; `rate` is a number or a scalar array,
-    `examples` are as in `kept`, 0, 1, ... by default. The survivors are not rescaled by
-    the keep probability, as in [HP]. Needs the "dropout" key, unless the rate is the
-    number 0: then the input is returned.
-    """
-
-    @nn.compact
-    def __call__(
-        self,
-        x: jax.Array,
-        rate: ArrayLike,
-        examples: jax.Array | None = None,
-        *,
-        train: bool,
-    ) -> jax.Array:
-        if not train or (isinstance(rate, int | float) and not rate):
-            return x
-        if examples is None:
-            examples = jnp.arange(len(x))
-        keep = kept(self.make_rng("dropout"), examples, 1 - jnp.asarray(rate))
-        return _scaled(x, keep.reshape(-1, *[1] * (x.ndim - 1)))
-
-
-@in_float32
-def _scaled(x: jax.Array, scale: jax.Array) -> jax.Array:
-    return scale * x

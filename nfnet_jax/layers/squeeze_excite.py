@@ -4,20 +4,22 @@ import math
 
 import flax.linen as nn
 import jax
+from jaxtyping import Array, Float
 
 from nfnet_jax.ops.precision import at_least_float32, in_float32
 
 
 class SqueezeExcite(nn.Module):
-    """y = 2 · sigmoid(W₂ relu(W₁ mean(x))) · x; the 2 keeps the scale at W = 0 [SP].
+    """Squeeze-and-excitation: y = 2 · sigmoid(W₂ relu(W₁ mean(x))) · x.
 
-    Input and output [N, H, W, C]; `hidden` channels between the two linear layers.
+    The 2 keeps the scale at W = 0 (Brock, De, Smith 2021, arXiv 2101.08692). There are
+    `hidden` channels between the two linear layers.
     """
 
     hidden: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H W C"]:
         squeezed = _channel_means(x)
         dtype = squeezed.dtype
         hidden = nn.relu(nn.Dense(self.hidden, name="squeeze", dtype=dtype)(squeezed))
@@ -26,15 +28,15 @@ class SqueezeExcite(nn.Module):
 
 
 class EfficientChannelAttention(nn.Module):
-    """y = 2 · sigmoid(w ∗ mean(x)) · x, a convolution along the channels.
+    """Efficient channel attention: y = 2 · sigmoid(w ∗ mean(x)) · x, ∗ along channels.
 
-    Wang et al. 2020, *ECA-Net* (arXiv 1910.03151). Input and output [N, H, W, C]; the
-    kernel has the odd size next to (log₂ C + 1) / 2, at least 3, and no bias; zeros
-    continue the channels.
+    Wang et al. 2020, "ECA-Net: Efficient channel attention for deep convolutional
+    neural networks" (arXiv 1910.03151). The kernel has the odd size next to
+    (log₂ C + 1) / 2, at least 3, and no bias; zeros continue the channels.
     """
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H W C"]:
         size = max(3, int((math.log2(x.shape[-1]) + 1) / 2) | 1)
         squeezed = _channel_means(x)
         conv = nn.Conv(1, (size,), use_bias=False, name="conv", dtype=squeezed.dtype)

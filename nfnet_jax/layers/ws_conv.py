@@ -1,109 +1,64 @@
-"""Convolutions with scaled weight standardization [WS; SP, section 4.2]."""
+"""Convolutions with scaled weight standardization.
 
-import functools
-import math
+Qiao, Wang, Liu, Shen, Yuille 2019, "Micro-batch training with batch-channel
+normalization and weight standardization" (arXiv 1903.10520), scaled as in section 4.2
+of Brock, De, Smith 2021, "Characterizing signal propagation to close the performance
+gap in unnormalized ResNets" (arXiv 2101.08692).
+"""
+
 from collections.abc import Sequence
 from numbers import Integral
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
 
 from nfnet_jax.layers.initializers import fan_in_normal
-from nfnet_jax.layers.pooling import AveragePool
 from nfnet_jax.ops.conv import conv2d
-from nfnet_jax.ops.padding import Padding, pair
 from nfnet_jax.ops.precision import add_bias, at_least_float32, check_floating
+from nfnet_jax.ops.standardize import with_fast_gradient
+from nfnet_jax.ops.windows import Padding, pair
 
 EPS = 1e-4
-FAN_IN = (0, 1, 2)
-"""Axes of a kernel over which a filter extends."""
-_by_filter = functools.partial(jnp.expand_dims, axis=FAN_IN)
-"""[O] -> [1, 1, 1, O]."""
 
 
+@with_fast_gradient
 def standardize(
-    kernel: jax.Array, gain: jax.Array, *, eps: float = EPS, var_eps: float = 0.0
-) -> jax.Array:
+    kernel: Float[Array, "KH KW C/groups O"],
+    gain: Float[Array, " O"],
+    eps: float = EPS,
+    var_eps: float = 0.0,
+) -> Float[Array, "KH KW C/groups O"]:
     """Ŵ = gain · (W − mean) / sqrt(max(N · (var + var_eps), eps)), filter by filter.
 
-    Args:
-      kernel: [KH, KW, C / groups, O]; a filter is the N = KH · KW · C / groups weights
-        of an output channel, `var` is their biased variance.
-      gain: [O].
-      eps: floor of N · var, inside the root, so a constant filter has finite gradients.
-      var_eps: 0 in the reference; timm adds 1e-5 instead of taking the floor.
-
-    Returns:
-      [KH, KW, C / groups, O], at least float32.
+    A filter is the N = KH · KW · C / groups weights of an output channel, `var` is
+    their biased variance. `eps` is the floor of N · var, inside the root, so that a
+    constant filter has finite gradients. `var_eps` is 0 in the reference; timm adds
+    1e-5 instead of taking the floor. The result is at least float32.
 
     Raises:
       ValueError: N = 1, where every standardized filter is zero.
     """
-    fan_in = math.prod(kernel.shape[:-1])
-    if fan_in == 1:
-        raise ValueError(
-            f"kernel {kernel.shape} has fan-in 1: standardized, it is exactly 0; "
-            "expected at least two weights per output channel"
-        )
-    dtype = at_least_float32(kernel.dtype)
-    return _standardize(kernel.astype(dtype), gain.astype(dtype), eps, var_eps)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _standardize(kernel, gain, eps, var_eps):
-    """gain · r · (W − mean), where r depends on W too unless it is at its floor."""
-    return _standardize_and_save(kernel, gain, eps, var_eps)[0]
-
-
-def _standardize_and_save(kernel, gain, eps, var_eps):
-    # Not through `_standardized`, out of which they would come as copies.
-    standardized, *own = _standardized(kernel, gain, eps, var_eps)
-    return standardized, (kernel, gain, *own)
-
-
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _standardized(kernel, gain, eps, var_eps):
-    # As a matrix, or XLA writes W − mean to memory to sum its squares.
     filters = kernel.reshape(-1, kernel.shape[-1])
-    mean = filters.mean(0)
-    power = len(filters) * (filters.var(0) + var_eps)
-    r = jax.lax.rsqrt(jnp.maximum(power, eps))
-    standardized = (kernel - _by_filter(mean)) * _by_filter(gain * r)
-    return standardized, mean, r, power > eps
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _standardize_gradients(eps, var_eps, saved, grad):
-    """With n = r · (W − mean): ∂gain = Σ ∂Ŵ · n, and off the floor
-
-    ∂W = gain · r · (∂Ŵ − mean(∂Ŵ) − n · ∂gain).
-
-    Written out, because on a CPU the derived gradient is ten times slower.
-    """
-    kernel, gain, mean, r, above = saved
-    total = grad.sum(FAN_IN)
-    gain_grad = r * ((grad * kernel).sum(FAN_IN) - mean * total)
-    curvature = jnp.where(above, r * gain_grad, 0.0)
-    centred = grad - _by_filter(total / math.prod(kernel.shape[:-1]))
-    along = (kernel - _by_filter(mean)) * _by_filter(curvature)
-    return _by_filter(gain * r) * (centred - along), gain_grad
-
-
-_standardize.defvjp(_standardize_and_save, _standardize_gradients)
+    mean = filters.mean(0, keepdims=True)
+    power = len(filters) * (filters.var(0, keepdims=True) + var_eps)
+    scale = gain[None] * lax.rsqrt(jnp.maximum(power, eps))
+    return ((filters - mean) * scale).reshape(kernel.shape)
 
 
 class WSConv(nn.Module):
     """Convolution with a standardized kernel, a learned gain and a bias.
 
-    Input [N, H, W, C], output [N, H', W', features] of the same dtype. Parameters:
-    `kernel` [KH, KW, C / groups, features], `gain` (ones) and `bias` (zeros)
-    [features], all float32. `standardized=False` leaves the kernel as it is (for
-    ablations and for the baselines); it then has no gain. `use_bias=False`: no bias.
+    Parameters, all float32: `kernel` [KH, KW, C / groups, features], `gain` (ones) and
+    `bias` (zeros) [features]. `standardized=False` leaves the kernel as it is (for
+    ablations and for the baselines) and has no gain. `use_bias=False`: no bias.
     `padding="symmetric"`: (kernel_size - 1) // 2 pixels on every side. `gamma`: a
-    constant factor of the gain. `var_eps`: see `standardize`. `use_gain=False`: none is
-    learned. `pool`: 2x2 pixels are averaged before, and multiplied by `pool_gain`. A
-    single number is taken for both axes.
+    constant factor of the gain. `var_eps`: see `standardize`. `pool`: averages 2x2
+    pixels first and multiplies them by `pool_gain`. A single number is taken for both
+    axes.
     """
 
     features: int
@@ -114,28 +69,23 @@ class WSConv(nn.Module):
     standardized: bool = True
     gamma: float = 1.0
     var_eps: float = 0.0
-    use_gain: bool = True
     use_bias: bool = True
     pool: bool = False
     pool_gain: float = 1.0
     kernel_init: nn.initializers.Initializer = fan_in_normal
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 features"]:
         if self.pool:
             x = self.pool_gain * AveragePool(name="averaged")(x)
         check_floating(x.dtype)
         size = pair(self.kernel_size, "kernel_size")
-        # `conv2d` names what is no number of groups.
+        # An error about `groups` is left to `conv2d`.
         groups = self.groups if isinstance(self.groups, Integral) else 1
-        kernel = self.param(
-            "kernel",
-            self.kernel_init,
-            (*size, x.shape[-1] // max(1, groups), self.features),
-            jnp.float32,
-        )
+        shape = (*size, x.shape[-1] // max(1, groups), self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         if self.standardized:
-            gain = self._gain()
+            gain = self._vector("gain", nn.initializers.ones)
             kernel = standardize(kernel, self.gamma * gain, var_eps=self.var_eps)
         y = conv2d(
             x,
@@ -146,12 +96,26 @@ class WSConv(nn.Module):
         )
         if not self.use_bias:
             return y
-        shape, zeros = (self.features,), nn.initializers.zeros
-        bias = self.param("bias", zeros, shape, jnp.float32)
-        return add_bias(y, bias)
+        return add_bias(y, self._vector("bias", nn.initializers.zeros))
 
-    def _gain(self) -> jax.Array:
-        if not self.use_gain:
-            return jnp.ones(self.features)
-        shape, ones = (self.features,), nn.initializers.ones
-        return self.param("gain", ones, shape, jnp.float32)
+    def _vector(self, name: str, init: nn.initializers.Initializer) -> jax.Array:
+        return self.param(name, init, (self.features,), jnp.float32)
+
+
+class AveragePool(nn.Module):
+    """2x2 average pooling, stride 2, "SAME": edge windows divide by their real pixels.
+
+    Odd sides are rounded up; the dtype stays. A module, so that the analysis can watch
+    the signal around it.
+    """
+
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H/2 W/2 C"]:
+        dtype = at_least_float32(x.dtype)
+        pixels = jnp.ones((1, *x.shape[1:3], 1), dtype)
+        return (_sums(x.astype(dtype)) / _sums(pixels)).astype(x.dtype)
+
+
+def _sums(x: jax.Array) -> jax.Array:
+    """Sums of 2x2 pixels, stride 2, "SAME"."""
+    window, zero = (1, 2, 2, 1), np.zeros((), x.dtype)
+    return lax.reduce_window(x, zero, lax.add, window, window, "SAME")

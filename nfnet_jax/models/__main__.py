@@ -20,8 +20,8 @@ def main(argv: list[str]) -> None:
     patterns = cli.parse(argv, __doc__, arguments="[PATTERN]").arguments
     if len(patterns) > 1:
         raise UserError(f"unexpected argument {patterns[1]!r}, expected one pattern")
-    from nfnet_jax.models.info import model_info
     from nfnet_jax.models.registry import list_models
+    from nfnet_jax.models.statistics import model_info
 
     pattern = "".join(patterns) or "*"
     names = list_models(pattern)

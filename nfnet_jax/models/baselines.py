@@ -1,4 +1,4 @@
-"""What normalizer-free networks are compared with: BatchNorm, SkipInit, Fixup.
+"""Baselines of normalizer-free networks: BatchNorm, SkipInit, Fixup.
 
 ResNets with the widths and depths of NF-ResNets, for ImageNet (`bn_resnet50`) and wide
 for CIFAR (`bn_wrn_16_4`). BatchNorm's running statistics are in `batch_stats`; no
@@ -8,12 +8,13 @@ other network of this project has that collection.
 import functools
 import re
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 
-from nfnet_jax.layers.activations import Activation, ScaledActivation
-from nfnet_jax.models.blocks import Nonlinearity
+from nfnet_jax.layers.activations import ScaledActivation
+from nfnet_jax.layers.residual import Nonlinearity
 from nfnet_jax.models.fixup import (
     FixupBlock,
     FixupBranch,
@@ -21,7 +22,7 @@ from nfnet_jax.models.fixup import (
     fixup_projection,
 )
 from nfnet_jax.models.network import Head, Network
-from nfnet_jax.models.resnet import (
+from nfnet_jax.models.nf_resnet import (
     DEPTHS,
     WIDTHS,
     Plan,
@@ -29,8 +30,8 @@ from nfnet_jax.models.resnet import (
     preactivation_resnet,
     wide_plan,
 )
-from nfnet_jax.models.stage import Options, residual_stages
-from nfnet_jax.models.variant import Variant, cifar_variant
+from nfnet_jax.models.stage import make_stages
+from nfnet_jax.models.variant import Options, Variant, cifar_variant
 from nfnet_jax.ops.precision import at_least_float32
 
 UNSCALED = {
@@ -40,7 +41,7 @@ UNSCALED = {
     "weight_standardization": False,
     "skip_gain": True,
 }
-"""Blocks x + skip_gain · branch(act(x)) of plain convolutions."""
+"""Options of blocks x + skip_gain · branch(activation(x)) of plain convolutions."""
 
 
 def bn(num_classes: int, options: Options, plan: Plan) -> Network:
@@ -57,7 +58,11 @@ def bn(num_classes: int, options: Options, plan: Plan) -> Network:
 
 
 def skipinit(num_classes: int, options: Options, plan: Plan) -> Network:
-    """ResNet v2 without BatchNorm; a zero-initialized scalar ends each branch [SI]."""
+    """ResNet v2 without BatchNorm; a zero-initialized scalar ends each branch.
+
+    De, Smith 2020, "Batch normalization biases residual blocks towards the identity
+    function in deep networks" (arXiv 2002.10444).
+    """
     return preactivation_resnet(
         num_classes,
         options,
@@ -81,7 +86,7 @@ def fixup(num_classes: int, options: Options, plan: Plan) -> Network:
     activation = options.scaled_activation()
     conv = options.conv(use_bias=False)
     blocks = sum(plan.layout.depths)
-    stages = residual_stages(
+    stages = make_stages(
         plan.layout,
         options,
         functools.partial(FixupBlock, activation=activation),
@@ -106,10 +111,16 @@ KINDS = {
     "skipinit": (skipinit, UNSCALED),
     "fixup": (fixup, UNSCALED),
 }
+TRAITS: dict[str, dict[str, Any]] = {
+    # BatchNorm stands before the activation and Fixup's biases before zero padding:
+    # neither is a factor of a kernel.
+    kind: {"foldable": kind == "skipinit", "follows_beta_schedule": False}
+    for kind in KINDS
+}
 
 
 def imagenet_form(kind: str) -> Callable[..., Network]:
-    """Builder of the networks of this kind for large images."""
+    """Returns the builder of the networks of this kind for large images."""
 
     def build(
         num_classes: int,
@@ -126,7 +137,7 @@ def imagenet_form(kind: str) -> Callable[..., Network]:
 
 
 def wide_form(kind: str) -> Callable[..., Network]:
-    """Builder of the wide networks of this kind for 32x32 images; see `wide_plan`."""
+    """Returns the builder of wide networks for 32x32 images; see `wide_plan`."""
 
     def build(num_classes: int, options: Options, *, depth: int, width: int) -> Network:
         return KINDS[kind][0](num_classes, options, wide_plan(depth, width))
@@ -140,6 +151,7 @@ VARIANTS = {
         settings | {"depths": depths, "stochastic_depth": 0.1},
         224,
         224,
+        **TRAITS[kind],
     )
     for kind, (_, settings) in KINDS.items()
     for layers, depths in DEPTHS.items()
@@ -147,12 +159,12 @@ VARIANTS = {
 
 
 def parse(name: str) -> Variant | None:
-    """The variant of this file that is called `name`, None where it is another's."""
+    """Returns the variant `name`, or None if no variant here has that name."""
     if match := re.fullmatch(rf"({'|'.join(KINDS)})_wrn_(\d+)_(\d+)", name):
         kind = match[1]
         sizes = {"depth": int(match[2]), "width": int(match[3])}
         settings = KINDS[kind][1] | sizes
-        return cifar_variant(wide_form(kind), settings)
+        return cifar_variant(wide_form(kind), settings, **TRAITS[kind])
     return VARIANTS.get(name)
 
 
@@ -160,7 +172,7 @@ def _batch_norm(options: Options) -> Nonlinearity:
     return functools.partial(_normalize, options.scaled_activation())
 
 
-def _normalize(activation: Activation, x: jax.Array, *, train: bool) -> jax.Array:
+def _normalize(activation: ScaledActivation, x: jax.Array, *, train: bool) -> jax.Array:
     wide = x.astype(at_least_float32(x.dtype))
     y = nn.BatchNorm(not train, momentum=0.9)(wide)
     return activation(y.astype(x.dtype))

@@ -1,33 +1,39 @@
-"""Pieces that the families share: stem, residual branch, projection shortcuts."""
+"""Parts of a residual block: branch, channel attention, shortcut; ImageNet stem."""
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+from jaxtyping import Array, Float
 
-from nfnet_jax.layers.pooling import max_pool
+from nfnet_jax.layers.residual import Nonlinearity
 from nfnet_jax.layers.squeeze_excite import EfficientChannelAttention, SqueezeExcite
+from nfnet_jax.ops.pooling import max_pool
 
 Conv = Callable[..., nn.Module]
 """(features, kernel_size, strides, groups=..., name=...) -> a convolution."""
 Attention = Callable[[int], nn.Module]
-"""(channels) -> what scales them."""
+"""(channels) -> module that scales them."""
 Projection = Callable[[Conv, int, int], nn.Module]
 """(conv, width, stride) -> shortcut of a transition block."""
-Nonlinearity = Callable[..., jax.Array]
-"""(x, *, train) -> y; may create modules, so that it can be a BatchNorm and a ReLU."""
 
 
 class ConvSpec(NamedTuple):
-    """One convolution of a branch: `size` x `size`, to `features` channels."""
+    """Convolution of a branch: `size` x `size`, to `features` channels."""
 
     name: str
     features: int
     size: int
     stride: int = 1
     groups: int = 1
+
+    def build(self, conv: Conv, **settings: Any) -> nn.Module:
+        """Module made by `conv`, with more `settings` of that."""
+        size, strides = (self.size,) * 2, (self.stride,) * 2
+        settings |= {"groups": self.groups, "name": self.name}
+        return conv(self.features, size, strides, **settings)
 
 
 def bottleneck(
@@ -47,7 +53,7 @@ def basic(width: int, stride: int) -> tuple[ConvSpec, ...]:
 
 
 def group_count(width: float, group_width: int) -> int:
-    """How many groups of `group_width` channels fit into `width`.
+    """Number of groups of `group_width` channels that fit into `width`.
 
     Raises:
       ValueError: not even one.
@@ -64,10 +70,10 @@ def group_count(width: float, group_width: int) -> int:
 def channel_attention(
     kind: str, se_ratio: float, divisor: int | None = None
 ) -> Attention | None:
-    """Squeeze-excite ("se") or efficient channel attention ("eca").
+    """Squeeze-and-excitation ("se") or efficient channel attention ("eca").
 
-    The hidden width of squeeze-excite is `se_ratio` of its channels, rounded as
-    `divisor` says (see `round_channels`); at 0 there is no attention.
+    The hidden width of squeeze-and-excitation is `se_ratio` of its channels, rounded to
+    `divisor` (see `round_channels`); at 0 there is no attention.
 
     Raises:
       ValueError: unknown kind.
@@ -89,10 +95,10 @@ def _squeeze_excite(ratio: float, divisor: int | None, channels: int) -> nn.Modu
 
 
 def round_channels(width: float, divisor: int | None, least: float = 0.9) -> int:
-    """`width` rounded down, or with a `divisor` to its nearest multiple.
+    """Rounds `width` down, or with a `divisor` to its nearest multiple.
 
-    That multiple is the next larger one where the nearest is less than `least` of
-    `width`.
+    If the nearest multiple is less than `least` of `width`, the next larger one is
+    taken.
     """
     if divisor is None:
         return int(width)
@@ -104,8 +110,7 @@ class Branch(nn.Module):
     """Convolutions with the nonlinearity between them, and channel attention if any.
 
     Attention scales the output, or with `attention_inside` the input of the
-    nonlinearity before the last convolution. Input [N, H, W, C], output
-    [N, H', W', features].
+    nonlinearity before the last convolution.
     """
 
     convs: tuple[ConvSpec, ...]
@@ -115,22 +120,17 @@ class Branch(nn.Module):
     attention_inside: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "N H W C"], *, train: bool
+    ) -> Float[Array, "N H2 W2 features"]:
         *inner, last = self.convs
         for spec in inner:
-            x = self._convolve(spec, x)
+            x = spec.build(self.conv)(x)
             if spec is inner[-1] and self.attention_inside:
                 x = self._attend(x)
             x = self.activation(x, train=train)
-        x = self._convolve(last, x)
+        x = last.build(self.conv)(x)
         return x if self.attention_inside else self._attend(x)
-
-    def _convolve(self, spec: ConvSpec, x: jax.Array) -> jax.Array:
-        size, strides = (spec.size,) * 2, (spec.stride,) * 2
-        conv = self.conv(
-            spec.features, size, strides, groups=spec.groups, name=spec.name
-        )
-        return conv(x)
 
     def _attend(self, x: jax.Array) -> jax.Array:
         return self.attention(x.shape[-1])(x) if self.attention else x
@@ -139,7 +139,7 @@ class Branch(nn.Module):
 class ImageNetStem(nn.Module):
     """7x7 convolution to `width` channels and 3x3 max pooling, each of stride 2.
 
-    [N, H, W, C] -> [N, H / 4, W / 4, width], rounded up at both strides.
+    Sides are rounded up at both strides.
     """
 
     conv: Conv
@@ -147,7 +147,7 @@ class ImageNetStem(nn.Module):
     padding: str = "SAME"
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H/4 W/4 width"]:
         x = self.conv(self.width, (7, 7), (2, 2), name="conv")(x)
         return max_pool(x, self.padding)
 

@@ -1,22 +1,23 @@
-"""The whole that every family shares: stem, residual stages, head."""
+"""Networks of all families: stem, residual stages, head."""
 
 import functools
 from typing import Any, NamedTuple
 
 import chex
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from nfnet_jax.layers.dropout import Dropout
 from nfnet_jax.layers.initializers import normal
-from nfnet_jax.models.blocks import Nonlinearity
-from nfnet_jax.models.stage import Stage, sow_signal
+from nfnet_jax.layers.residual import Nonlinearity
+from nfnet_jax.models.stage import Layout, MakeBranch, MakeShortcut, Stage, make_stages
+from nfnet_jax.models.variant import Options
 from nfnet_jax.ops.precision import add_bias, at_least_float32, check_floating
 
 
 class Spec(NamedTuple):
-    """The arguments of the `create_model` that made a network; else no name."""
+    """Arguments of the `create_model` that made a network; else no name."""
 
     name: str
     num_classes: int
@@ -24,18 +25,17 @@ class Spec(NamedTuple):
 
 
 class Network(nn.Module):
-    """images [N, H, W, C] -> logits float32 [N, num_classes].
+    """Function images -> logits float32 [N, num_classes].
 
-    With `features=True` -> float32 [N, F], the channel means that the classifier gets.
+    With `features=True` -> float32 [N, F], the channel means before the classifier.
     With `return_stages=True` -> (either of these, (signal after each stage, ...)), the
-    signals [N, H', W', C'] before any activation.
+    signals [N, H2, W2, C2] before any activation.
 
-    Computes in the dtype of the images (`layers.precision` says what is float32 all the
-    same), with float32 parameters; whole numbers raise TypeError. With `train=True`,
+    Computes in the dtype of the images (`ops.precision` lists what is float32 for all
+    images), with float32 parameters; whole numbers raise TypeError. With `train=True`,
     models with stochastic depth or dropout need the "dropout" key, and draw for each
-    example by its number in `examples` [N] (0, 1, ... by default); models with
-    BatchNorm update "batch_stats" (`mutable=["batch_stats"]`). Collect "signal"
-    (`mutable=["signal"]`) for the statistics of the signal after every block.
+    example by its number in `examples` (0, 1, ... by default); models with BatchNorm
+    update "batch_stats" (`mutable=["batch_stats"]`).
     """
 
     stem: nn.Module
@@ -46,10 +46,10 @@ class Network(nn.Module):
     @nn.compact
     def __call__(
         self,
-        images: jax.Array,
+        images: Float[Array, "N H W C"],
         *,
         train: bool = False,
-        examples: jax.Array | None = None,
+        examples: Int[Array, " N"] | None = None,
         features: bool = False,
         return_stages: bool = False,
     ) -> Any:
@@ -58,7 +58,6 @@ class Network(nn.Module):
         if train and examples is None:
             examples = jnp.arange(len(images))
         x = self.stem(images)
-        sow_signal(self, x)
         signals = []
         for stage in self.stages:
             x = stage(x, examples, train=train)
@@ -68,7 +67,7 @@ class Network(nn.Module):
 
 
 def rematerialized(model: Network) -> Network:
-    """The same network with `remat` in all its stages.
+    """Returns the same network with `remat` in all its stages.
 
     Raises:
       ValueError: it is not made of residual stages.
@@ -82,9 +81,8 @@ def rematerialized(model: Network) -> Network:
 class Head(nn.Module):
     """Final convolution if any, activation, global mean, dropout, float32 classifier.
 
-    `scalar_bias` adds the scalar `bias2` before the classifier (Fixup). Input
-    [N, H, W, C], output float32 [N, num_classes], or with `features=True` what the
-    classifier would get.
+    `scalar_bias` adds the scalar `bias2` before the classifier (Fixup). With
+    `features=True` the input of the classifier is returned.
     """
 
     num_classes: int
@@ -97,16 +95,15 @@ class Head(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
-        examples: jax.Array | None = None,
+        x: Float[Array, "N H W C"],
+        examples: Int[Array, " N"] | None = None,
         *,
         train: bool,
         features: bool = False,
-    ) -> jax.Array:
+    ) -> Float[Array, "N num_classes"]:
         x = self.final_conv(x) if self.final_conv else x
         dtype = at_least_float32(x.dtype)
         x = self.activation(x, train=train).mean((1, 2), dtype=dtype)
-        self.sow("signal", "pool", x)
         x = Dropout(self.drop_rate)(x, examples, train=train)
         if self.scalar_bias:
             zeros = nn.initializers.zeros
@@ -120,3 +117,27 @@ class Head(nn.Module):
             name="classifier",
         )
         return classifier(x)
+
+
+def preactivation_network(
+    num_classes: int,
+    options: Options,
+    layout: Layout,
+    stem: nn.Module,
+    branch: MakeBranch,
+    shortcut: MakeShortcut,
+    *,
+    activation: Nonlinearity,
+    final_conv: nn.Module | None = None,
+    classifier_init: nn.initializers.Initializer = Head.kernel_init,
+) -> Network:
+    """Network of `ResidualBlock`s, which ends in an activation and a linear layer."""
+    stages = make_stages(layout, options, options.block(activation), branch, shortcut)
+    head = Head(
+        num_classes,
+        activation,
+        options.drop_rate,
+        final_conv,
+        kernel_init=classifier_init,
+    )
+    return Network(stem, stages, head)

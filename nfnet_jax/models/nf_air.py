@@ -3,9 +3,9 @@
 The shape is that of cifar10-airbench: a fixed whitening of 2x2 patches, three groups of
 two 3x3 convolutions with pooling, a mean over all positions, a classifier. In the
 place of BatchNorm stand kernels standardized for correlated pixels, γ-scaled
-activations, a gain and bias that are set once, from images, at initialization, and what
-keeps the signal in its place afterwards: a shortcut around every second convolution,
-and averages, which are linear, instead of maxima.
+activations, and a gain and bias that are set once, from images, at initialization. A
+shortcut around every second convolution, and averages, which are linear, instead of
+maxima keep the signal in its place afterwards.
 """
 
 import functools
@@ -15,18 +15,18 @@ import re
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
-from nfnet_jax.layers.activations import Activation
+from nfnet_jax.layers.activations import ScaledActivation
 from nfnet_jax.layers.correlated_conv import CorrelatedConv
 from nfnet_jax.models.network import Head, Network
-from nfnet_jax.models.stage import Options, sow_signal
-from nfnet_jax.models.variant import Variant, cifar_variant
+from nfnet_jax.models.variant import Options, Variant, cifar_variant
 from nfnet_jax.ops.conv import conv2d
 from nfnet_jax.ops.precision import at_least_float32, in_float32
 from nfnet_jax.utils.errors import UserError
 
 WIDTHS = (1, 4, 4)
-"""Of the groups, in units of the W in `nf_air_W`."""
+"""Widths of the groups, in units of the W in `nf_air_W`."""
 PATCH = 2
 LEAST_SIZE = PATCH - 1 + 2 ** len(WIDTHS)
 VARIANCE_FLOOR = 5e-4
@@ -57,10 +57,16 @@ def nf_air(num_classes: int, options: Options, *, width: int) -> Network:
 
 
 def parse(name: str) -> Variant | None:
-    """The variant of this file that is called `name`, None where it is another's."""
+    """Returns the variant `name`, or None if no variant here has that name."""
     if match := re.fullmatch(r"nf_air_(\d+)", name):
         settings = {"width": int(match[1]), "activation": "gelu"}
-        return cifar_variant(nf_air, settings)
+        return cifar_variant(
+            nf_air,
+            settings,
+            foldable=False,
+            initialized_from_images=True,
+            follows_beta_schedule=False,
+        )
     return None
 
 
@@ -71,17 +77,16 @@ class Whitening(nn.Module):
     """Patches in the basis of their principal components, each and its negative.
 
     The parameter `kernel` [2, 2, C, 8 C] is computed from the images that the network
-    is initialized with and meant to stay (`optim.freeze`). Input [N, H, W, C], output
-    [N, H - 1, W - 1, 8 C], activated.
+    is initialized with and meant to stay (`optim.freeze`). The output is activated.
 
     Raises:
-      UserError: images that the poolings would leave nothing of.
+      UserError: images too small for the poolings.
     """
 
-    activation: Activation
+    activation: ScaledActivation
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H-1 W-1 8*C"]:
         if min(x.shape[1:3]) < LEAST_SIZE:
             raise UserError(
                 f"images of {x.shape[1]}x{x.shape[2]} pixels are too small for nf_air "
@@ -91,11 +96,11 @@ class Whitening(nn.Module):
         return self.activation(conv2d(x, kernel.astype(x.dtype), padding="VALID"))
 
 
-def whitening_kernel(images: jax.Array) -> jax.Array:
-    """Filters, float32 [2, 2, C, 8 C], with uncorrelated outputs of unit variance.
+def whitening_kernel(images: Float[Array, "N H W C"]) -> Float[Array, "2 2 C 8*C"]:
+    """Float32 filters with uncorrelated outputs of unit variance.
 
     With λ, v the eigenvalues and vectors of the covariance of all 2x2 patches of
-    `images` [N, H, W, C], the filters are ± v / sqrt(λ + VARIANCE_FLOOR), those of the
+    `images`, the filters are ± v / sqrt(λ + VARIANCE_FLOOR), those of the
     largest variance first.
     """
     channels = images.shape[-1]
@@ -119,38 +124,40 @@ def whitening_kernel(images: jax.Array) -> jax.Array:
 class ConvGroup(nn.Module):
     """y = norm(pool(conv(x))); act((y + norm(conv(act(y)))) / √2), both 3x3.
 
-    `norm` is `UnitMoments`, so that both terms start with variance 1. Input
-    [N, H, W, C], output [N, H // 2, W // 2, width].
+    `norm` is `UnitMoments`, so that both terms start with variance 1.
     """
 
     width: int
-    activation: Activation
+    activation: ScaledActivation
     standardized: bool
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, examples: jax.Array | None = None, *, train: bool
-    ) -> jax.Array:
+        self,
+        x: Float[Array, "N H W C"],
+        examples: Int[Array, " N"] | None = None,
+        *,
+        train: bool,
+    ) -> Float[Array, "N H//2 W//2 width"]:
         conv = functools.partial(
             CorrelatedConv, self.width, standardized=self.standardized
         )
         y = UnitMoments(name="moments0")(conv(pool=True, name="conv0")(x))
         h = conv(name="conv1")(self.activation(y))
-        y = (y + UnitMoments(name="moments1")(h)) / math.sqrt(2)
-        sow_signal(self, y)
-        return self.activation(y)
+        return self.activation((y + UnitMoments(name="moments1")(h)) / math.sqrt(2))
 
 
 class UnitMoments(nn.Module):
-    """y = gain · x + bias, channel by channel, set by the first images.
+    """Affine map y = gain · x + bias of every channel, set by the first images.
 
     `gain` and `bias` [C] start so that y has mean 0 and variance 1 over the images that
-    the network is initialized with [Salimans and Kingma 2016, section 3], and are
-    trained like any other; no statistics are computed afterwards. Any shape [..., C].
+    the network is initialized with (Salimans, Kingma 2016, "Weight normalization",
+    arXiv 1602.07868, section 3), and are trained like any other; no statistics are
+    computed afterwards.
     """
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "... C"]) -> Float[Array, "... C"]:
         gain = self.param("gain", lambda key: 1 / _std(x))
         bias = self.param("bias", lambda key: -_mean(x) / _std(x))
         return _affine(x, gain, bias)
@@ -163,7 +170,7 @@ def _affine(x: jax.Array, gain: jax.Array, bias: jax.Array) -> jax.Array:
 
 
 def _centred_mean(x: jax.Array, *, train: bool) -> jax.Array:
-    """Over all positions, centred so that classes do not share most of their logits."""
+    """Means of all positions, centred so that classes share few of their logits."""
     means = x.mean((1, 2), dtype=at_least_float32(x.dtype), keepdims=True)
     return UnitMoments(name="moments")(means)
 
@@ -173,6 +180,6 @@ def _mean(x: jax.Array) -> jax.Array:
 
 
 def _std(x: jax.Array) -> jax.Array:
-    """1 where x is constant, as it is if the network is initialized with zeros."""
+    """Standard deviation; 1 where x is constant, as in an initialization with zeros."""
     std = x.astype(jnp.float32).std(range(x.ndim - 1))
     return jnp.where(std > 1e-3, std, 1.0)

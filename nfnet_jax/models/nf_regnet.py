@@ -1,6 +1,8 @@
-"""NF-RegNets B0 to B8 [SP, section 5.3]: grouped bottlenecks wider inside than out.
+"""NF-RegNets B0 to B8: grouped bottlenecks that are wider inside than outside.
 
-Every stage has stride 2 and average-pools before its projection, as in NFNets.
+Brock, De, Smith 2021, "Characterizing signal propagation to close the performance gap
+in unnormalized ResNets" (arXiv 2101.08692), section 5.3. Every stage has stride 2 and
+average-pools before its projection, as in NFNets.
 """
 
 import functools
@@ -15,16 +17,9 @@ from nfnet_jax.models.blocks import (
     pooled_projection,
     round_channels,
 )
-from nfnet_jax.models.network import Head, Network
-from nfnet_jax.models.stage import (
-    Layout,
-    Options,
-    Place,
-    make_block,
-    residual_stages,
-    scaled_widths,
-)
-from nfnet_jax.models.variant import TIMM, Variant
+from nfnet_jax.models.network import Network, preactivation_network
+from nfnet_jax.models.stage import Layout, Place, scaled_widths
+from nfnet_jax.models.variant import TIMM, Options, Variant
 
 
 def nf_regnet(
@@ -54,26 +49,23 @@ def nf_regnet(
 
     def branch(place: Place) -> nn.Module:
         inner = place.width_in * (expansion if place.index else 1)
-        inner = round_channels(inner, divisor)
-        groups = group_count(inner, group_width)
+        groups = group_count(round_channels(inner, divisor), group_width)
         convs = bottleneck(
             groups * group_width, place.width, place.stride, groups=groups
         )
         return Branch(convs, conv, activation, scale, attention_inside=True)
 
-    stages = residual_stages(
-        Layout(widths[0], widths, depths, (2,) * len(widths)),
+    return preactivation_network(
+        num_classes,
         options,
-        make_block(options, activation),
+        Layout(widths[0], widths, depths, (2,) * len(widths)),
+        conv(widths[0], (3, 3), (2, 2)),
         branch,
         functools.partial(pooled_projection, conv),
+        activation=activation,
+        final_conv=conv(head_width, (1, 1)),
+        classifier_init=nn.initializers.zeros,
     )
-    final_conv = conv(head_width, (1, 1))
-    zeros = nn.initializers.zeros
-    head = Head(
-        num_classes, activation, options.drop_rate, final_conv, kernel_init=zeros
-    )
-    return Network(conv(widths[0], (3, 3), (2, 2)), stages, head)
 
 
 TABLE = {

@@ -1,16 +1,18 @@
-"""NFNets F0 to F7 and the wider F0+ to F7+ [HP].
+"""NFNets F0 to F7 and the wider F0+ to F7+.
 
-A transition block average-pools before its projection: that removes variance which the
-β schedule does not know of, and parity with the published networks keeps it.
+Brock, De, Smith, Simonyan 2021, "High-performance large-scale image recognition without
+normalization" (arXiv 2102.06171). A transition block average-pools before its
+projection, which removes variance that the β schedule does not include; parity with the
+published networks keeps it.
 """
 
 import dataclasses
 import functools
 
 import flax.linen as nn
-import jax
+from jaxtyping import Array, Float
 
-from nfnet_jax.layers.activations import Activation
+from nfnet_jax.layers.activations import ScaledActivation
 from nfnet_jax.models.blocks import (
     Branch,
     Conv,
@@ -19,19 +21,12 @@ from nfnet_jax.models.blocks import (
     group_count,
     pooled_projection,
 )
-from nfnet_jax.models.network import Head, Network
-from nfnet_jax.models.stage import (
-    Layout,
-    Options,
-    Place,
-    make_block,
-    residual_stages,
-    scaled_widths,
-)
-from nfnet_jax.models.variant import TIMM, Variant
+from nfnet_jax.models.network import Network, preactivation_network
+from nfnet_jax.models.stage import Layout, Place, scaled_widths
+from nfnet_jax.models.variant import TIMM, Options, Variant
 
 DEPTHS = (1, 2, 6, 3)
-"""Of F0; those of Fn are n + 1 times as large."""
+"""Depths of F0; those of Fn are n + 1 times as large."""
 WIDTHS = {"": (256, 512, 1536, 1536), "plus": (384, 768, 2048, 2048)}
 
 SIZES_AND_ACCURACIES = (
@@ -50,15 +45,15 @@ SIZES_AND_ACCURACIES = (
 class NFNetStem(nn.Module):
     """3x3 convolutions to 16, 32, 64 and `width` channels; strides 2, 1, 1, 2.
 
-    [N, H, W, C] -> [N, H / 4, W / 4, width], rounded up at both strides.
+    Sides are rounded up at both strides.
     """
 
     conv: Conv
-    activation: Activation
+    activation: ScaledActivation
     width: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H/4 W/4 width"]:
         for i, width in enumerate((16, 32, 64, self.width)):
             stride = 2 if i in (0, 3) else 1
             x = self.activation(x) if i else x
@@ -98,17 +93,16 @@ def nfnet(
         convs = bottleneck(inner, place.width, place.stride, 2, groups)
         return Branch(convs, conv, activation, scale)
 
-    stages = residual_stages(
-        Layout(stem_width, widths, depths, (1, 2, 2, 2)),
+    return preactivation_network(
+        num_classes,
         options,
-        make_block(options, activation),
+        Layout(stem_width, widths, depths, (1, 2, 2, 2)),
+        NFNetStem(conv, activation, stem_width),
         branch,
         functools.partial(pooled_projection, conv),
+        activation=activation,
+        final_conv=conv(int(head_multiplier * widths[-1]), (1, 1)),
     )
-    final_conv = conv(int(head_multiplier * widths[-1]), (1, 1))
-    head = Head(num_classes, activation, options.drop_rate, final_conv)
-    stem = NFNetStem(conv, options.scaled_activation(), stem_width)
-    return Network(stem, stages, head)
 
 
 VARIANTS = {
@@ -146,10 +140,10 @@ VARIANTS |= {
     for name, variant in VARIANTS.items()
     if name in {f"nfnet_f{n}" for n in range(7)}
 }
-"""timm's form of the published networks, with their weights: erf in GELU, its eps.
+"""Published networks in timm's form, for the published weights: erf in GELU, its eps.
 
-Their images are prepared as where the weights come from; timm approximates that by 90
-to 96 % of a smoothly resized square.
+Images are prepared as the publisher of the weights did; timm approximates that by 90 to
+96 % of a smoothly resized square.
 """
 
 LIGHT = TIMM | {
@@ -173,6 +167,6 @@ VARIANTS |= {
         ("eca_nfnet_l2", 3, {"attention": "eca"}, 320, 384),
     )
 }
-"""timm's lighter NFNets, some with efficient channel attention."""
+"""Lighter NFNets of timm, some with efficient channel attention."""
 
 parse = VARIANTS.get

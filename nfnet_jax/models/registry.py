@@ -7,12 +7,11 @@ from typing import Any
 
 from nfnet_jax.models import baselines, nf_air, nf_regnet, nf_resnet, nfnet
 from nfnet_jax.models.network import Network, Spec
-from nfnet_jax.models.stage import Options
-from nfnet_jax.models.variant import Variant
+from nfnet_jax.models.variant import Options, Variant
 from nfnet_jax.utils.errors import nearest
 
 FAMILIES = (nf_resnet, nfnet, nf_regnet, nf_air, baselines)
-"""Files with a table `VARIANTS` and `parse(name)`, a Variant or None."""
+"""Modules with a table `VARIANTS` and `parse(name)`, a Variant or None."""
 
 EXAMPLES = (
     "nf_air_64",
@@ -33,10 +32,10 @@ EXAMPLES = (
 
 
 def create_model(name: str, num_classes: int, **overrides: Any) -> Network:
-    """The network `name`: one of `list_models`, or of a family with free sizes.
+    """Returns the network `name`: one of `list_models`, or of a family with free sizes.
 
-    Those are `nf_air_W`, `nf_bottleneck_N_W`, and `nf_wrn_D_K` with its baselines
-    `bn_wrn_D_K`, `skipinit_wrn_D_K` and `fixup_wrn_D_K`.
+    Families with free sizes are `nf_air_W`, `nf_bottleneck_N_W`, and `nf_wrn_D_K` with
+    its baselines `bn_wrn_D_K`, `skipinit_wrn_D_K` and `fixup_wrn_D_K`.
 
     Args:
       name: a variant such as "nf_resnet50" or "nf_wrn_16_4".
@@ -58,12 +57,12 @@ def create_model(name: str, num_classes: int, **overrides: Any) -> Network:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Sorted names that match a shell-style pattern, such as "nf_resnet*"."""
+    """Lists the names that match a shell-style pattern, such as "nf_resnet*"."""
     return sorted(fnmatch.filter(_names(), pattern))
 
 
 def find(name: str) -> Variant:
-    """The variant called `name`.
+    """Returns the variant called `name`.
 
     Raises:
       ValueError: unknown name.
@@ -80,14 +79,14 @@ def find(name: str) -> Variant:
 
 
 def model_options(spec: Spec) -> Options:
-    """The options that a network was made with: its variant's, then the overrides."""
+    """Options that a network was made with: its variant's, then the overrides."""
     return _split_settings(spec.name, find(spec.name), dict(spec.overrides))[0]
 
 
 def _split_settings(
     name: str, variant: Variant, overrides: dict[str, Any]
 ) -> tuple[Options, dict[str, Any]]:
-    """What all networks can vary, and what only the builder of `variant` takes."""
+    """Splits settings into options of all networks and keywords of the builder."""
     settings = {**variant.settings, **overrides}
     fields = {field.name for field in dataclasses.fields(Options)}
     own = set(inspect.signature(variant.build).parameters) - {"num_classes", "options"}
@@ -102,5 +101,5 @@ def _split_settings(
 
 
 def _names() -> list[str]:
-    """Of equally near names, a message suggests the first: one without baselines."""
+    """Lists all names, baselines last: of equally near names the first is suggested."""
     return [*(name for family in FAMILIES for name in family.VARIANTS), *EXAMPLES]

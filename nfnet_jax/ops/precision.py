@@ -1,12 +1,12 @@
-"""Float32 on purpose: the one place that says where, in networks of narrower images.
+"""Float32 computations in networks of narrower images: the list, and the functions.
 
 A network computes in the dtype of its images: every convolution, its gradients and
 every signal [N, H, W, C] between them have it. For bfloat16 images these are float32:
 
 - weight standardization, of float32 parameters: a kernel is cast last;
-- what is broadcast over pixels, by `in_float32`: biases, gains, skip gains, β, scales
-  of channel attention. Their gradients are sums over pixels, and in bfloat16 a sum of
-  ones stops at 256;
+- factors and terms that are broadcast over pixels, by `in_float32`: biases, gains, skip
+  gains, β, scales of channel attention. Their gradients are sums over pixels, and in
+  bfloat16 a sum of ones stops at 256;
 - vectors [N, C] of pooled pixels: the means, the linear layers of channel attention and
   the classifier (small products, the only ones with float32 operands);
 - BatchNorm, its statistics and the normalized signal, in the baselines;
@@ -21,10 +21,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 
 def check_floating(dtype: Any) -> None:
-    """Raises TypeError for whole numbers, into which no kernel can be cast."""
+    """Raises TypeError for whole numbers, to which no kernel can be cast."""
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(
             f"images or signals of dtype {jnp.dtype(dtype).name}, expected floating "
@@ -33,21 +34,21 @@ def check_floating(dtype: Any) -> None:
 
 
 def at_least_float32(dtype: Any) -> jnp.dtype:
-    """The dtype that numbers of `dtype` are summed in: float32, or the wider one.
+    """Dtype in which numbers of `dtype` are summed: float32, or the wider one.
 
     Raises:
-      TypeError: `dtype` is none of floating point.
+      TypeError: `dtype` is not of floating point.
     """
     check_floating(dtype)
     return jnp.dtype(dtype if jnp.finfo(dtype).bits > 32 else jnp.float32)
 
 
 def in_float32(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """`function(x, *others)` computed in float32, with the result in the dtype of `x`.
+    """Returns `function(x, *others)` computed in float32, with results of x's dtype.
 
     Gradients of `others`, which may be smaller in shape, are then summed in float32.
-    For the gradient, arguments are kept in the dtypes that they come in. With whole
-    numbers in `x` the result raises TypeError.
+    For the gradient, arguments are saved in their own dtypes. With whole numbers in `x`
+    the returned function raises TypeError.
     """
 
     def compute(x: jax.Array, *others: jax.Array) -> jax.Array:
@@ -65,6 +66,16 @@ def in_float32(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 
 
 @in_float32
-def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """x + bias, for x [..., C] and a bias [C] or a scalar."""
+def add_bias(
+    x: Float[Array, "... C"], bias: Float[Array, " C"] | Float[Array, ""]
+) -> Float[Array, "... C"]:
+    """Adds a bias to channels: x + bias."""
     return x + jnp.expand_dims(bias, range(x.ndim - bias.ndim))
+
+
+@in_float32
+def scaled(
+    x: Float[Array, "..."], factor: Float[Array, "..."] | Bool[Array, "..."]
+) -> Float[Array, "..."]:
+    """Multiplies x by a factor that broadcasts."""
+    return factor * x

@@ -1,7 +1,8 @@
 """3x3 convolutions with stride 1 by minimal filtering, for CPUs.
 
-Winograd's algorithm F(4, 3) (Lavin and Gray 2015, arXiv 1509.09308), along the height
-only: four output rows y come from six input rows d by six products instead of twelve,
+Winograd's algorithm F(4, 3) (Lavin, Gray 2015, "Fast algorithms for convolutional
+neural networks", arXiv 1509.09308), along the height only: four output rows y come from
+six input rows d by six products instead of twelve,
 
     y = Aᵀ [(G w) ⊙ (Bᵀ d)],
 
@@ -16,18 +17,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Float
 
-from nfnet_jax.ops.padding import Pairs
+from nfnet_jax.ops.windows import Pairs
 
 ROWS = 4
 """Output rows of a tile."""
 LEAST_HEIGHT = 3
-"""Of the output, so that most of a tile is used."""
+"""Least height of the output, so that most of a tile is used."""
+LEAST_PIXELS, LEAST_PIXELS_OF_KERNEL_GRADIENT = 512, 128
+"""Least number of output pixels."""
 LEAST_PRODUCTS = 2**24
-"""Output pixels times C / groups times O, below which the transforms cost what they
-save."""
+"""Least output pixels · C / groups · O: below, the transforms cost what they save."""
 WIDE_GROUP = 64
-"""Input channels of a group, below which it had better be merged with others."""
+"""Least input channels of a group; narrower groups are better merged."""
 
 INPUT = np.array(
     [
@@ -62,36 +65,19 @@ OUTPUT = np.array(
 """Aᵀ."""
 
 
-def convolves(
-    x: jax.Array,
-    kernel: jax.Array,
+def is_faster(
+    x: Float[Array, "N H W C"],
+    kernel: Float[Array, "KH KW C/groups O"],
     strides: tuple[int, int],
     padding: Pairs,
     groups: int,
+    least_pixels: int = LEAST_PIXELS,
 ) -> bool:
-    """Whether this is a convolution that `convolve` does, and does faster."""
-    return _pays(x, kernel, strides, padding, groups, least_pixels=512)
+    """True if this module computes the convolution, and computes it faster.
 
-
-def differentiates(
-    x: jax.Array,
-    kernel: jax.Array,
-    strides: tuple[int, int],
-    padding: Pairs,
-    groups: int,
-) -> bool:
-    """Whether `kernel_gradient` does this one, and does it faster."""
-    return _pays(x, kernel, strides, padding, groups, least_pixels=128)
-
-
-def _pays(
-    x: jax.Array,
-    kernel: jax.Array,
-    strides: tuple[int, int],
-    padding: Pairs,
-    groups: int,
-    least_pixels: int,
-) -> bool:
+    `least_pixels` is the least number of output pixels: `LEAST_PIXELS`, or
+    `LEAST_PIXELS_OF_KERNEL_GRADIENT` for the gradient of the kernel.
+    """
     if kernel.shape[:2] != (3, 3) or strides != (1, 1) or x.dtype != jnp.float32:
         return False
     if min(map(min, padding)) < 0 or (groups > 1 and kernel.shape[2] < WIDE_GROUP):
@@ -106,9 +92,12 @@ def _pays(
 
 
 def convolve(
-    x: jax.Array, kernel: jax.Array, padding: Pairs, groups: int = 1
-) -> jax.Array:
-    """x [N, H, W, C] * kernel [3, 3, C / groups, O] -> [N, H', W', O]."""
+    x: Float[Array, "N H W C"],
+    kernel: Float[Array, "3 3 C/groups O"],
+    padding: Pairs,
+    groups: int = 1,
+) -> Float[Array, "N H2 W2 O"]:
+    """Convolution of images with a kernel."""
     parts = [
         _by_group(part.reshape(-1, part.shape[-1]), groups)
         for part in _combine(KERNEL, kernel)
@@ -117,12 +106,15 @@ def convolve(
 
 
 def input_gradient(
-    grad: jax.Array, kernel: jax.Array, padding: Pairs, groups: int = 1
-) -> jax.Array:
-    """`convolve` with the kernel of each group turned around, [3, 3, O, C].
+    grad: Float[Array, "N H2 W2 O"],
+    kernel: Float[Array, "3 3 C/groups O"],
+    padding: Pairs,
+    groups: int = 1,
+) -> Float[Array, "N H W C"]:
+    """Convolution of the gradient with the flipped and transposed kernel of each group.
 
-    It is multiplied from the other side instead of being transposed, which takes longer
-    than a product.
+    The kernel is multiplied from the other side instead of being transposed, which
+    takes longer than a product.
     """
     parts = [
         jnp.concatenate([_by_group(column, groups) for column in part[::-1]], -1)
@@ -137,7 +129,7 @@ def _filter(
     """Aᵀ [parts ⊙ (Bᵀ x)], a product for each part, of all groups at once.
 
     `x` and the parts are by group, the images [N, H, W, C / groups], a part a matrix
-    with 3 · C / groups along axis `contracted`. The result is [N, H', W', O].
+    with 3 · C / groups along axis `contracted`. The result is [N, H2, W2, O].
     """
     groups = x.shape[0] if x.ndim == 5 else 1
     height, width = _output_size(x.shape[-3:-1], padding)
@@ -158,9 +150,12 @@ def _filter(
 
 
 def kernel_gradient(
-    x: jax.Array, grad: jax.Array, padding: Pairs, groups: int = 1
-) -> jax.Array:
-    """Gradient of the kernel [3, 3, C / groups, O] from that of the output."""
+    x: Float[Array, "N H W C"],
+    grad: Float[Array, "N H2 W2 O"],
+    padding: Pairs,
+    groups: int = 1,
+) -> Float[Array, "3 3 C/groups O"]:
+    """Gradient of the kernel from that of the output."""
     height, _, features = grad.shape[1:]
     lacking = -height % ROWS
     grad = jnp.pad(grad, ((0, 0), (0, lacking), (0, 0), (0, 0)))
@@ -228,7 +223,7 @@ def _input_rows(x: jax.Array, padding: Pairs) -> list[jax.Array]:
 
 
 def _columns(rows: jax.Array, width: int) -> list[jax.Array]:
-    """The three that each of `width` output pixels sees."""
+    """Three columns of input for each of `width` output pixels."""
     return [_pixels(rows[..., i : i + width, :]) for i in range(3)]
 
 
@@ -240,7 +235,7 @@ def _pixels(x: jax.Array) -> jax.Array:
 def _combine(
     matrix: np.ndarray, parts: jax.Array | Sequence[jax.Array]
 ) -> list[jax.Array]:
-    """matrix @ parts along their list, without the products by 0 and 1."""
+    """Computes matrix @ parts along the list, without the products by 0 and 1."""
     return [
         sum(
             part if factor == 1 else float(factor) * part

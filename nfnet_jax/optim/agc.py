@@ -1,4 +1,8 @@
-"""Adaptive gradient clipping [HP, section 4]."""
+"""Adaptive gradient clipping (AGC).
+
+Brock, De, Smith, Simonyan 2021, "High-performance large-scale image recognition without
+normalization" (arXiv 2102.06171), section 4.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -6,6 +10,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
 from nfnet_jax.optim.tree import (
     STACKED,
@@ -20,11 +25,11 @@ from nfnet_jax.utils.errors import UserError
 Axis = int | tuple[int, ...] | None
 
 
-def unit_norm(x: jax.Array, axis: Axis = None) -> jax.Array:
+def unit_norm(x: Float[Array, "..."], axis: Axis = None) -> Float[Array, "..."]:
     """Euclidean norm of every unit of one parameter, float32, with kept axes.
 
     A unit is an output channel of a kernel [..., in, out], or a whole vector or scalar;
-    with `axis` what lies along these axes.
+    with `axis` the scalars along these axes.
     """
     x = x.astype(jnp.float32)
     if axis is None and x.ndim > 1:
@@ -33,24 +38,21 @@ def unit_norm(x: jax.Array, axis: Axis = None) -> jax.Array:
 
 
 def largest_norm(
-    param: jax.Array, clipping: float, eps: float, axis: Axis = None
-) -> jax.Array:
-    """λ · max(‖W_i‖, ε), what AGC lets the gradient of each unit i be.
-
-    Float32, of the shape that `unit_norm` of `param` has.
-    """
+    param: Float[Array, "..."], clipping: float, eps: float, axis: Axis = None
+) -> Float[Array, "..."]:
+    """Largest gradient that AGC admits, λ · max(‖W_i‖, ε), for each unit i."""
     return clipping * jnp.maximum(unit_norm(param, axis), eps)
 
 
 @functools.partial(jax.jit, static_argnames="axis")
 def clip_units(
-    grad: jax.Array, param: jax.Array, clipping: float, eps: float, axis: Axis = None
-) -> jax.Array:
-    """G_i ← G_i · min(1, λ · max(‖W_i‖, ε) / max(‖G_i‖, 1e-6)) for each unit i.
-
-    `grad` and `param` are of one shape, see `unit_norm`; so is the result, in the dtype
-    of `grad`.
-    """
+    grad: Float[Array, "*shape"],
+    param: Float[Array, "*shape"],
+    clipping: float,
+    eps: float,
+    axis: Axis = None,
+) -> Float[Array, "*shape"]:
+    """Clips each unit i: G_i ← G_i · min(1, λ · max(‖W_i‖, ε) / max(‖G_i‖, 1e-6))."""
     largest, norm = largest_norm(param, clipping, eps, axis), unit_norm(grad, axis)
     scale = jnp.where(norm > largest, largest / jnp.maximum(norm, 1e-6), 1.0)
     return (grad * scale).astype(grad.dtype)
@@ -67,14 +69,14 @@ def adaptive_gradient_clipping(
     """Clips each unit's gradient to `clipping` (λ) times the norm of its weights.
 
     G_i ← G_i · min(1, λ · max(‖W_i‖, `eps`) / ‖G_i‖) for the units i: output channels
-    of kernels [..., in, out], whole vectors and scalars, or what lies along `axis`, as
-    in `optax.adaptive_grad_clip`.
+    of kernels [..., in, out], whole vectors and scalars, or the scalars along `axis`,
+    as in `optax.adaptive_grad_clip`.
 
     Leaves in whose path, such as "a/b/kernel", one of the regular expressions `exclude`
-    is found are exempt. Exempt the classifier [HP] and skip gains, which start at 0:
-    clipped, they hardly leave it. Leaves in whose path `stacked` is found are stacks of
-    layers [L, ...], as `nn.scan` makes them, and are clipped layer by layer; the
-    default finds those of the networks of `create_model`.
+    is found are exempt. Exempt the classifier (section 4.1) and skip gains, which start
+    at 0: clipped, they hardly leave it. Leaves in whose path `stacked` is found are
+    stacks of layers [L, ...], as `nn.scan` makes them, and are clipped layer by layer;
+    the default finds those of the networks of `create_model`.
 
     Raises, given parameters:
       UserError: an expression is malformed or found in no path, or all are exempt.
@@ -115,10 +117,10 @@ def adaptive_gradient_clipping(
 
 def clip_fraction(
     grads: Params, params: Params, mask: Params, clipping: float, eps: float
-) -> jax.Array:
+) -> Float[Array, ""]:
     """Share of the units at the leaves where `mask` is True that AGC clips.
 
-    A float32 scalar; 0 where no leaf is covered.
+    The share is float32, and 0 where no leaf is covered.
     """
 
     @jax.jit

@@ -1,10 +1,18 @@
 """Learning rate as a function of the step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import optax
+
+DECAYS: dict[str, Callable[[Any], Any]] = {
+    "cosine": lambda progress: (1 + jnp.cos(jnp.pi * progress)) / 2,
+    "linear": lambda progress: 1 - progress,
+    "constant": lambda progress: 1.0,
+}
+"""Factor of the peak rate as a function of the progress in [0, 1] after warm-up."""
+SCHEDULES = (*DECAYS, "step")
 
 
 def warmup_then(
@@ -25,18 +33,15 @@ def warmup_then(
     of the warm-up has (t + 1) / (warmup_steps + 1) of the peak, so that no step is
     spent at rate 0.
     """
-
     ends = jnp.asarray([round(share * total_steps) for share in boundaries])
 
     def schedule(step):
         progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
         progress = jnp.clip(progress, 0.0, 1.0)
-        decay: Any = {
-            "cosine": (1 + jnp.cos(jnp.pi * progress)) / 2,
-            "linear": 1 - progress,
-            "constant": 1.0,
-            "step": factor ** jnp.sum(step >= ends).astype(jnp.float32),
-        }[name]
+        if name == "step":
+            decay: Any = factor ** jnp.sum(step >= ends).astype(jnp.float32)
+        else:
+            decay = DECAYS[name](progress)
         warmup = jnp.minimum(1.0, (step + 1) / (warmup_steps + 1))
         return peak * warmup * (final_fraction + (1 - final_fraction) * decay)
 

@@ -1,11 +1,13 @@
-"""Parameters by name: patterns, and which leaves are stacks of layers."""
+"""Parameters by name: patterns, stacks of layers, norms layer by layer."""
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from nfnet_jax.utils.errors import UserError, nearest
 
@@ -13,31 +15,31 @@ Params = Any
 """A nested dict of arrays, as Flax makes it."""
 
 STACKED = r"(^|/)stages_\d+/blocks/"
-"""Found in the paths of parameters that `nn.scan` stacks, one layer after another, in
-the networks of `create_model`."""
+"""Expression found in the paths of parameters that `nn.scan` stacks, one layer after
+another, in the networks of `create_model`."""
 NO_PARAMS = (
     "You are using a transformation that requires the current value of parameters, but "
     "you are not passing `params` when calling `update`."
 )
-"""What optax says."""
+"""Message of optax."""
 
 
 def require_params(params: Params) -> None:
-    """Raises ValueError where a transformation that needs them was given none."""
+    """Raises ValueError if `params`, which a transformation needs, is None."""
     if params is None:
         raise ValueError(NO_PARAMS)
 
 
 def path_name(path: Sequence[Any]) -> str:
-    """ "stages_0/blocks/branch/conv0/kernel" for a key path of jax.tree_util."""
+    """Joins a key path of jax.tree_util: "stages_0/blocks/branch/conv0/kernel"."""
     return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
 
 
 def layered(params: Params, stacked: str = STACKED) -> Params:
-    """True at the leaves whose axis 0 counts layers: `stacked` is found in their path.
+    """Mask of the leaves whose axis 0 counts layers: `stacked` is found in their path.
 
-    The default must not take for a stack what another program happens to call so: there
-    the axes 0 of what lies under one stack must also have one length.
+    The default pattern also requires one length of axis 0 for all leaves of a stack:
+    another program may use the same names for something else.
 
     Raises:
       UserError: another expression is malformed or found in no path.
@@ -56,7 +58,7 @@ def layered(params: Params, stacked: str = STACKED) -> Params:
 
 
 def map_layers(function: Callable, *trees: Params) -> Params:
-    """`function` of the leaves of `trees`; layer by layer where they are stacked."""
+    """Maps `function` over the leaves of `trees`, layer by layer in stacks."""
     return jax.tree.map(
         lambda many, *leaves: (jax.vmap(function) if many else function)(*leaves),
         layered(trees[0]),
@@ -65,14 +67,14 @@ def map_layers(function: Callable, *trees: Params) -> Params:
 
 
 def in_classifier(params: Params) -> Params:
-    """True at the leaves of the classifier, False in the body of the network."""
+    """Mask of the leaves of the classifier."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: "classifier" in path_name(path).split("/"), params
     )
 
 
 def keep_frozen(new: Params, old: Params, frozen: Params) -> Params:
-    """`new`, with the very arrays of `old` where `frozen` is True."""
+    """Returns `new`, with the very arrays of `old` where `frozen` is True."""
     return jax.tree.map(lambda n, o, keep: o if keep else n, new, old, frozen)
 
 
@@ -82,10 +84,10 @@ def matches(
     key: str,
     usual: Sequence[str] = (),
 ) -> Params:
-    """True at the leaves whose path some regular expression is found in.
+    """Mask of the leaves whose path some regular expression is found in.
 
     `key` is the argument or config key that the patterns come from, for the error
-    message. Those among `usual` may match nothing: not every network has such
+    message. Patterns of `usual` may match nothing: not every network has such
     parameters.
 
     Raises:
@@ -119,5 +121,50 @@ def _matching_names(
 
 
 def count(params: Params) -> int:
-    """Number of scalars."""
+    """Number of scalars in all parameters."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+LEAST_NORM = 1e-3
+"""Least norm assumed of a kernel, for those that start at 0."""
+
+
+def gradient_ratios(grads: Params, params: Params) -> Float[Array, " layers"]:
+    """Ratio ‖G‖ / max(‖W‖, 1e-3) of every kernel, in the order of `layer_names`.
+
+    It shows the layer in which a run diverges.
+    """
+    return kernel_norms(grads) / jnp.maximum(kernel_norms(params), LEAST_NORM)
+
+
+def kernel_norms(tree: Params) -> Float[Array, " layers"]:
+    """Norms of all kernels, or of their gradients, in the order of `layer_names`."""
+    norms = jax.tree.leaves(map_layers(jnp.linalg.norm, tree))
+    leaves = _named_leaves(tree)
+    kernels = [
+        jnp.ravel(norm)
+        for norm, (_, leaf, many) in zip(norms, leaves, strict=True)
+        if leaf.ndim - many > 1
+    ]
+    return jnp.concatenate(kernels)
+
+
+def layer_names(params: Params) -> list[str]:
+    """Paths of the kernels in the order of `gradient_ratios`.
+
+    Layer i of a stack, the one in block i + 2 of its stage, has `[i]` after its path.
+    """
+    names = []
+    for name, leaf, many in _named_leaves(params):
+        if leaf.ndim - many > 1:
+            stack = range(leaf.shape[0])
+            names += [f"{name}[{i}]" for i in stack] if many else [name]
+    return names
+
+
+def _named_leaves(tree: Params) -> Iterator[tuple[str, jax.Array, bool]]:
+    """Yields the path of every leaf, the leaf, and True if it is a stack of layers."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    stacks = jax.tree.leaves(layered(tree))
+    for (path, leaf), many in zip(leaves, stacks, strict=True):
+        yield path_name(path), leaf, many

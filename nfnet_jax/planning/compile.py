@@ -17,7 +17,7 @@ from nfnet_jax.data.augment import check_augmentation
 from nfnet_jax.data.augment.mixing import drawn_per_example
 from nfnet_jax.data.batches import Batch, Batches, batch_example_ids, every_row
 from nfnet_jax.models.registry import find
-from nfnet_jax.ops.lowering import native_operations
+from nfnet_jax.ops.conv import native_operations
 from nfnet_jax.optim.factory import build_optimizer
 from nfnet_jax.planning.traffic import collective_bytes
 from nfnet_jax.training.data_spec import DataFacts

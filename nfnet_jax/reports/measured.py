@@ -21,8 +21,8 @@ from nfnet_jax.analysis import (
     predict_network,
 )
 from nfnet_jax.data.augment import normalize
-from nfnet_jax.models.flops import Counts, counts
 from nfnet_jax.models.network import Network
+from nfnet_jax.models.statistics import Counts, counts
 from nfnet_jax.optim.tree import Params
 from nfnet_jax.training.data_spec import find_data_facts
 from nfnet_jax.training.parallel import device_mesh, split_batch

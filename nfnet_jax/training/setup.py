@@ -32,7 +32,7 @@ from nfnet_jax.data.loading import (
     training_batches,
 )
 from nfnet_jax.models.network import Network, rematerialized
-from nfnet_jax.models.registry import create_model
+from nfnet_jax.models.registry import create_model, find
 from nfnet_jax.optim.factory import build_optimizer
 from nfnet_jax.optim.schedules import warmup_then
 from nfnet_jax.training.data_spec import DataFacts
@@ -296,7 +296,7 @@ def _first_images(
     Raises:
       UserError: it is one, and the split stays encoded.
     """
-    if not config.model.name.startswith("nf_air_"):
+    if not find(config.model.name).initialized_from_images:
         return None
     if isinstance(dataset.train, EncodedSplit):
         raise UserError(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from nfnet_jax.models.network import Network
-from nfnet_jax.ops.lowering import native_operations
+from nfnet_jax.ops.conv import native_operations
 from nfnet_jax.optim.tree import Params
 from nfnet_jax.training.parallel import place
 

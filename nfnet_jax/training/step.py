@@ -14,8 +14,7 @@ from nfnet_jax.data.batches import Batch, Batches, batch_example_ids, run_keys
 from nfnet_jax.models.network import Network
 from nfnet_jax.optim.ema import update_ema
 from nfnet_jax.optim.factory import clipped_share, frozen_mask
-from nfnet_jax.optim.ratios import gradient_ratios
-from nfnet_jax.optim.tree import keep_frozen
+from nfnet_jax.optim.tree import gradient_ratios, keep_frozen
 from nfnet_jax.training.compiler import compiler_options
 from nfnet_jax.training.data_spec import DataFacts
 from nfnet_jax.training.parallel import (

@@ -4,7 +4,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from nfnet_jax.models.flops import multiply_adds, training_multiply_adds
+from nfnet_jax.models.statistics import multiply_adds, training_multiply_adds
 from nfnet_jax.optim.factory import frozen_mask
 from nfnet_jax.training.setup import Run
 from nfnet_jax.training.timeline import differentiated_examples

@@ -15,11 +15,11 @@ import numpy as np
 from flax import traverse_util
 
 from nfnet_jax.models.network import Network
+from nfnet_jax.models.stage import stack_blocks, unstack_blocks
 from nfnet_jax.utils.errors import UserError, nearest
 
 Path = tuple
-"""Keys of a parameter; the path of a slice of a stack ends in the index of its layer:
-("stages_0", "blocks", "branch", "conv0", "kernel", 2)."""
+"""Keys of a parameter: ("stages_0", "blocks_2", "branch", "conv0", "kernel")."""
 Shapes = dict[Path, tuple[int, ...]]
 CLASSIFIER = ("head", "classifier")
 
@@ -81,26 +81,26 @@ def collect(published: Mapping[Any, np.ndarray], table: dict[Path, Entry]) -> di
         path: entry.read(np.asarray(arrays[name]))
         for name, (path, entry) in entries.items()
     }
-    return traverse_util.unflatten_dict(_stack(layers))
+    return stack_blocks(traverse_util.unflatten_dict(layers))
 
 
 def publish(params: Mapping, table: dict[Path, Entry]) -> dict[Any, np.ndarray]:
     """The inverse of `collect`."""
-    layers = _unstack(traverse_util.flatten_dict(params))
+    arrays = unstack_blocks(jax.tree.map(np.asarray, params))
+    layers = traverse_util.flatten_dict(arrays)
     return {entry.name: entry.publish(layers[path]) for path, entry in table.items()}
 
 
 def layer_shapes(model: Network) -> Shapes:
-    """Shape of every parameter, in stacks of every layer."""
+    """Shape of every parameter, those of scanned blocks layer by layer."""
+
+    def init(key, images):
+        return unstack_blocks(model.init(key, images)["params"])
+
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-    params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
-    shapes: Shapes = {}
-    for path, leaf in traverse_util.flatten_dict(params).items():
-        if "blocks" in path:
-            shapes |= {(*path, i): leaf.shape[1:] for i in range(leaf.shape[0])}
-        else:
-            shapes[path] = leaf.shape
-    return shapes
+    params = jax.eval_shape(init, jax.random.key(0), images)
+    flat = traverse_util.flatten_dict(params)
+    return {path: leaf.shape for path, leaf in flat.items()}
 
 
 class Site(NamedTuple):
@@ -121,8 +121,6 @@ def locate(path: Path) -> Site:
     stage = int(path[0].removeprefix("stages_"))
     if path[1] == "transition":
         return Site(stage, 0, path[2:])
-    if path[1] == "blocks":
-        return Site(stage, 1 + path[-1], path[2:-1])
     return Site(stage, 1 + int(path[1].removeprefix("blocks_")), path[2:])
 
 
@@ -154,27 +152,6 @@ def _channels(path: Path, shape: tuple[int, ...], entry: Entry) -> str:
     if entry.shape[axis] != 3 or any(shape[i] != entry.shape[i] for i in others):
         return ""
     return f" (they are for images of {shape[axis]} channels, not 3)"
-
-
-def _unstack(params: dict[Path, np.ndarray]) -> dict[Path, np.ndarray]:
-    layers: dict[Path, np.ndarray] = {}
-    for path, array in params.items():
-        if "blocks" in path:
-            layers |= {(*path, i): layer for i, layer in enumerate(np.asarray(array))}
-        else:
-            layers[path] = array
-    return layers
-
-
-def _stack(found: dict[Path, np.ndarray]) -> dict[Path, np.ndarray]:
-    stacked = {path: array for path, array in found.items() if "blocks" not in path}
-    layers: dict[Path, dict[int, np.ndarray]] = {}
-    for (*path, layer), array in found.items():
-        if "blocks" in path:
-            layers.setdefault(tuple(path), {})[layer] = array
-    for place, arrays in layers.items():
-        stacked[place] = np.stack([arrays[i] for i in range(len(arrays))])
-    return stacked
 
 
 def _text(name: Hashable) -> str:

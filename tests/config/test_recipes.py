@@ -11,7 +11,8 @@ import pytest
 import nfnet_jax
 from nfnet_jax.config import leaves, load
 from nfnet_jax.models.registry import create_model, find, list_models, model_options
-from nfnet_jax.optim.factory import build_optimizer, describe_groups, group_masks
+from nfnet_jax.optim.factory import build_optimizer, describe_groups
+from nfnet_jax.optim.groups import parameter_groups
 from nfnet_jax.optim.tree import path_name
 from nfnet_jax.training.setup import build_model
 from nfnet_jax.training.timeline import make_plan, peak_rate
@@ -204,7 +205,7 @@ def test_every_file_fits_the_networks_of_every_family(name):
         build_optimizer(config.optim, params, lambda step: 0.1)
         # Whatever is loaded or built, what starts at 0 is free to leave it.
         if file != "imagenet_nfnet.py":
-            mask = jax.tree.leaves(group_masks(config.optim, params)["agc"])
+            mask = jax.tree.leaves(parameter_groups(config.optim, params).agc)
             clipped = [p for p, hit in zip(paths, mask, strict=True) if hit]
             assert clipped and not any("skip_gain" in path for path in clipped)
 
@@ -214,7 +215,7 @@ def test_agc_covers_what_the_published_code_clips():
     model = build_model(config, 1000)
     images = jnp.zeros((1, 64, 64, 3))
     params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
-    mask = group_masks(config.optim, params)["agc"]
+    mask = parameter_groups(config.optim, params).agc
     flat = jax.tree_util.tree_leaves_with_path(mask)
     exempt = [path_name(path) for path, covered in flat if not covered]
     assert exempt == ["head/classifier/kernel"]

@@ -18,7 +18,7 @@ from nfnet_jax.config import base_config, to_json
 from nfnet_jax.inference import export
 from nfnet_jax.inference.export import load_exported
 from nfnet_jax.inference.onnx import unroll
-from nfnet_jax.ops.lowering import native_operations
+from nfnet_jax.ops.conv import native_operations
 from nfnet_jax.training.checkpoint.manager import Checkpoints
 from nfnet_jax.training.data_spec import DataFacts, write_data_facts
 from nfnet_jax.training.state import init_state

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nfnet_jax.layers.dropout import Dropout
-from nfnet_jax.layers.residual import SkipGain, StochasticDepth, beta_schedule
+from nfnet_jax.layers.dropout import Dropout, StochasticDepth
+from nfnet_jax.layers.residual import SkipGain, beta_schedule
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from nfnet_jax.layers.pooling import AveragePool
-from nfnet_jax.layers.ws_conv import WSConv
+from nfnet_jax.layers.ws_conv import AveragePool, WSConv
 from nfnet_jax.models.blocks import (
     Branch,
     basic,

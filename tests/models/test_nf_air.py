@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nfnet_jax.models.flops import multiply_adds
 from nfnet_jax.models.nf_air import whitening_kernel
 from nfnet_jax.models.registry import create_model
+from nfnet_jax.models.statistics import multiply_adds
 from nfnet_jax.utils.errors import UserError
 
 

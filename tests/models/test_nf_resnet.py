@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nfnet_jax import create_model
-from nfnet_jax.models.flops import multiply_adds
+from nfnet_jax.models.statistics import multiply_adds
 from nfnet_jax.optim.tree import count
 
 

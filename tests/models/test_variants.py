@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from nfnet_jax import create_model, list_models
-from nfnet_jax.models.flops import multiply_adds
 from nfnet_jax.models.registry import EXAMPLES
+from nfnet_jax.models.statistics import multiply_adds
 from nfnet_jax.optim.tree import count
 
 PARAMETERS = {

@@ -7,12 +7,13 @@ import pytest
 from flax import traverse_util
 
 from nfnet_jax.layers.correlated_conv import CorrelatedConv
-from nfnet_jax.layers.pooling import AveragePool, max_pool
-from nfnet_jax.layers.residual import SkipGain, StochasticDepth
+from nfnet_jax.layers.dropout import StochasticDepth
+from nfnet_jax.layers.residual import SkipGain
 from nfnet_jax.layers.squeeze_excite import EfficientChannelAttention, SqueezeExcite
-from nfnet_jax.layers.ws_conv import WSConv, standardize
+from nfnet_jax.layers.ws_conv import AveragePool, WSConv, standardize
 from nfnet_jax.models.nf_air import UnitMoments
 from nfnet_jax.ops.conv import conv2d
+from nfnet_jax.ops.pooling import max_pool
 from nfnet_jax.ops.precision import add_bias, in_float32
 
 LAYERS = {
@@ -164,7 +165,7 @@ def test_parameters_are_float32_whatever_the_default(name):
 
 
 def test_gradients_of_single_examples_in_bfloat16():
-    """Of every lowering, under `vmap` over parameters and images."""
+    """Every lowering, under `vmap` over parameters and images."""
     x = positive((3, 2, 8, 8, 8))
     for layer in (*LAYERS.values(), WSConv(8, strides=2), WSConv(4, 9), WSConv(8)):
         params = layer.init(KEY, x[0].astype(jnp.float32))

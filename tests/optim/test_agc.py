@@ -43,7 +43,7 @@ def test_unstacked_parameters_are_clipped_as_optax_does(clipping):
 
 
 def test_clipping_may_be_an_array_of_a_compiled_step():
-    """As `optax.inject_hyperparams` makes it, for schedules."""
+    """`optax.inject_hyperparams` makes such arrays, for schedules."""
     params, grads = random_tree(0), random_tree(1, 0.3)
     agc = optax.inject_hyperparams(adaptive_gradient_clipping)(clipping=0.05)
     found, _ = jax.jit(agc.update)(grads, agc.init(params), params)

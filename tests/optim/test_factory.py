@@ -11,14 +11,12 @@ from nfnet_jax.optim.agc import adaptive_gradient_clipping
 from nfnet_jax.optim.ema import update_ema
 from nfnet_jax.optim.factory import (
     OPTIMIZERS,
-    USUAL,
     build_optimizer,
     describe_groups,
-    group_masks,
 )
-from nfnet_jax.optim.lamb import scale_by_layer_trust_ratio
-from nfnet_jax.optim.muon import scale_to_weights
-from nfnet_jax.optim.schedules import warmup_then
+from nfnet_jax.optim.groups import USUAL, parameter_groups
+from nfnet_jax.optim.rules import scale_by_layer_trust_ratio, scale_to_weights
+from nfnet_jax.optim.schedules import SCHEDULES, warmup_then
 from nfnet_jax.utils.errors import UserError
 
 PARAMS = {
@@ -66,6 +64,11 @@ def test_second_update_carries_momentum():
     np.testing.assert_allclose(second, expected, rtol=1e-6)
 
 
+def test_the_config_offers_every_optimizer_and_schedule():
+    assert KEYS["optim.name"].choices == tuple(OPTIMIZERS)
+    assert sorted(KEYS["optim.schedule.name"].choices) == sorted(SCHEDULES)
+
+
 def test_group_table_counts_what_is_covered():
     table = describe_groups(base_config().optim, PARAMS)
     assert "weight_decay 0.0005: 2 arrays, 14 of 21 parameters" in table
@@ -89,8 +92,8 @@ def test_defaults_may_match_nothing_and_no_other_pattern_may():
     config = base_config()
     assert USUAL["weight_decay"] == KEYS["optim.weight_decay_exclude"].default
     assert USUAL["agc"] == KEYS["optim.agc.exclude"].default
-    masks = group_masks(config.optim, params)
-    assert masks["weight_decay"] == masks["agc"] == {"conv": {"kernel": True}}
+    groups = parameter_groups(config.optim, params)
+    assert groups.weight_decay == groups.agc == {"conv": {"kernel": True}}
     assert "agc 0.1: 1 arrays, 6 of 6 parameters; exempt: none" in describe_groups(
         config.optim, params
     )
@@ -99,7 +102,7 @@ def test_defaults_may_match_nothing_and_no_other_pattern_may():
             config = base_config()
             config.update_from_flattened_dict({key: (*KEYS[key].default, pattern)})
             with pytest.raises(UserError, match=rf"{key}: '.*' matches no parameter"):
-                group_masks(config.optim, params)
+                parameter_groups(config.optim, params)
 
 
 OFF = {"optim.weight_decay": 0.0, "optim.agc.clipping": 0.0}
@@ -148,7 +151,7 @@ def test_only_what_is_called_classifier_is_the_classifier():
     params = {name: {"kernel": np.ones((2, 2), "f")} for name in names}
     config = base_config()
     config.optim.body_rate = 0.1
-    body = group_masks(config.optim, params)["body_rate"]
+    body = parameter_groups(config.optim, params).body_rate
     assert body == {name: {"kernel": name != "classifier"} for name in names}
 
 

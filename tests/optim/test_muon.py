@@ -7,7 +7,7 @@ import pytest
 
 from nfnet_jax.config import base_config
 from nfnet_jax.optim.factory import build_optimizer
-from nfnet_jax.optim.muon import convolution_kernels, muon, orthogonalize
+from nfnet_jax.optim.rules import convolution_kernels, muon, orthogonalize
 
 RATE, MOMENTUM = 0.3, 0.6
 

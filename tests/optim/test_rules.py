@@ -12,8 +12,8 @@ import pytest
 from nfnet_jax.config import base_config
 from nfnet_jax.optim.ema import update_ema
 from nfnet_jax.optim.factory import build_optimizer, clipped_share
-from nfnet_jax.optim.ratios import gradient_ratios, layer_names
 from nfnet_jax.optim.sam import ascend, sam_value_and_grad
+from nfnet_jax.optim.tree import gradient_ratios, layer_names
 
 STEPS = 5
 RATES = (0.05, 0.1, 0.08, 0.05, 0.01)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnet_jax.optim.ratios import layer_names
+from nfnet_jax.optim.tree import layer_names
 from nfnet_jax.training.logging.console import Progress
 from nfnet_jax.training.logging.writer import MetricWriter
 from nfnet_jax.training.setup import Run

@@ -1,5 +1,6 @@
-"""Counting: parameters and multiply-adds of a network."""
+"""Statistics of a model: parameters, multiply-adds, published accuracy."""
 
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -9,17 +10,73 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from nfnet_jax.models.network import Network
-from nfnet_jax.ops.lowering import native_operations
+from nfnet_jax.models.registry import create_model, find
+from nfnet_jax.ops.conv import native_operations
 
 Params = Any
 """A nested dict of arrays, as Flax makes it."""
 
 
 class Counts(NamedTuple):
-    """Scalars in all parameters; multiply-adds of one image."""
+    """Scalars in all parameters, and multiply-adds of one image."""
 
     parameters: int
     multiply_adds: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInfo:
+    """Size, cost and published accuracy of a model.
+
+    `parameters`: with `num_classes` logits, running statistics not counted.
+    `multiply_adds`: of one image of `test_size`; see `multiply_adds`. `train_size`,
+    `test_size`: sides of the square images. `top1`, `top5`: published ImageNet
+    accuracies in percent at `test_size`, None where there are none.
+    """
+
+    name: str
+    num_classes: int
+    parameters: int
+    multiply_adds: int
+    train_size: int
+    test_size: int
+    top1: float | None
+    top5: float | None
+
+
+def model_info(name: str) -> ModelInfo:
+    """Returns the facts about `name`, any name that `create_model` takes.
+
+    The network is traced only.
+
+    Raises:
+      ValueError: unknown name.
+    """
+    variant = find(name)
+    model = create_model(name, variant.num_classes)
+    size = variant.test_size
+    return ModelInfo(
+        name=name,
+        num_classes=variant.num_classes,
+        **counts(model, (size, size, 3))._asdict(),
+        train_size=variant.train_size,
+        test_size=size,
+        top1=variant.top1,
+        top5=variant.top5,
+    )
+
+
+def counts(model: Network, image_shape: tuple[int, int, int]) -> Counts:
+    """Counts parameters, and `multiply_adds`, by tracing alone."""
+    sizes, positions = _trace(model, image_shape)
+    return Counts(
+        parameters=sum(sizes.values()),
+        multiply_adds=sum(
+            size * positions[path[:-1]]
+            for path, size in sizes.items()
+            if path[-1] == "kernel"
+        ),
+    )
 
 
 def multiply_adds(model: Network, image_shape: tuple[int, int, int]) -> int:
@@ -52,19 +109,6 @@ def training_multiply_adds(
         own = [path for path in sizes if path[:-1] == module]
         trained_before |= not all(untrained[path] for path in own)
     return total
-
-
-def counts(model: Network, image_shape: tuple[int, int, int]) -> Counts:
-    """Parameters of `model`, and `multiply_adds`; traced only, nothing is computed."""
-    sizes, positions = _trace(model, image_shape)
-    return Counts(
-        parameters=sum(sizes.values()),
-        multiply_adds=sum(
-            size * positions[path[:-1]]
-            for path, size in sizes.items()
-            if path[-1] == "kernel"
-        ),
-    )
 
 
 def _trace(

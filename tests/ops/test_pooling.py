@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nfnet_jax.layers.pooling import AveragePool, max_pool
+from nfnet_jax.layers.ws_conv import AveragePool
+from nfnet_jax.ops.pooling import max_pool
 
 
 @pytest.mark.parametrize("height, width", [(4, 6), (5, 4), (7, 3), (1, 1)])
