@@ -12,7 +12,6 @@ import os
 
 from nfnet_jax import cli
 from nfnet_jax.config import model_overrides
-from nfnet_jax.utils.cache import cache_directory
 from nfnet_jax.utils.errors import UserError
 
 
@@ -29,19 +28,16 @@ def main(argv: list[str]) -> None:
     )
     workdir = flags.workdir or os.path.join("runs", config.name)
     from nfnet_jax.training.distributed import connect
-    from nfnet_jax.training.programs import expect_programs
 
     cli.prepare_jax()
     connect(flags.coordinator, flags.processes, flags.process)
-    programs = expect_programs(cache_directory() / "programs", config)
-    # Imported last: the programs are loaded meanwhile.
     from nfnet_jax.training.finetune import has_checkpoint
     from nfnet_jax.training.loop import train
 
     pretrained = None
     if config.model.weights and not has_checkpoint(workdir):
         pretrained = load_weights(config)
-    result = train(config, workdir, pretrained, programs=programs)
+    result = train(config, workdir, pretrained)
     rate = result["images_per_second"]
     print(
         f"test accuracy {result['test_accuracy']:.2%} "

@@ -28,12 +28,11 @@ from nfnet_jax.training.logging.reporter import Diverged, Reporter
 from nfnet_jax.training.logging.stopwatch import Stopwatch
 from nfnet_jax.training.logging.summary import summarize
 from nfnet_jax.training.logging.wandb import check_wandb
-from nfnet_jax.training.programs import FULL, SMALL, Programs
 from nfnet_jax.training.result import check_result, make_result
 from nfnet_jax.training.setup import Run, check_buildable, load_config_dataset, set_up
 from nfnet_jax.training.state import TrainState
 from nfnet_jax.training.step import make_train_step
-from nfnet_jax.training.work import Work, count_work
+from nfnet_jax.training.work import count_work
 from nfnet_jax.training.workdir import (
     check_workdir,
     create_workdir,
@@ -49,7 +48,6 @@ def train(
     workdir: str,
     pretrained: Pretrained | None = None,
     dataset: Dataset | None = None,
-    programs: Programs | None = None,
 ) -> dict[str, Any]:
     """Trains as `config` says and returns what `workdir`/result.json then holds.
 
@@ -57,8 +55,6 @@ def train(
     as it is. `pretrained` are the weights that `config.model.weights` names; a run that
     continues does not need them. `dataset`, such as `data.arrays.from_arrays` makes, is
     taken instead of the one that `config.data` names, whose name becomes its name.
-    `programs`: what need not be traced again, for processes in which this package is as
-    its files say; without, nothing is kept.
 
     Raises:
       UserError: a config that does not fit its data, model or weights, a work directory
@@ -88,7 +84,7 @@ def train(
             " to train again"
         )
         return result
-    run = set_up(config, pretrained, find_data_facts(workdir), dataset, programs)
+    run = set_up(config, pretrained, find_data_facts(workdir), dataset)
     with hold(workdir):
         # Again, because another run may have been here meanwhile.
         check_workdir(workdir, config)
@@ -122,7 +118,7 @@ class _Session:
 def _train(config: ConfigDict, run: Run, workdir: str) -> dict[str, Any]:
     """From the last checkpoint, or the start, to the result."""
     keep, best = config.checkpoint.keep, config.checkpoint.best_metric
-    work = _work(config, run)
+    work = count_work(config, run)
     print(summarize(config, run, work), flush=True)
     stopwatch = Stopwatch(config.data.batch_size, work, run.plan)
     with (
@@ -157,24 +153,12 @@ def _train(config: ConfigDict, run: Run, workdir: str) -> dict[str, Any]:
     return make_result(config, run, state, scores, work, stopwatch)
 
 
-def _work(config: ConfigDict, run: Run) -> Work:
-    """As `count_work` says, which traces, or said when the run was started before."""
-
-    def count():
-        return dataclasses.asdict(count_work(config, run))
-
-    return Work(**run.programs.recall("work", count))
-
-
 def _train_steps(config: ConfigDict, run: Run) -> tuple[Callable, Callable]:
     """On images of `train.small_size`, and of the data's size."""
     make = functools.partial(
         make_train_step, config, run.model, run.optimizer, run.train, run.facts
     )
-    return (
-        run.programs.keep_step(SMALL, make(config.train.small_size)),
-        run.programs.keep_step(FULL, make()),
-    )
+    return make(config.train.small_size), make()
 
 
 def _to_the_end(

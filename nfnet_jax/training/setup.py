@@ -1,7 +1,6 @@
 """From a checked config to data, plan, model, optimizer and state."""
 
 import dataclasses
-import functools
 import os
 import sys
 from typing import Any
@@ -39,7 +38,6 @@ from nfnet_jax.optim.schedules import warmup_then
 from nfnet_jax.training.data_spec import DataFacts
 from nfnet_jax.training.finetune import Pretrained, start_from
 from nfnet_jax.training.parallel import device_mesh
-from nfnet_jax.training.programs import INIT, Programs
 from nfnet_jax.training.state import TrainState, init_state, init_variables
 from nfnet_jax.training.timeline import Plan, make_plan
 from nfnet_jax.utils.errors import UserError, no_directory
@@ -66,7 +64,6 @@ class Run:
     facts: DataFacts
     examples: tuple[int, int]
     origin: str
-    programs: Programs
 
 
 def check_buildable(config: ConfigDict, dataset: Dataset | None = None) -> None:
@@ -198,12 +195,10 @@ def set_up(
     pretrained: Pretrained | None = None,
     facts: DataFacts | None = None,
     dataset: Dataset | None = None,
-    programs: Programs | None = None,
 ) -> Run:
     """Builds everything that a run of `config` needs, started from `pretrained`.
 
-    `dataset` replaces the one that `config.data` names. `programs`: of initialization
-    and steps, traced before.
+    `dataset` replaces the one that `config.data` names.
 
     Classes are numbered and images normalized as `facts` of the same run say; without,
     images are as for `pretrained`, else by the moments of the training split.
@@ -226,14 +221,12 @@ def set_up(
     plan = make_plan(config, len(dataset.train), jax.device_count())
     model = build_model(config, dataset.num_classes)
     facts = data_facts(dataset, facts or pretrained)
-    programs = (programs or Programs()).of(config, dataset, facts)
     params, batch_stats = init_variables(
         model,
         config.seed,
         dataset.image_shape,
         _first_images(config, dataset, facts),
         config.parallel.fsdp,
-        functools.partial(programs.keep, INIT),
     )
     origin = ""
     if pretrained:
@@ -266,7 +259,6 @@ def set_up(
         facts=facts,
         examples=(len(dataset.train), len(dataset.test)),
         origin=origin,
-        programs=programs,
     )
 
 

@@ -1,7 +1,5 @@
 """All that a run carries from step to step."""
 
-from collections.abc import Callable
-
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -37,13 +35,11 @@ def init_variables(
     image_shape: tuple[int, int, int],
     images: jax.Array | None = None,
     fsdp: bool = False,
-    keep: Callable[[Callable], Callable] = lambda function: function,
 ) -> tuple[Params, Params]:
     """Float32 parameters and batch statistics for images [H, W, C], see `place`.
 
     `images` [N, H, W, C] are normalized training images, for networks that take some of
-    their first parameters from data; the others do not look at them. `keep` may replace
-    the compiled function of a key and images that makes them.
+    their first parameters from data; the others do not look at them.
     """
     if images is None:
         images = jnp.zeros((1, *image_shape))
@@ -53,7 +49,7 @@ def init_variables(
             variables = model.init(key, images)
         return place((variables["params"], variables.get("batch_stats", {})), fsdp)
 
-    return keep(jax.jit(init))(jax.random.key(seed), images)
+    return jax.jit(init)(jax.random.key(seed), images)
 
 
 def init_state(
