@@ -1,4 +1,4 @@
-"""What does dividing by the variance, or by nothing, do to the branches by depth?
+"""Branches by depth, divided by the predicted deviation, the variance, or nothing.
 
     python -m experiments.beta.run
 

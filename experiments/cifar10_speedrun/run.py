@@ -1,4 +1,4 @@
-"""How accurate without normalization, for how many FLOPs?
+"""Accuracy without normalization against FLOPs, on CIFAR-10.
 
     python experiments/cifar10_speedrun/run.py DATA_DIR OUTPUT_DIR [BUDGET ...]
 
@@ -17,8 +17,8 @@ import matplotlib
 
 from nfnet_jax.cli import parse_config_flags
 from nfnet_jax.data.augment.crops import normalize
+from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.loop import train
-from nfnet_jax.training.setup import load_config_dataset
 from nfnet_jax.training.trained import load_run
 
 matplotlib.use("Agg")
@@ -37,7 +37,7 @@ OTHERS = {
 
 
 def run_budget(budget: str, data_dir: str, output: pathlib.Path) -> dict:
-    """What a training run at `budget` cost and reached."""
+    """Cost and accuracy of a training run at `budget`."""
     workdir = output / f"budget_{budget}"
     config, _ = parse_config_flags(
         ["run.py", f"--config={CONFIG}:{budget}", f"--config.data.dir={data_dir}"]
@@ -54,12 +54,12 @@ def run_budget(budget: str, data_dir: str, output: pathlib.Path) -> dict:
 
 
 def flip_accuracy(config, workdir: str, batch_size: int = 500) -> float:
-    """Of the summed logits of every test image and its mirror image."""
-    trained, test = load_run(workdir), load_config_dataset(config).test
+    """Accuracy of the summed logits of every test image and its mirror image."""
+    trained, test = load_run(workdir), Experiment(config).dataset.test
 
     @jax.jit
     def count_correct(images, labels):
-        x = normalize(images, *map(jax.numpy.asarray, _moments(trained)))
+        x = normalize(images, *trained.data_spec.moments)
         logits = sum(
             trained.model.apply(trained.variables, v) for v in (x, x[:, :, ::-1])
         )
@@ -70,10 +70,6 @@ def flip_accuracy(config, workdir: str, batch_size: int = 500) -> float:
     return sum(
         int(count_correct(test.images[part], test.labels[part])) for part in parts
     ) / len(test)
-
-
-def _moments(trained):
-    return trained.facts.mean, trained.facts.std
 
 
 def draw(results: dict[str, dict]) -> None:

@@ -1,4 +1,4 @@
-"""How much faster is a folded network?
+"""Inference time of a folded network beside the original.
 
     python experiments/folding/run.py
 

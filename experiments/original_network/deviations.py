@@ -1,4 +1,4 @@
-"""What did each deviation of the original CIFAR network cost?
+"""Cost of each deviation of the original CIFAR network.
 
     python -m experiments.original_network.deviations
 

@@ -1,4 +1,4 @@
-"""What do average-pooled shortcuts cost on real images, and can it be predicted?
+"""Variance that average-pooled shortcuts lose on real images, beside its prediction.
 
     python -m experiments.pooled_shortcuts.run --data_dir DATA_DIR
 
@@ -81,7 +81,7 @@ def runs(quick: bool, data_dir: str | None) -> dict:
 
 
 def training_runs(quick: bool) -> dict:
-    """Of three shortcuts, at two rates."""
+    """Runs of three shortcuts at two rates."""
     common, seeds = (QUICK, 1) if quick else (TRAINED, 2)
     shortcuts = list(SHORTCUTS)[:1] if quick else SHORTCUTS
     return {

@@ -1,4 +1,4 @@
-"""What does a scan over residual blocks cost on a CPU, stock and with our convolution?
+"""Cost of a scan over residual blocks on a CPU, stock and with our convolution.
 
     python experiments/scanned_blocks/run.py
 

@@ -1,4 +1,4 @@
-"""What are weight standardization and its gain worth, and what do they cost?
+"""Worth and cost of weight standardization and its gain.
 
     python -m experiments.weight_standardization.run
 

@@ -1,4 +1,4 @@
-"""All that a run carries from step to step."""
+"""Training state: all that a run carries from step to step."""
 
 import flax.struct
 import jax
@@ -12,13 +12,11 @@ from nfnet_jax.training.parallel import place
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """`step` counts updates, `skipped` the batches that a rewind left out.
+    """Parameters, their average, optimizer state and counters of a run.
 
-    The next update takes the batch number `step` + `skipped`: order, augmentation and
-    dropout follow from that sum alone.
-
-    `batch_stats` are the running statistics of a BatchNorm baseline, empty in every
-    other network; the averaged parameters `ema_params` are evaluated with them too.
+    `step` counts updates, `skipped` the batches that a rewind left out. `batch_stats`
+    are the running statistics of a BatchNorm baseline, empty in every other network;
+    the averaged parameters `ema_params` are evaluated with them too.
     """
 
     step: jax.Array
@@ -28,6 +26,12 @@ class TrainState(flax.struct.PyTreeNode):
     batch_stats: Params
     opt_state: optax.OptState
 
+    @property
+    def batch_number(self) -> jax.Array:
+        """Number of the batch of the next update, int32 scalar: order, augmentation and
+        dropout follow from it alone."""
+        return self.step + self.skipped
+
 
 def init_variables(
     model: Network,
@@ -36,10 +40,11 @@ def init_variables(
     images: jax.Array | None = None,
     fsdp: bool = False,
 ) -> tuple[Params, Params]:
-    """Float32 parameters and batch statistics for images [H, W, C], see `place`.
+    """Returns fresh float32 parameters and batch statistics for images (H, W, C).
 
     `images` [N, H, W, C] are normalized training images, for networks that take some of
-    their first parameters from data; the others do not look at them.
+    their first parameters from data; the others do not look at them. With `fsdp` the
+    arrays are sharded, see `place`.
     """
     if images is None:
         images = jnp.zeros((1, *image_shape))
@@ -58,7 +63,7 @@ def init_state(
     optimizer: optax.GradientTransformation,
     fsdp: bool = False,
 ) -> TrainState:
-    """State before the first update, see `place`."""
+    """Returns the state before the first update; sharded with `fsdp`, see `place`."""
 
     @jax.jit
     def init(params, batch_stats):

@@ -19,7 +19,7 @@ from nfnet_jax.config import (
     to_json,
 )
 from nfnet_jax.config.lists import read_list
-from nfnet_jax.training.setup import check_buildable
+from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.workdir import check_workdir, create_workdir
 from nfnet_jax.utils.errors import UserError, nearest
 
@@ -102,7 +102,7 @@ def test_json_of_other_keys_or_types_is_refused(values, words):
 def test_config_files_are_valid(path):
     config, _ = cli.parse_config_flags(["train.py", f"--config={path}"], workdir="")
     check_config(config)
-    check_buildable(config)
+    Experiment(config).check_config()
     assert config.name.startswith(path.stem)
 
 

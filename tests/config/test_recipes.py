@@ -13,8 +13,8 @@ from nfnet_jax.config import leaves
 from nfnet_jax.models.registry import create_model, find, list_models, model_options
 from nfnet_jax.optim.factory import build_optimizer, describe_groups, group_masks
 from nfnet_jax.optim.tree import path_name
-from nfnet_jax.training.setup import build_model
-from nfnet_jax.training.timeline import make_plan, peak_rate
+from nfnet_jax.training.experiment import build_model
+from nfnet_jax.training.timeline import make_timeline, peak_rate
 from nfnet_jax.utils.errors import UserError
 
 FOLDER = pathlib.Path(nfnet_jax.__file__).parent.parent / "configs"
@@ -103,7 +103,7 @@ def test_every_row_of_the_recipe_is_there(file):
     found = leaves(config)
     for key, value in (SHARED | own).items():
         assert found[key] == value, key
-    plan = make_plan(config, IMAGENET, 64)
+    plan = make_timeline(config, IMAGENET, 64)
     assert plan.peak_rate == pytest.approx(peak)
     fraction = config.optim.schedule.final_fraction
     assert plan.peak_rate * fraction == pytest.approx(last)

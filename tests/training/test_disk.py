@@ -13,10 +13,10 @@ from tiny_run import tiny_config
 
 from nfnet_jax import cli
 from nfnet_jax.training.checkpoint.manager import Checkpoints
-from nfnet_jax.training.evaluation import score_checkpoint
+from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.logging.metrics import MetricWriter
 from nfnet_jax.training.loop import train
-from nfnet_jax.training.setup import set_up
+from nfnet_jax.training.trained import score_checkpoint
 from nfnet_jax.utils.errors import UserError
 
 
@@ -59,7 +59,7 @@ def test_a_full_disk_costs_no_checkpoint(small_disk, tmp_path, capfd):
     states = []
     for path in (workdir, tmp_path / "straight"):
         with Checkpoints(str(path)) as checkpoints:
-            states.append(checkpoints.restore(set_up(config).state))
+            states.append(checkpoints.restore(Experiment(config).abstract_state))
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 

@@ -14,8 +14,8 @@ from tiny_run import FIRST, TinyRun, tiny_config
 from nfnet_jax.training import loop
 from nfnet_jax.training.checkpoint.manager import Checkpoints
 from nfnet_jax.training.checkpoint.save_times import SaveTimes
+from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.lock import check_free, hold
-from nfnet_jax.training.setup import set_up
 from nfnet_jax.utils.errors import Interrupted, UserError
 
 MANY = {"train.steps": 100_000}
@@ -24,7 +24,7 @@ MANY = {"train.steps": 100_000}
 def latest(workdir):
     """The state that a run would continue from."""
     with Checkpoints(str(workdir)) as checkpoints:
-        return checkpoints.restore(set_up(tiny_config()).state)
+        return checkpoints.restore(Experiment(tiny_config()).abstract_state)
 
 
 def test_signals_save_and_end_and_the_second_ctrl_c_ends_at_once(tmp_path):
@@ -71,10 +71,10 @@ def straight(tmp_path_factory):
 
 def kill_at(step: int, number: signal.Signals, monkeypatch) -> None:
     """Sends this process the signal when the run begins the step."""
-    make_train_step = loop.make_train_step
+    make_train_step = Experiment.make_train_step
 
-    def make(*arguments):
-        update = make_train_step(*arguments)
+    def make(*arguments, **options):
+        update = make_train_step(*arguments, **options)
         steps = iter(range(1, 1000))
 
         def run(state, fed):
@@ -84,7 +84,7 @@ def kill_at(step: int, number: signal.Signals, monkeypatch) -> None:
 
         return run
 
-    monkeypatch.setattr(loop, "make_train_step", make)
+    monkeypatch.setattr(Experiment, "make_train_step", make)
 
 
 def test_an_interrupted_run_continues_bit_for_bit(straight, tmp_path, monkeypatch):
@@ -151,7 +151,7 @@ def test_minutes_are_those_of_the_monotonic_clock(monkeypatch):
     config = tiny_config(**{"checkpoint.every_minutes": 2.0})
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    times = SaveTimes(config, set_up(config).plan)
+    times = SaveTimes(config, Experiment(config).timeline)
     for jump in (-1e9, 1e9):
         monkeypatch.setattr(time, "time", lambda jump=jump: jump)
         assert not times.due(1)
@@ -168,6 +168,6 @@ def test_steps_and_epochs_count_side_by_side():
     config = tiny_config(
         **{"checkpoint.every_steps": 8, "checkpoint.every_epochs": 20 / epoch}
     )
-    times = SaveTimes(config, set_up(config).plan)
+    times = SaveTimes(config, Experiment(config).timeline)
     due = [step for step in range(1, 41) if times.due(step)]
     assert due == [8, 16, 20, 24, 32, 40]

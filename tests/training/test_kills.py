@@ -12,8 +12,8 @@ import pytest
 from tiny_run import FIRST, TinyRun, tiny_config
 
 from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.loop import train
-from nfnet_jax.training.setup import set_up
 
 SAVES = pathlib.Path(__file__).parents[1] / "killed_saves.py"
 
@@ -34,7 +34,7 @@ def test_what_a_killed_save_leaves_is_passed_over(kills, tmp_path):
 
 def last_state(workdir, config):
     with Checkpoints(str(workdir)) as checkpoints:
-        return checkpoints.restore(set_up(config).state)
+        return checkpoints.restore(Experiment(config).abstract_state)
 
 
 @pytest.mark.parametrize(

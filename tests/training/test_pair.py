@@ -12,7 +12,7 @@ from tiny_run import FIRST, TinyRun, tiny_config
 from trajectory import free_port
 
 from nfnet_jax.training.checkpoint.manager import Checkpoints
-from nfnet_jax.training.setup import set_up
+from nfnet_jax.training.experiment import Experiment
 
 OPTIONS = {"train.steps": 80, "checkpoint.every_steps": 10}
 
@@ -39,7 +39,7 @@ def pair(workdir):
 def last_params(workdir):
     config = tiny_config(**OPTIONS)
     with Checkpoints(str(workdir)) as checkpoints:
-        return checkpoints.restore(set_up(config).state).params
+        return checkpoints.restore(Experiment(config).abstract_state).params
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from nfnet_jax.training.timeline import Plan
+from nfnet_jax.training.timeline import Timeline
 
 
 class SaveTimes:
@@ -16,7 +16,7 @@ class SaveTimes:
     Minutes are counted by the monotonic clock, which nobody sets.
     """
 
-    def __init__(self, config: ConfigDict, plan: Plan):
+    def __init__(self, config: ConfigDict, plan: Timeline):
         self._every = (plan.checkpoint_every, config.checkpoint.every_steps)
         self._minutes = config.checkpoint.every_minutes
         self._look_every = 1 if jax.process_count() == 1 else config.log.every_steps

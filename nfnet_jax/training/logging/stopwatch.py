@@ -5,8 +5,8 @@ import math
 import time
 from collections.abc import Iterator
 
-from nfnet_jax.training.timeline import Plan
-from nfnet_jax.training.work import Work
+from nfnet_jax.training.flops import Work
+from nfnet_jax.training.timeline import Timeline
 
 
 class Stopwatch:
@@ -16,7 +16,7 @@ class Stopwatch:
     are complete.
     """
 
-    def __init__(self, batch_size: int, work: Work, plan: Plan):
+    def __init__(self, batch_size: int, work: Work, plan: Timeline):
         self._batch_size, self._work, self._plan = batch_size, work, plan
         self.steps, self.seconds = 0, 0.0
         self._evaluation = 0.0

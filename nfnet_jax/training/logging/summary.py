@@ -2,33 +2,34 @@
 
 import jax
 import tqdm
-from ml_collections import ConfigDict
 
 from nfnet_jax.optim.factory import describe_groups
 from nfnet_jax.optim.tree import count
-from nfnet_jax.training.setup import Run
-from nfnet_jax.training.work import Work
+from nfnet_jax.training.experiment import Experiment
 
 
-def summarize(config: ConfigDict, run: Run, work: Work) -> str:
+def summarize(experiment: Experiment) -> str:
     """Model, data, length and cost, optimizer and devices, a line or more each."""
-    plan, devices = run.plan, jax.devices()
-    train, test = run.examples
-    shape = "x".join(map(str, run.facts.image_shape))
+    config, plan, work = experiment.config, experiment.timeline, experiment.work
+    devices = jax.devices()
+    params, _ = experiment.abstract_variables
+    dataset, spec = experiment.dataset, experiment.data_spec
+    shape = "x".join(map(str, spec.image_shape))
     # Of the device's own words, those that do not repeat the platform.
     kind = devices[0].device_kind
     platform = jax.default_backend()
     named = platform if kind == platform else f"{platform} ({kind})"
     sections = {
-        "model": f"{config.model.name}: {count(run.state.params):,} parameters, "
-        f"{flop(2 * work.image)} an image\n{run.origin}",
-        "data": f"{config.data.name}: {train:,} training and {test:,} test images of "
-        f"{shape}, {len(run.facts.class_names):,} classes",
+        "model": f"{config.model.name}: {count(params):,} parameters, "
+        f"{flop(2 * work.image)} an image\n{experiment.origin}",
+        "data": f"{config.data.name}: {len(dataset.train):,} training and "
+        f"{len(dataset.test):,} test images of {shape}, "
+        f"{len(spec.class_names):,} classes",
         "training": f"{plan.steps:,} steps of {config.data.batch_size:,} images, "
         f"{plan.steps / plan.steps_per_epoch:.4g} epochs, "
         f"{flop(work.between(0, plan.steps))}",
         "optimizer": f"{config.optim.name} at a peak rate of {plan.peak_rate:g}\n"
-        f"{describe_groups(config.optim, run.state.params)}",
+        f"{describe_groups(config.optim, params)}",
         "devices": f"{len(devices)} x {named}, {config.train.dtype}, "
         f"{config.parallel.mode}",
     }
