@@ -1,4 +1,4 @@
-"""What the experiments that train share: short runs, stable rates, costs of a step."""
+"""Short runs, stable rates and costs of a step, for the experiments that train."""
 
 import contextlib
 import functools
@@ -16,10 +16,9 @@ from ml_collections import ConfigDict
 
 from nfnet_jax.config import load
 from nfnet_jax.optim.factory import build_optimizer
-from nfnet_jax.training.evaluation import make_tester
-from nfnet_jax.training.setup import set_up
-from nfnet_jax.training.state import TrainState, init_state, init_variables
-from nfnet_jax.training.step import make_train_step
+from nfnet_jax.optim.groups import parameter_groups
+from nfnet_jax.training.experiment import Experiment
+from nfnet_jax.training.state import TrainState, init_state
 
 Changes = Mapping[str, Any]
 """Config keys and their values."""
@@ -65,29 +64,30 @@ class Trainer:
 
     def __init__(self, file: str, changes: Changes):
         self._config = config = short_config(file, changes)
-        self._run = run = set_up(config)
-        self._test = make_tester(config, run)
-        scheduled = jax.vmap(run.schedule)(jnp.arange(run.plan.steps))
-        self._shares = np.asarray(scheduled / run.plan.peak_rate).tolist()
+        self._run = run = Experiment(config)
+        scheduled = jax.vmap(run.schedule)(jnp.arange(run.timeline.steps))
+        self._shares = np.asarray(scheduled / run.timeline.peak_rate).tolist()
 
         @functools.partial(jax.jit, donate_argnums=1)
         def step(rate, state, fed):
-            optimizer = build_optimizer(config.optim, state.params, lambda count: rate)
-            update = make_train_step(config, run.model, optimizer, run.train, run.facts)
-            return update(state, fed)
+            optimizer = build_optimizer(
+                config.optim,
+                lambda count: rate,
+                parameter_groups(config.optim, state.params),
+            )
+            return run.make_train_step(optimizer=optimizer)(state, fed)
 
         self._step = step
 
     def start(self, seed: int) -> TrainState:
         """Before the first update, with the shuffling of later epochs for each seed."""
         run = self._run
-        variables = init_variables(run.model, seed, run.facts.image_shape)
-        state = init_state(*variables, run.optimizer)
-        return state.replace(step=state.step + seed * APART * run.plan.steps)
+        state = init_state(*run.init_variables(seed), run.optimizer)
+        return state.replace(step=state.step + seed * APART * run.timeline.steps)
 
     def updates(self, rates: Iterable[float], state: TrainState) -> Iterator:
         """The state and the metrics after each update, as long as both are finite."""
-        with contextlib.closing(self._run.train.iterate(0)) as feed:
+        with contextlib.closing(self._run.train_batches.iterate(0)) as feed:
             for rate in rates:
                 state, metrics = self._step(rate, state, next(feed))
                 metrics = {name: float(value) for name, value in metrics.items()}
@@ -102,7 +102,7 @@ class Trainer:
         found = [metrics for _, metrics in history]
         if len(found) < len(rates):
             return {"test_accuracy": None, "rate": rate, "steps": len(found)}
-        scores = self._test(history[-1][0])
+        scores = self._run.evaluate(history[-1][0])
         last = found[-max(1, len(found) // 10) :]
         return {
             "test_accuracy": scores["accuracy"],
@@ -132,7 +132,7 @@ def _trainer(file: str, changes: tuple) -> Trainer:
 
 
 def trained(file: str, changes: Changes, rate: float, seed: int = 0) -> dict[str, Any]:
-    """What a run of configs/FILE.py with `changes` reaches; accuracies in [0, 1].
+    """Trains configs/FILE.py with `changes`; accuracies are in [0, 1].
 
     `rate` is the peak learning rate. `train_loss` is of the last tenth of the run.
     `test_accuracy` is None for a run that diverged, `steps` are those it came to.
@@ -195,11 +195,10 @@ def step_costs(
 
 def _compiled(file: str, changes: Changes):
     config = short_config(file, changes)
-    run = set_up(config)
-    step = make_train_step(config, run.model, run.optimizer, run.train, run.facts)
-    with contextlib.closing(run.train.iterate(0)) as feed:
+    run = Experiment(config)
+    with contextlib.closing(run.train_batches.iterate(0)) as feed:
         fed = next(feed)
-    return step.lower(run.state, fed).compile(), run.state, fed
+    return run.train_step.lower(run.state, fed).compile(), run.state, fed
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:

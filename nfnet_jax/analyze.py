@@ -120,15 +120,16 @@ def _batch(config, flags, run):
     """Images, labels and the number of classes."""
     import jax
 
-    from nfnet_jax.training.preview import draw_first_batch
+    from nfnet_jax.training.experiment import Experiment
 
     batch = flags.batch_size
     if flags.data == "config":
         config.data.batch_size = batch or config.data.batch_size
-        dataset, images, targets = draw_first_batch(config, run and run.facts)
-        return images, targets.argmax(-1), dataset.num_classes
+        experiment = Experiment(config, given_spec=run and run.data_spec)
+        images, targets, _ = experiment.first_batch
+        return images, targets.argmax(-1), experiment.dataset.num_classes
     side = flags.image_size or 256
-    channels = run.facts.image_shape[-1] if run else 3
+    channels = run.data_spec.image_shape[-1] if run else 3
     classes = run.model.spec.num_classes if run else config.model.num_classes or 10
     for_images, for_labels = jax.random.split(jax.random.key(config.seed + 1))
     # Small maps have few pixels to estimate a variance from.
@@ -140,18 +141,19 @@ def _batch(config, flags, run):
 def _initialized(config, images, classes: int):
     """Network without dropout, and a function that draws variables, branches open."""
     from nfnet_jax.analysis import open_branches
-    from nfnet_jax.training.setup import build_model
-    from nfnet_jax.training.state import init_variables
+    from nfnet_jax.training.data_spec import DataSpec
+    from nfnet_jax.training.experiment import Experiment
 
     config.model.stochastic_depth = config.model.drop_rate = 0.0
-    model = build_model(config, classes)
+    spec = DataSpec.of_shape(images.shape[1:], classes)
+    experiment = Experiment(config, given_spec=spec)
 
     def draw(seed: int):
-        params, stats = init_variables(model, seed, images.shape[1:], images)
+        params, stats = experiment.init_variables(seed, images)
         variables = {"params": open_branches(params)}
         return variables | ({"batch_stats": stats} if stats else {})
 
-    return model, draw
+    return experiment.model, draw
 
 
 def _write(analysis, deviation, output: str) -> None:

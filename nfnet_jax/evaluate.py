@@ -22,14 +22,13 @@ def main(argv: list[str]) -> None:
     )
     if not flags.workdir:
         raise UserError("--workdir is missing, expected the directory of a run")
-    from nfnet_jax.training.evaluation import score_checkpoint
-    from nfnet_jax.training.setup import look_in
+    from nfnet_jax.training.trained import score_checkpoint, set_data_dir
     from nfnet_jax.training.workdir import read_config
 
     cli.prepare_jax()
     config = read_config(flags.workdir)
     if flags.data_dir:
-        look_in(config, flags.data_dir)
+        set_data_dir(config, flags.data_dir)
     if flags.split:
         config.data.eval_split = flags.split
     print(dumps(score_checkpoint(config, flags.workdir)))

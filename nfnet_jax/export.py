@@ -63,7 +63,7 @@ def _of_run(workdir: str):
     from nfnet_jax.training.trained import load_run
 
     run = load_run(workdir)
-    facts = dataclasses.asdict(run.facts)
+    facts = dataclasses.asdict(run.data_spec)
     return run.model, run.variables, facts.pop("image_shape"), facts
 
 

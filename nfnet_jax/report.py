@@ -31,14 +31,14 @@ def main(argv: list[str]) -> None:
     from nfnet_jax.reports.measured import measure_run
     from nfnet_jax.reports.page import make_page
     from nfnet_jax.reports.record import read_records
-    from nfnet_jax.training.setup import look_in
+    from nfnet_jax.training.trained import set_data_dir
 
     records = read_records(workdirs)
     path = flags.output or _default_path(workdirs)
     _check_path(path)
     configs = [record.config.copy_and_resolve_references() for record in records]
     for config in configs if flags.data_dir else ():
-        look_in(config, flags.data_dir)
+        set_data_dir(config, flags.data_dir)
     cli.prepare_jax()
     mistakes = max(1, _MOST_MISTAKES // len(records))
     measured = [

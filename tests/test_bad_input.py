@@ -13,7 +13,7 @@ import pytest
 from nfnet_jax import cli, evaluate, export, predict, train
 from nfnet_jax.config import base_config, to_json
 from nfnet_jax.training.checkpoint.manager import Checkpoints
-from nfnet_jax.training.setup import set_up
+from nfnet_jax.training.experiment import Experiment
 
 MAINS = {
     "train": train.main,
@@ -475,7 +475,7 @@ def test_a_damaged_checkpoint_is_told(damage, words, here, monkeypatch, capsys):
     config.model.name = "nf_wrn_10_1"
     (here / "runs/run/config.json").write_text(json.dumps(to_json(config)))
     with Checkpoints("runs/run") as checkpoints:
-        checkpoints.save(set_up(config).state)
+        checkpoints.save(Experiment(config).state)
     for path in (here / "runs/run/checkpoints/0").rglob("*"):
         if path.is_file():
             path.write_bytes(b"") if damage == "truncated" else path.unlink()

@@ -81,26 +81,25 @@ def main() -> None:
     from nfnet_jax.config import base_config
     from nfnet_jax.training.checkpoint.manager import Checkpoints
     from nfnet_jax.training.distributed import connect
-    from nfnet_jax.training.setup import set_up
-    from nfnet_jax.training.step import make_train_step
+    from nfnet_jax.training.experiment import Experiment
 
     task = json.loads(sys.argv[1])
     prepare_jax()
     connect(*(sys.argv[2:] or [None] * 3))
     config = base_config()
     config.update_from_flattened_dict(CHANGES | task.get("changes", {}))
-    run = set_up(config)
-    step = make_train_step(config, run.model, run.optimizer, run.train, run.facts)
+    run = Experiment(config)
     first, last = task["steps"]
-    state = run.state
     if "restore" in task:
         with Checkpoints(task["restore"]) as checkpoints:
-            state = checkpoints.restore(state)
+            state = checkpoints.restore(run.abstract_state)
+    else:
+        state = run.state
     assert int(state.step) == first
     losses = []
-    with contextlib.closing(run.train.iterate(first)) as feed:
+    with contextlib.closing(run.train_batches.iterate(first)) as feed:
         for _ in range(first, last):
-            state, metrics = step(state, next(feed))
+            state, metrics = run.train_step(state, next(feed))
             losses.append(float(metrics["loss"]))
     if "save" in task:
         with Checkpoints(task["save"]) as checkpoints:

@@ -16,8 +16,8 @@ import jax
 
 from nfnet_jax.config import load
 from nfnet_jax.data.augment import normalize
+from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.loop import train
-from nfnet_jax.training.setup import load_config_dataset
 from nfnet_jax.training.trained import load_run
 from nfnet_jax.utils import figures
 
@@ -34,7 +34,7 @@ OTHERS = {
 
 
 def run_budget(budget: str, data_dir: str, output: pathlib.Path) -> dict:
-    """What a training run at `budget` cost and reached."""
+    """Cost and accuracy of a training run at `budget`."""
     workdir = output / f"budget_{budget}"
     config = load(f"{CONFIG}:{budget}", {"data.dir": data_dir})
     result = train(config, str(workdir))
@@ -49,12 +49,12 @@ def run_budget(budget: str, data_dir: str, output: pathlib.Path) -> dict:
 
 
 def flip_accuracy(config, workdir: str, batch_size: int = 500) -> float:
-    """Of the summed logits of every test image and its mirror image."""
-    trained, test = load_run(workdir), load_config_dataset(config).test
+    """Accuracy of the summed logits of every test image and its mirror image."""
+    trained, test = load_run(workdir), Experiment(config).dataset.test
 
     @jax.jit
     def count_correct(images, labels):
-        x = normalize(images, *map(jax.numpy.asarray, _moments(trained)))
+        x = normalize(images, *trained.data_spec.moments)
         logits = sum(
             trained.model.apply(trained.variables, v) for v in (x, x[:, :, ::-1])
         )
@@ -65,10 +65,6 @@ def flip_accuracy(config, workdir: str, batch_size: int = 500) -> float:
     return sum(
         int(count_correct(test.images[part], test.labels[part])) for part in parts
     ) / len(test)
-
-
-def _moments(trained):
-    return trained.facts.mean, trained.facts.std
 
 
 def draw(results: dict[str, dict]) -> None:

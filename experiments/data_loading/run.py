@@ -6,6 +6,7 @@ Times the draw of a batch of 256 (order, crop, flip, cutout, normalization) from
 images of CIFAR-10's shape in device memory, and the whole update of NF-WRN-16-4.
 """
 
+import functools
 import statistics
 import time
 
@@ -13,11 +14,9 @@ import jax
 import numpy as np
 
 from nfnet_jax.config import base_config
-from nfnet_jax.data.augment import augment_batch
-from nfnet_jax.data.batches import run_keys
 from nfnet_jax.data.sources.arrays import from_arrays
-from nfnet_jax.training.setup import set_up
-from nfnet_jax.training.step import make_train_step
+from nfnet_jax.training.experiment import Experiment
+from nfnet_jax.training.step import draw_batch
 
 
 def main() -> None:
@@ -30,17 +29,18 @@ def main() -> None:
     random = np.random.RandomState(0)
     images = random.randint(0, 256, (50_000, 32, 32, 3), dtype=np.uint8)
     arrays = (images, random.randint(0, 10, 50_000))
-    run = set_up(config, dataset=from_arrays({"train": arrays, "test": arrays}))
-    host_batch = next(run.train.iterate(0))
-
-    @jax.jit
-    def draw(host_batch, batch_index):
-        batch = run.train.materialize(host_batch, batch_index)
-        key, augment = run_keys(config.seed).augment, config.data.augment
-        return augment_batch(batch, key, augment, config.train, run.facts.moments, 10)
-
-    step = make_train_step(config, run.model, run.optimizer, run.train, run.facts)
-    state = run.state
+    run = Experiment(config, from_arrays({"train": arrays, "test": arrays}))
+    host_batch = next(run.train_batches.iterate(0))
+    draw = jax.jit(
+        functools.partial(
+            draw_batch,
+            config=config,
+            batches=run.train_batches,
+            data_spec=run.data_spec,
+            num_classes=10,
+        )
+    )
+    step, state = run.train_step, run.state
 
     def update(number):
         nonlocal state

@@ -12,7 +12,7 @@ import sys
 
 
 def losses_on(model: str, mode: str, devices: int, steps: int) -> dict:
-    """What this program prints, run in a process of its own."""
+    """Output of this program, run in a process of its own."""
     environment = os.environ | {
         "JAX_NUM_CPU_DEVICES": str(devices),
         "JAX_PLATFORMS": "cpu",
@@ -33,14 +33,12 @@ def main(model: str, mode: str, devices: str, steps: str) -> None:
     from experiments.training_runs import short_config
     from nfnet_jax.cli import prepare_jax
     from nfnet_jax.planning.traffic import collective_bytes
-    from nfnet_jax.training.setup import set_up
-    from nfnet_jax.training.step import make_train_step
+    from nfnet_jax.training.experiment import Experiment
 
     prepare_jax()
     config = short_config("digits", {"model.name": model, "parallel.mode": mode})
-    run = set_up(config)
-    step = make_train_step(config, run.model, run.optimizer, run.train, run.facts)
-    state, fed = run.state, next(run.train.iterate(0))
+    run = Experiment(config)
+    step, state, fed = run.train_step, run.state, next(run.train_batches.iterate(0))
     found = {}
     if mode == "jit":
         step = step.lower(state, fed).compile()

@@ -29,7 +29,7 @@ COSTLY = {"data.image_size": 32, "data.batch_size": 64}
 
 
 def leakage(network: str, batch: int) -> dict[str, float]:
-    """What other examples do to the first of a batch in training.
+    """Influence of other examples on the first of a batch in training.
 
     All the others are replaced by other digits; ‖after − before‖ / ‖before‖ of its
     logits, and of the gradient of its loss with respect to all parameters.

@@ -81,7 +81,7 @@ def runs(quick: bool, data_dir: str | None) -> dict:
 
 
 def training_runs(quick: bool) -> dict:
-    """Of three shortcuts, at two rates."""
+    """Runs of three shortcuts at two rates."""
     common, seeds = (QUICK, 1) if quick else (TRAINED, 2)
     shortcuts = list(SHORTCUTS)[:1] if quick else SHORTCUTS
     return {

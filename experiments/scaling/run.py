@@ -32,7 +32,7 @@ MARK = 9973
 
 
 def kept_bytes(model, params, side: int) -> float:
-    """What the gradient of one image keeps, in bfloat16."""
+    """Bytes kept for the gradient of one image, in bfloat16."""
     images = jax.ShapeDtypeStruct((MARK, side, side, 3), jnp.bfloat16)
 
     def keep(params, images):
@@ -82,7 +82,7 @@ def step(needs: Needs, devices: int) -> str:
 
 
 def traced(level: int) -> Needs:
-    """Of F0 or F1 on images of `SIDE`."""
+    """Needs of F0 or F1 on images of `SIDE`, by tracing."""
     model, shape = create_model(f"nfnet_f{level}", CLASSES), (SIDE, SIDE, 3)
     params = jax.eval_shape(
         lambda: model.init(jax.random.key(0), jnp.zeros((1, *shape)))
@@ -92,7 +92,7 @@ def traced(level: int) -> Needs:
 
 
 def scaled(zero: Needs, one: Needs, level: int, side: int) -> Needs:
-    """Of F`level`: n + 1 times the blocks of F0, on images of another side."""
+    """Numbers of F`level`: n + 1 times the blocks of F0, on images of another side."""
     parameters, *rest = (a + level * (b - a) for a, b in zip(zero, one, strict=True))
     return Needs(parameters, *(value * (side / SIDE) ** 2 for value in rest))
 

@@ -85,7 +85,7 @@ def run_predictor(workdir: str) -> Predictor:
       UserError: no run, no complete checkpoint, or images that no file can hold.
     """
     trained = load_run(workdir)
-    facts = trained.facts
+    facts = trained.data_spec
     height, width, channels = facts.image_shape
     if height != width or channels not in (1, 3):
         raise UserError(

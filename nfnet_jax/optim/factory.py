@@ -6,21 +6,12 @@ A further optimizer is a function here (`OPTIMIZERS`), with its name in `config.
 from collections.abc import Callable
 
 import optax
-from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from nfnet_jax.optim.agc import adaptive_gradient_clipping, clip_fraction
-from nfnet_jax.optim.groups import (
-    ParameterGroups,
-    describe_groups,
-    frozen_mask,
-    inverse,
-    parameter_groups,
-)
+from nfnet_jax.optim.agc import adaptive_gradient_clipping
+from nfnet_jax.optim.groups import ParameterGroups, inverse
 from nfnet_jax.optim.rules import lamb, muon
 from nfnet_jax.optim.tree import Params
-
-__all__ = ["build_optimizer", "clipped_share", "describe_groups", "frozen_mask"]
 
 
 def _sgd(
@@ -66,25 +57,17 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 
 
 def build_optimizer(
-    config: ConfigDict,
-    params: Params,
-    schedule: optax.Schedule,
-    groups: ParameterGroups | None = None,
+    config: ConfigDict, schedule: optax.Schedule, groups: ParameterGroups
 ) -> optax.GradientTransformation:
-    """Builds the transformation of `config.optim` for parameters shaped like `params`.
+    """Builds the transformation of `config.optim` for parameters in `groups`.
 
-    `schedule` gives the learning rate, a scalar, of each step. `groups` are those of
-    `parameter_groups`, computed if not given.
+    `schedule` gives the learning rate, a scalar, of each step.
 
     AGC comes first, because its threshold is about gradients. SGD and Muon add weight
     decay to the clipped gradient, so that it passes through momentum; AdamW and LAMB
     add it to the update. The rate of the body scales the result. Frozen parameters get
     updates of 0 and no state.
-
-    Raises:
-      UserError: see `parameter_groups`.
     """
-    groups = groups or parameter_groups(config, params)
     steps = []
     if config.agc.clipping:
         agc = adaptive_gradient_clipping(config.agc.clipping, config.agc.eps)
@@ -98,14 +81,3 @@ def build_optimizer(
     if config.freeze:
         steps.append(optax.masked(optax.set_to_zero(), groups.freeze))
     return optax.chain(*steps)
-
-
-def clipped_share(
-    config: ConfigDict,
-    grads: Params,
-    params: Params,
-    groups: ParameterGroups | None = None,
-) -> Float[Array, ""]:
-    """Share of the units under AGC that it clips; `groups` as in `build_optimizer`."""
-    mask = (groups or parameter_groups(config, params)).agc
-    return clip_fraction(grads, params, mask, config.agc.clipping, config.agc.eps)

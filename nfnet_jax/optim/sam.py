@@ -1,7 +1,10 @@
-"""Sharpness-aware minimization, SAM [Foret et al. 2020, arXiv 2010.01412].
+"""Sharpness-aware minimization, SAM (Foret, Kleiner, Mobahi, Neyshabur 2020,
+"Sharpness-aware minimization for efficiently improving generalization", arXiv
+2010.01412).
 
-The gradient that updates W is taken at the point of the ascent step, W + ρ g / ‖g‖,
-with g the gradient at W of a part of the batch [HP].
+The gradient that updates W is taken at W + ρ g / ‖g‖, with g the gradient at W. As in
+Brock et al. 2021b, "High-performance large-scale image recognition without
+normalization", arXiv 2102.06171, g may be that of a part of the batch.
 """
 
 from collections.abc import Callable
@@ -19,21 +22,39 @@ from nfnet_jax.optim.tree import Params
 def sam_value_and_grad(
     loss: Callable[..., Any], rho: float, *, has_aux: bool = False
 ) -> Callable[..., Any]:
-    """As `jax.value_and_grad(loss, has_aux=has_aux)`, at W + ρ g / ‖g‖ instead of at W.
+    """`jax.value_and_grad` of `loss`, taken at W + ρ g / ‖g‖ instead of W.
 
     `loss(params, *arguments, **options)` is any differentiable scalar, with auxiliary
     output if `has_aux`; g is its gradient at W for the same arguments. The gradients go
     into any optimizer. The value is that after the ascent. Takes twice the computation.
     """
-    ascent = jax.grad(loss, has_aux=has_aux)
-    descent = jax.value_and_grad(loss, has_aux=has_aux)
+    value_and_grad = jax.value_and_grad(loss, has_aux=has_aux)
 
-    def value_and_grad(params: Params, /, *arguments: Any, **options: Any) -> Any:
-        grads = ascent(params, *arguments, **options)
-        grads = grads[0] if has_aux else grads
-        return descent(ascend(params, grads, rho), *arguments, **options)
+    def at_ascent(params: Params, /, *arguments: Any, **options: Any) -> Any:
+        def differentiate(params, *arguments):
+            return value_and_grad(params, *arguments, **options)
 
-    return value_and_grad
+        return ascend_and_differentiate(
+            differentiate, rho, params, arguments, arguments
+        )[1]
+
+    return at_ascent
+
+
+def ascend_and_differentiate(
+    value_and_grad: Callable[..., tuple[Any, Params]],
+    rho: float,
+    params: Params,
+    ascent: tuple[Any, ...],
+    descent: tuple[Any, ...],
+) -> tuple[tuple[Any, Params], tuple[Any, Params]]:
+    """Returns both (value, gradient) of a SAM step: at W, and at W + ρ g / ‖g‖.
+
+    `value_and_grad(params, *arguments)` is called with the arguments `ascent` for g,
+    then with `descent`.
+    """
+    first = value_and_grad(params, *ascent)
+    return first, value_and_grad(ascend(params, first[1], rho), *descent)
 
 
 def ascend(params: Params, grads: Params, rho: float) -> Params:
@@ -48,12 +69,15 @@ def ascend(params: Params, grads: Params, rho: float) -> Params:
 
 
 def ascent_size(batch_size: int, fraction: float) -> int:
-    """How many examples of a batch the ascent step is computed from."""
+    """Number of examples of a batch that the ascent step is computed from."""
     return max(1, round(batch_size * fraction))
 
 
 def ascent_rows(batch_size: int, fraction: float) -> np.ndarray:
-    """Which: int [n], evenly spread, so that halves of the batch that are mixed in
-    different ways, and the devices, have equal shares."""
+    """Rows of the batch for the ascent step, int [n], evenly spread.
+
+    Halves of the batch that are mixed in different ways, and the devices, have equal
+    shares.
+    """
     size = ascent_size(batch_size, fraction)
     return np.arange(size) * batch_size // size

@@ -1,36 +1,27 @@
 """Compilation of a training step for absent devices: memory, operations, traffic."""
 
 import dataclasses
-import functools
 import math
 import os
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
-from jax.sharding import NamedSharding, PartitionSpec
+import numpy as np
+from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
-from nfnet_jax.data.augment import check_augmentation
 from nfnet_jax.data.augment.mixing import drawn_per_example
 from nfnet_jax.data.batches import Batch, Batches, batch_example_ids, every_row
+from nfnet_jax.data.dataset import Dataset, Split
 from nfnet_jax.models.registry import find
 from nfnet_jax.ops.conv import native_operations
-from nfnet_jax.optim.factory import build_optimizer
 from nfnet_jax.planning.traffic import collective_bytes
-from nfnet_jax.training.data_spec import DataFacts
+from nfnet_jax.training.data_spec import DataSpec
+from nfnet_jax.training.experiment import Experiment, find_config_dataset
 from nfnet_jax.training.flops import matrix_flops
-from nfnet_jax.training.parallel import AXIS, device_mesh, shardings
-from nfnet_jax.training.setup import (
-    build_model,
-    check_buildable,
-    find_config_dataset,
-)
-from nfnet_jax.training.state import TrainState, init_state, init_variables
-from nfnet_jax.training.step import make_train_step
-from nfnet_jax.training.timeline import make_plan
+from nfnet_jax.training.parallel import ROWS
 from nfnet_jax.utils.errors import UserError
 
 CHANNELS = 3
@@ -136,14 +127,15 @@ def forecast(
             f"parallel.mode is {config.parallel.mode!r}, expected 'jit', the only one "
             "whose step can be compiled for devices that are not there"
         )
-    check_buildable(config)
+    Experiment(config).check_config()
     shape = data_shape(config, image_shape)
     classes = (
         config.model.num_classes or shape.classes or find(config.model.name).num_classes
     )
-    check_augmentation(config.data.augment, shape.image, config.train.small_size)
-    make_plan(config, shape.examples or config.data.batch_size, jax.device_count())
-    step, state, host_batch = _abstract_step(config, shape.image, classes)
+    examples = shape.examples or config.data.batch_size
+    experiment = abstract_experiment(config, shape.image, classes, examples)
+    state, host_batch = experiment.abstract_state, _abstract_host_batch(experiment)
+    step: Any = experiment.make_train_step(batches=_abstract_batches(experiment))
     started = time.perf_counter()
     with native_operations():
         traced = step.trace(state, host_batch)
@@ -166,19 +158,24 @@ def forecast(
     )
 
 
-def abstract_state(
-    config: ConfigDict, image_shape: tuple[int, int, int], classes: int
-) -> tuple[TrainState, optax.GradientTransformation]:
-    """Shapes and shardings of the training state, and its optimizer."""
-    model, fsdp = build_model(config, classes), config.parallel.fsdp
-    params, stats = jax.eval_shape(
-        functools.partial(init_variables, model, config.seed, image_shape)
+def abstract_experiment(
+    config: ConfigDict,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    examples: int,
+) -> Experiment:
+    """The run of `config` on data of this shape whose pixels take no memory.
+
+    Raises:
+      UserError: values that do not fit such data.
+    """
+    spec = DataSpec.of_shape(image_shape, classes)
+    split = Split(
+        np.broadcast_to(np.uint8(0), (examples, *image_shape)),
+        np.broadcast_to(np.int32(0), (examples,)),
     )
-    optimizer = build_optimizer(config.optim, params, optax.constant_schedule(1.0))
-    state = jax.eval_shape(
-        functools.partial(init_state, optimizer=optimizer), params, stats
-    )
-    return jax.tree.map(_placed, state, shardings(state, fsdp)), optimizer
+    dataset = Dataset(config.data.name, split, split, spec.class_names)
+    return Experiment(config, dataset, given_spec=spec)
 
 
 def device_bytes(tree) -> int:
@@ -189,28 +186,24 @@ def device_bytes(tree) -> int:
     )
 
 
-def _abstract_step(config: ConfigDict, image_shape: tuple[int, int, int], classes: int):
-    """Train step, and the shapes of its state and of a host batch."""
-    size, channels = config.data.batch_size, image_shape[-1]
-    state, optimizer = abstract_state(config, image_shape, classes)
+def _abstract_batches(experiment: Experiment) -> Batches:
+    """Batches that arrive as from a stream and can be traced only."""
+    size = experiment.config.data.batch_size
 
     def materialize(host_batch, number, local_rows=every_row) -> Batch:
         images, labels = host_batch
         return Batch(images, labels, local_rows(batch_example_ids(number, size)))
 
-    batches = Batches(lambda number: (_ for _ in range(0)), materialize, sharded=True)
-    names = tuple(map(str, range(classes)))
-    facts = DataFacts((0.5,) * channels, (0.25,) * channels, names, image_shape)
-    model = build_model(config, classes)
-    step = make_train_step(config, model, optimizer, batches, facts)
-    drawn = size * drawn_per_example(config.train)
-    rows = NamedSharding(device_mesh(), PartitionSpec(AXIS))
-    host_batch = (
+    return Batches(lambda number: (_ for _ in range(0)), materialize, sharded=True)
+
+
+def _abstract_host_batch(experiment: Experiment) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """Shapes and shardings of images uint8 [N, H, W, C] and labels int32 [N]."""
+    config = experiment.config
+    drawn = config.data.batch_size * drawn_per_example(config.train)
+    rows = NamedSharding(experiment.mesh, ROWS)
+    image_shape = experiment.data_spec.image_shape
+    return (
         jax.ShapeDtypeStruct((drawn, *image_shape), jnp.uint8, sharding=rows),
         jax.ShapeDtypeStruct((drawn,), jnp.int32, sharding=rows),
     )
-    return step, state, host_batch
-
-
-def _placed(leaf, sharding) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
 from nfnet_jax.analysis import (
@@ -24,9 +24,9 @@ from nfnet_jax.data.augment import normalize
 from nfnet_jax.models.network import Network
 from nfnet_jax.models.statistics import Counts, counts
 from nfnet_jax.optim.tree import Params
-from nfnet_jax.training.data_spec import find_data_facts
-from nfnet_jax.training.parallel import device_mesh, split_batch
-from nfnet_jax.training.setup import Run, build_model, set_up
+from nfnet_jax.training.data_spec import find_data_spec
+from nfnet_jax.training.experiment import Experiment, build_model
+from nfnet_jax.training.parallel import WHOLE, device_mesh, split_batch
 from nfnet_jax.training.trained import Trained, load_run
 from nfnet_jax.utils.errors import UserError
 
@@ -84,15 +84,15 @@ def measure_run(config: ConfigDict, workdir: str, most_mistakes: int) -> Measure
     Data or a checkpoint that cannot be had is a note, not an error.
     """
     try:
-        run = set_up(config, facts=find_data_facts(workdir))
+        run = Experiment(config, given_spec=find_data_spec(workdir))
         images = _first_test_images(run)
+        start = _signal_at_start(run, images)
     except UserError as error:
         return Measured(notes=(f"Nothing is measured: {error}.",))
-    start = _signal_at_start(config, run, images)
     measured = Measured(
-        image_shape=run.facts.image_shape,
-        planned_steps=run.plan.steps,
-        counts=counts(run.model, run.facts.image_shape),
+        image_shape=run.data_spec.image_shape,
+        planned_steps=run.timeline.steps,
+        counts=counts(run.model, run.data_spec.image_shape),
         start=start,
         predictions=predict_network(run.model, start),
     )
@@ -104,7 +104,7 @@ def measure_run(config: ConfigDict, workdir: str, most_mistakes: int) -> Measure
         return dataclasses.replace(measured, notes=(note,))
     return dataclasses.replace(
         measured,
-        class_names=trained.facts.class_names,
+        class_names=trained.data_spec.class_names,
         end=_signal(trained.model, trained.variables, images, train=False),
         step=trained.step,
         tested=tested,
@@ -113,26 +113,27 @@ def measure_run(config: ConfigDict, workdir: str, most_mistakes: int) -> Measure
 
 def _on_all_devices(trained: Trained) -> Trained:
     """Copies variables to all devices, where the batches of a test split are."""
-    everywhere = NamedSharding(device_mesh(), PartitionSpec())
+    everywhere = NamedSharding(device_mesh(), WHOLE)
     variables = jax.device_put(trained.variables, everywhere)
     return dataclasses.replace(trained, variables=variables)
 
 
-def _first_test_images(run: Run) -> jax.Array:
-    """The first test images [N, H, W, C], normalized."""
-    with contextlib.closing(run.test.iterate(0)) as host_batches:
-        images, labels, _ = run.test.materialize(next(host_batches), 0)
+def _first_test_images(run: Experiment) -> jax.Array:
+    """Normalized, [N, H, W, C]."""
+    with contextlib.closing(run.test_batches.iterate(0)) as host_batches:
+        images, labels, _ = run.test_batches.materialize(next(host_batches), 0)
     real = np.flatnonzero(np.asarray(labels) >= 0)[:SIGNAL_IMAGES]
-    return normalize(images[real], *run.facts.moments)
+    return normalize(images[real], *run.data_spec.moments)
 
 
-def _signal_at_start(config: ConfigDict, run: Run, images: jax.Array) -> Signal:
-    variables = {"params": open_branches(run.state.params)}
-    if not run.state.batch_stats:
+def _signal_at_start(run: Experiment, images: jax.Array) -> Signal:
+    params, batch_stats = run.init_variables()
+    variables = {"params": open_branches(params)}
+    if not batch_stats:
         return _signal(run.model, variables, images, train=False)
     # Running statistics are not trained yet: take the batch's, without dropout.
     variables["batch_stats"] = run.state.batch_stats
-    quiet = copy.deepcopy(config)
+    quiet = copy.deepcopy(run.config)
     quiet.model.stochastic_depth = quiet.model.drop_rate = 0.0
     model = build_model(quiet, run.model.spec.num_classes)
     return _signal(model, variables, images, train=True)
@@ -144,21 +145,21 @@ def _signal(
     return measure(model, variables, images, blocks=block_pattern(model), train=train)
 
 
-def _test(run: Run, trained: Trained, most_mistakes: int) -> Tested:
-    """Predicts the whole test split, in the order of the images."""
+def _test(run: Experiment, trained: Trained, most_mistakes: int) -> Tested:
+    """One pass over the test split, in the order of the images."""
 
     @jax.jit
     def step(variables, host_batch, number):
-        pixels, labels, positions = run.test.materialize(host_batch, number)
-        images = normalize(pixels, *run.facts.moments).astype(trained.dtype)
+        pixels, labels, positions = run.test_batches.materialize(host_batch, number)
+        images = normalize(pixels, *run.data_spec.moments).astype(trained.dtype)
         images, labels = split_batch(images, labels)
         logits: Any = trained.model.apply(variables, images, train=False)
         return pixels, labels, positions, jax.nn.softmax(logits)
 
     columns = trained.model.spec.num_classes
-    confusion = np.zeros((len(run.facts.class_names), columns), np.int64)
+    confusion = np.zeros((len(run.data_spec.class_names), columns), np.int64)
     mistakes: list[Mistake] = []
-    with contextlib.closing(run.test.iterate(0)) as host_batches:
+    with contextlib.closing(run.test_batches.iterate(0)) as host_batches:
         for number, host_batch in enumerate(host_batches):
             batch = jax.device_get(step(trained.variables, host_batch, number))
             images, labels, positions, probabilities = batch

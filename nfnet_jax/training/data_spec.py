@@ -1,8 +1,8 @@
-"""What a network expects of images, and what its logits mean."""
+"""Image shape, normalization and classes of the data of a run, kept as data.json."""
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,11 +15,13 @@ _CONTENTS = "contents"
 
 
 @dataclasses.dataclass(frozen=True)
-class DataFacts:
-    """Kept as data.json in a work directory.
+class DataSpec:
+    """Normalization, class names and image shape of the data of one run.
 
-    `mean` and `std`, one a channel, are of pixels scaled to [0, 1]. `image_shape` is
-    (H, W, C).
+    `mean` and `std`, one per channel, are of pixels scaled to [0, 1]. `class_names` are
+    in the order of the labels. `image_shape` is (H, W, C).
+
+    Raises ValueError for values that do not fit together.
     """
 
     mean: tuple[float, ...]
@@ -37,65 +39,86 @@ class DataFacts:
         if not all(isinstance(name, str) for name in self.class_names):
             raise ValueError(f"class_names {self.class_names}: expected texts")
 
+    @classmethod
+    def of_shape(cls, image_shape: tuple[int, int, int], classes: int) -> "DataSpec":
+        """The spec of images (H, W, C) with a shape only: noise, or absent data."""
+        channels = image_shape[-1]
+        names = tuple(map(str, range(classes)))
+        return cls((0.5,) * channels, (0.25,) * channels, names, image_shape)
+
+    @classmethod
+    def of_dataset(
+        cls,
+        dataset: Dataset,
+        mean: Sequence[float] | np.ndarray,
+        std: Sequence[float] | np.ndarray,
+    ) -> "DataSpec":
+        """The spec of `dataset`, normalized by `mean` and `std`, one per channel."""
+        # Rounded to float32, which the images are normalized in.
+        mean, std = (
+            tuple(np.asarray(moment, np.float32).tolist()) for moment in (mean, std)
+        )
+        return cls(mean, std, dataset.class_names, dataset.image_shape)
+
     @property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """`mean` and `std`, float32 [C]."""
         return np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
 
 
-def write_data_facts(
-    workdir: str, facts: DataFacts, holds: Mapping[str, str] | None = None
+def write_data_spec(
+    workdir: str, spec: DataSpec, held: Mapping[str, str] | None = None
 ) -> None:
-    """Writes data.json, with the `contents` that the data set `holds`."""
-    write_json(_path(workdir), dataclasses.asdict(facts) | {_CONTENTS: holds or {}})
+    """Writes data.json; `held` are the `contents` of the data set."""
+    write_json(_path(workdir), dataclasses.asdict(spec) | {_CONTENTS: held or {}})
 
 
-def read_data_facts(workdir: str) -> DataFacts:
-    """What data.json of a run says.
+def read_data_spec(workdir: str) -> DataSpec:
+    """The spec in data.json of a run.
 
     Raises:
       UserError: there is none, or it is damaged.
     """
     values = read_json(_path(workdir))
-    holds = values.pop(_CONTENTS, {})
+    held = values.pop(_CONTENTS, {})
     try:
-        dict(holds)
-        return DataFacts(**{key: tuple(value) for key, value in values.items()})
+        dict(held)
+        return DataSpec(**{key: tuple(value) for key, value in values.items()})
     except (TypeError, ValueError) as error:
         raise UserError(f"{_path(workdir)} is damaged: {error}") from error
 
 
-def find_data_facts(workdir: str) -> DataFacts | None:
-    """As `read_data_facts`, None where a run of an older version left no data.json."""
-    return read_data_facts(workdir) if os.path.exists(_path(workdir)) else None
+def find_data_spec(workdir: str) -> DataSpec | None:
+    """The spec by `read_data_spec`; None of a run whose version wrote none."""
+    return read_data_spec(workdir) if os.path.exists(_path(workdir)) else None
 
 
-def check_data(workdir: str, dataset: Dataset) -> dict[str, str]:
+def check_contents(workdir: str, dataset: Dataset) -> dict[str, str]:
     """The `contents` of `dataset`, on which a run in `workdir` starts or continues.
 
     Raises:
       UserError: the run there began with other classes or other images.
     """
-    holds = contents(dataset)
-    facts = find_data_facts(workdir)
-    if facts is None:
-        return holds
+    held = contents(dataset)
+    spec = find_data_spec(workdir)
+    if spec is None:
+        return held
     began = (
         f"{workdir} holds a run of other data than {dataset.name}, expected those that "
         "it began with or another --workdir"
     )
     try:
-        match_classes(dataset.class_names, facts.class_names)
+        match_classes(dataset.class_names, spec.class_names)
     except ValueError as error:
         raise UserError(f"{began}: {error}") from error
-    # A run of an earlier version does not know its images.
+    # data.json of an earlier version has no contents.
     before = dict(read_json(_path(workdir)).get(_CONTENTS, {}))
     for part, there in before.items():
-        if there != holds.get(part):
+        if there != held.get(part):
             raise UserError(
-                f"{began}: the {part} split is {there} there, {holds.get(part)} here"
+                f"{began}: the {part} split is {there} there, {held.get(part)} here"
             )
-    return holds
+    return held
 
 
 def _path(workdir: str) -> str:

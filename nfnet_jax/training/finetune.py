@@ -1,141 +1,90 @@
-"""Starting from weights: what is taken, what is new, and what a resumed run recalls."""
+"""Fine-tuning: weights loaded for a run, and the network that comes with them."""
 
 import copy
-import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from flax import traverse_util
 from ml_collections import ConfigDict
 
-from nfnet_jax.data.class_names import match_classes
-from nfnet_jax.optim.tree import Params
+from nfnet_jax.config import model_overrides
+from nfnet_jax.data.class_names import imagenet_synsets
+from nfnet_jax.models.registry import find
 from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.experiment import Experiment
+from nfnet_jax.training.logging import check_wandb
+from nfnet_jax.training.pretrained import Pretrained
+from nfnet_jax.training.trained import load_run
 from nfnet_jax.training.workdir import read_json, write_json
 from nfnet_jax.utils.errors import UserError
 
 
-# eq=False: arrays have no single truth value, so == would raise.
-@dataclasses.dataclass(frozen=True, eq=False)
-class Pretrained:
-    """Weights to start from.
+def load_weights(config: ConfigDict) -> Pretrained:
+    """Loads the weights that `config.model.weights` names: a run's, or published ones.
 
-    `params` and `batch_stats` (of BatchNorm) are named as the model names them; `mean`
-    and `std`, one a channel, are of the pixels, scaled to [0, 1], that they were
-    trained on. `network` is the name and the options of their network. `class_names`
-    are those of the classifier's columns; where nobody knows them, it is not taken.
-    """
-
-    params: Params
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    batch_stats: Params = dataclasses.field(default_factory=dict)
-    network: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    class_names: Sequence[str] = ()
-
-
-def start_from(
-    pretrained: Pretrained,
-    params: Params,
-    batch_stats: Params,
-    source: str,
-    class_names: Sequence[str],
-) -> tuple[Params, Params, str]:
-    """Fresh parameters and statistics, replaced leaf by leaf by pretrained ones.
-
-    The classifier stays new unless it is of the same classes as `class_names`, in whose
-    order it is brought, and of as many logits. `source` names the weights. The third
-    result says in a line what was taken.
+    A run gives the averaged parameters of its last checkpoint and the moments that it
+    normalized images by.
 
     Raises:
-      UserError: a leaf outside of the classifier is missing, misshapen or left over.
+      UserError: no such weights, damaged ones, or weights of another model; before they
+        are downloaded, data that cannot be had or that the run does not fit.
     """
-    own, given = _flat(params), _flat(pretrained.params)
-    head = {path for path in own.keys() | given.keys() if "classifier" in path}
+    experiment = Experiment(config)
+    experiment.check_config()
+    check_wandb(config)
+    experiment.check_data()
+    weights = os.path.expanduser(config.model.weights)
     try:
-        columns = _columns(pretrained, head, own, given, class_names)
-        why = ""
-        given |= {path: jnp.take(given[path], columns, axis=-1) for path in head}
-    except ValueError as error:
-        why = f": {error}"
-        given = {path: leaf for path, leaf in given.items() if path not in head}
-        given |= {path: leaf for path, leaf in own.items() if path in head}
-    stats, given_stats = _flat(batch_stats), _flat(pretrained.batch_stats)
-    _check(own | stats, given | given_stats, source)
-    taken = len(own) + len(stats) - (len(head & own.keys()) if why else 0)
-    return (
-        _take(given, own),
-        _take(given_stats, stats),
-        f"starting from {source}: {taken} arrays; the classifier is "
-        f"{f'new{why}' if why else 'theirs'}\n",
+        load = _from_run if os.path.isdir(weights) else _published
+        return load(config, weights)
+    except (UserError, ValueError) as error:
+        reason = str(error).removeprefix("--workdir: ")
+        raise UserError(f"model.weights: {reason}") from error
+
+
+def _from_run(config: ConfigDict, workdir: str) -> Pretrained:
+    trained = load_run(workdir)
+    name, _, options = trained.model.spec
+    if name != config.model.name:
+        raise UserError(
+            f"{workdir} is a run of {name!r}, model.name is {config.model.name!r}: "
+            "expected the same"
+        )
+    return Pretrained(
+        trained.variables["params"],
+        trained.data_spec.mean,
+        trained.data_spec.std,
+        trained.variables.get("batch_stats", {}),
+        # The new run's own options have precedence.
+        {"name": name, **dict(options), **model_overrides(config)},
+        trained.data_spec.class_names,
     )
 
 
-def _columns(
-    pretrained: Pretrained,
-    head: set[tuple[str, ...]],
-    own: Mapping,
-    given: Mapping,
-    class_names: Sequence[str],
-) -> np.ndarray:
-    """For each column of the new classifier, which of the `head` it is in the `given`.
+def _published(config: ConfigDict, weights: str) -> Pretrained:
+    # Imported here: the readers of weights take long to import.
+    from nfnet_jax.weights.load import load_pretrained
 
-    Raises:
-      ValueError: why the classifier cannot be taken.
-    """
-    if not pretrained.class_names:
-        raise ValueError("what their classes are called is not known")
-    places = match_classes(class_names, pretrained.class_names)
-    for path in sorted(head):
-        needed, there = (path in tree and tree[path].shape for tree in (own, given))
-        if needed != there:
-            name = "/".join(path)
-            raise ValueError(f"{name} is {there or 'missing'}, expected {needed}")
-    # Logits without a class stay behind those with one.
-    (logits,) = {given[path].shape[-1] for path in head}
-    return np.asarray([*places, *range(len(places), logits)])
+    # A classifier that is not there is new anyway.
+    model, params = load_pretrained(
+        config.model.name, weights, headless=True, **model_overrides(config)
+    )
+    name, classes, options = model.spec
+    variant = find(name)
+    of_imagenet = classes == variant.num_classes == 1000
+    return Pretrained(
+        params,
+        variant.mean,
+        variant.std,
+        network={"name": name, **dict(options)},
+        class_names=(of_imagenet and imagenet_synsets()) or (),
+    )
 
 
-def _flat(tree: Params) -> dict[tuple[str, ...], jax.Array]:
-    return traverse_util.flatten_dict(tree)
-
-
-def _check(own: Mapping, given: Mapping, source: str) -> None:
-    problems = []
-    for path in sorted(own.keys() | given.keys()):
-        name = "/".join(path)
-        if path not in given:
-            problems.append(f"{name} is missing")
-        elif path not in own:
-            problems.append(f"{name} is there, but not in this model")
-        elif own[path].shape != given[path].shape:
-            problems.append(
-                f"{name} has shape {given[path].shape}, expected {own[path].shape}"
-            )
-    if problems:
-        others = f" (and {len(problems) - 1} more such)" if problems[1:] else ""
-        raise UserError(
-            f"model.weights: {source} does not fit the model: {problems[0]}{others}"
-        )
-
-
-def _take(given: Mapping, own: Mapping) -> Params:
-    # Copied, because a training step gives the memory of its arguments away.
-    leaves = {path: jnp.array(given[path], leaf.dtype) for path, leaf in own.items()}
-    return traverse_util.unflatten_dict(leaves)
-
-
-# --- The config of a run that starts from weights -----------------------------------
-
-
-def settle_model(
+def pin_model(
     config: ConfigDict, workdir: str, pretrained: Pretrained | None
 ) -> ConfigDict:
-    """A copy of `config` that alone rebuilds the network of the run in `workdir`.
+    """Returns a copy of `config` that alone rebuilds the network of the run.
 
     Its `model` has the name and the options that come with the weights. A run that has
     a checkpoint recalls them from weights.json.
@@ -147,9 +96,9 @@ def settle_model(
         if pretrained:
             raise UserError("model.weights is unset, expected what the weights are")
         return config
-    settled = copy.deepcopy(config)
+    pinned = copy.deepcopy(config)
     if pretrained:
-        _adopt(settled, pretrained.network)
+        _adopt(pinned, pretrained.network)
     elif not has_checkpoint(workdir):
         raise UserError(
             f"model.weights is {config.model.weights!r}, which was not loaded: pass it "
@@ -161,18 +110,18 @@ def settle_model(
         asked = start.get("asked", {}) | {"weights": config.model.weights}
         if asked == _chosen(config):
             became = start.get("became", {}) | {"weights": config.model.weights}
-            _adopt(settled, became)
-    return settled
+            _adopt(pinned, became)
+    return pinned
 
 
-def record_start(workdir: str, asked: ConfigDict, settled: ConfigDict) -> None:
-    """Notes in weights.json what `settle_model` was asked for and what came of it."""
-    values = {"asked": _chosen(asked), "became": _chosen(settled)}
+def record_origin(workdir: str, asked: ConfigDict, pinned: ConfigDict) -> None:
+    """Writes weights.json: the model asked for, and what `pin_model` made of it."""
+    values = {"asked": _chosen(asked), "became": _chosen(pinned)}
     write_json(_path(workdir), values)
 
 
 def has_checkpoint(workdir: str) -> bool:
-    """Whether a run in `workdir` would continue, and needs no weights to start from."""
+    """True if a run in `workdir` would continue, and needs no weights to start from."""
     with Checkpoints(workdir) as checkpoints:
         return checkpoints.latest_step is not None
 

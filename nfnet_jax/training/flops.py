@@ -1,16 +1,23 @@
-"""Floating-point operations of a program, before any compiler has changed it."""
+"""Floating-point operations of a program and of a whole run."""
 
+import dataclasses
 import math
 
 from jax.extend import core
+from ml_collections import ConfigDict
+
+from nfnet_jax.models.network import Network
+from nfnet_jax.models.statistics import multiply_adds, training_multiply_adds
+from nfnet_jax.optim.tree import Params
+from nfnet_jax.training.timeline import Timeline, differentiated_examples
 
 
 def matrix_flops(jaxpr: core.ClosedJaxpr) -> int:
-    """Of all convolutions and matrix products, two a multiply-add, on all devices.
+    """Operations of all convolutions and matrix products, on all devices together.
 
-    Loops of known length count as often as they run, others once; of branches the
-    largest counts. Positions that a dilation filled with zeros do not count, padding
-    does.
+    A multiply-add counts two. The program is that before any compiler. Loops of known
+    length count as often as they run, others once; of branches the largest counts.
+    Positions that a dilation filled with zeros do not count, padding does.
     """
     return _count(jaxpr.jaxpr)
 
@@ -36,7 +43,7 @@ def _count(jaxpr: core.Jaxpr) -> int:
 
 
 def _inner(params: dict) -> list[core.Jaxpr]:
-    """Programs among the parameters of an operation."""
+    """Sub-programs among the parameters of an operation."""
     found = []
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
@@ -55,10 +62,56 @@ def _dot(equation) -> int:
 
 
 def _convolution(equation) -> int:
-    """2 · outputs · window · input features / groups, without the zeros of dilation."""
+    """2 · outputs · window · input features / groups, without zeros of dilation."""
     params = equation.params
     kernel = equation.invars[1].aval.shape
     out_features, *inner = params["dimension_numbers"].rhs_spec
     taps = math.prod(kernel[axis] for axis in inner)
     outputs = math.prod(equation.outvars[0].aval.shape)
     return 2 * outputs * taps // math.prod(params["lhs_dilation"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Convolutions and matrix products of a run, two operations per multiply-add.
+
+    `image`: multiply-adds of one image forward. `small`, `full`: operations of an
+    update, forward and backward, the first `small_steps` on images of
+    `train.small_size`.
+    """
+
+    image: int
+    small: int
+    full: int
+    small_steps: int
+
+    def between(self, start: int, end: int) -> int:
+        """Operations of the updates after the first `start`, until there are `end`."""
+        small = min(end, self.small_steps) - min(start, self.small_steps)
+        return small * self.small + (end - start - small) * self.full
+
+
+def count_work(
+    config: ConfigDict,
+    model: Network,
+    image_shape: tuple[int, int, int],
+    timeline: Timeline,
+    frozen: Params,
+) -> Work:
+    """Counts the work of a run on images (H, W, C) by tracing; computes nothing.
+
+    `frozen`: True at the parameters that no gradient is computed for.
+    """
+    *_, channels = image_shape
+    small = config.train.small_size
+
+    def update(shape: tuple[int, int, int]) -> int:
+        macs = training_multiply_adds(model, shape, frozen)
+        return 2 * macs * differentiated_examples(config)
+
+    return Work(
+        image=multiply_adds(model, image_shape),
+        small=update((small, small, channels)) if timeline.small_steps else 0,
+        full=update(image_shape),
+        small_steps=timeline.small_steps,
+    )

@@ -1,11 +1,9 @@
-"""The training loop."""
+"""The training loop: from a config and a work directory to a result."""
 
 import contextlib
 import dataclasses
-import functools
 import os
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,10 +11,14 @@ from ml_collections import ConfigDict
 
 from nfnet_jax.data.dataset import Dataset
 from nfnet_jax.training.checkpoint import Checkpoints, SaveTimes
-from nfnet_jax.training.data_spec import check_data, find_data_facts, write_data_facts
+from nfnet_jax.training.data_spec import (
+    check_contents,
+    find_data_spec,
+    write_data_spec,
+)
 from nfnet_jax.training.distributed import ending_with_the_others
-from nfnet_jax.training.evaluation import make_tester
-from nfnet_jax.training.finetune import Pretrained, record_start, settle_model
+from nfnet_jax.training.experiment import Experiment
+from nfnet_jax.training.finetune import has_checkpoint, pin_model, record_origin
 from nfnet_jax.training.logging import (
     Diverged,
     MetricWriter,
@@ -28,13 +30,10 @@ from nfnet_jax.training.logging import (
     summarize,
     traced_steps,
 )
-from nfnet_jax.training.programs import FULL, SMALL, Programs
+from nfnet_jax.training.pretrained import Pretrained
 from nfnet_jax.training.recovery import Interruption, Rewinds
 from nfnet_jax.training.result import make_result
-from nfnet_jax.training.setup import Run, check_buildable, load_config_dataset, set_up
 from nfnet_jax.training.state import TrainState
-from nfnet_jax.training.step import make_train_step
-from nfnet_jax.training.work import Work, count_work
 from nfnet_jax.training.workdir import (
     check_result,
     check_unlocked,
@@ -47,13 +46,14 @@ from nfnet_jax.training.workdir import (
     writing,
 )
 
+Scores = dict[str, float]
+
 
 def train(
     config: ConfigDict,
     workdir: str,
     pretrained: Pretrained | None = None,
     dataset: Dataset | None = None,
-    programs: Programs | None = None,
 ) -> dict[str, Any]:
     """Trains as `config` says and returns what `workdir`/result.json then holds.
 
@@ -61,8 +61,6 @@ def train(
     as it is. `pretrained` are the weights that `config.model.weights` names; a run that
     continues does not need them. `dataset`, such as `data.arrays.from_arrays` makes, is
     taken instead of the one that `config.data` names, whose name becomes its name.
-    `programs`: what need not be traced again, for processes in which this package is as
-    its files say; without, nothing is kept.
 
     Raises:
       UserError: a config that does not fit its data, model or weights, a work directory
@@ -74,17 +72,18 @@ def train(
     if dataset is not None:
         config = config.copy_and_resolve_references()
         config.data.name = dataset.name
-    asked = config
-    config = settle_model(config, workdir, pretrained)
-    check_buildable(config, dataset)
+    asked, config = config, pin_model(config, workdir, pretrained)
+    experiment = Experiment(config, dataset, pretrained)
+    experiment.check_config()
     check_wandb(config)
     check_workdir(workdir, config)
+    experiment = dataclasses.replace(experiment, given_spec=find_data_spec(workdir))
     result = read_result(workdir)
     if result is None:
         check_unlocked(workdir)
+    contents = None
     if result is None or dataset is not None or is_moved(workdir, config):
-        dataset = dataset or load_config_dataset(config)
-        holds = check_data(workdir, dataset)
+        contents = check_contents(workdir, experiment.loaded_dataset)
     if result is not None:
         check_result(workdir, result)
         print(
@@ -92,16 +91,18 @@ def train(
             " to train again"
         )
         return result
-    run = set_up(config, pretrained, find_data_facts(workdir), dataset, programs)
+    # Built before the directory is made: values that do not fit raise here.
+    built = experiment.abstract_state if has_checkpoint(workdir) else experiment.state
+    del built
     with lock_workdir(workdir):
         # Again, because another run may have been here meanwhile.
         check_workdir(workdir, config)
         create_workdir(workdir, config)
         with writing(workdir):
             if pretrained:
-                record_start(workdir, asked, config)
-            write_data_facts(workdir, run.facts, holds)
-        result = _train(config, run, workdir)
+                record_origin(workdir, asked, config)
+            write_data_spec(workdir, experiment.data_spec, contents)
+        result = _train(experiment, workdir)
         result["seconds"] = time.perf_counter() - started
         with writing(workdir):
             write_json(os.path.join(workdir, "result.json"), result)
@@ -110,123 +111,93 @@ def train(
 
 @dataclasses.dataclass(frozen=True)
 class _Session:
-    """What the loop works with."""
+    """One process's part of a run: the experiment, and all that watches over it."""
 
-    config: ConfigDict
-    run: Run
+    experiment: Experiment
     workdir: str
     checkpoints: Checkpoints
     writer: MetricWriter
     progress: Progress
     interruption: Interruption
-    steps: tuple[Callable, Callable]
-    test: Callable[[TrainState], dict[str, float]]
 
 
-def _train(config: ConfigDict, run: Run, workdir: str) -> dict[str, Any]:
-    """From the last checkpoint, or the start, to the result."""
-    keep, best = config.checkpoint.keep, config.checkpoint.best_metric
-    work = _work(config, run)
-    print(summarize(config, run, work), flush=True)
-    stopwatch = Stopwatch(config.data.batch_size, work, run.plan)
+def _train(experiment: Experiment, workdir: str) -> dict[str, Any]:
+    """Trains from the last checkpoint, or the start, and returns the result."""
+    config, steps = experiment.config, experiment.timeline.steps
+    print(summarize(experiment), flush=True)
+    stopwatch = Stopwatch(config.data.batch_size, experiment.work, experiment.timeline)
     with (
         Interruption() as interruption,
-        Checkpoints(workdir, keep, best) as checkpoints,
+        Checkpoints(
+            workdir, config.checkpoint.keep, config.checkpoint.best_metric
+        ) as checkpoints,
     ):
-        state = run.state
         if checkpoints.latest_step is not None:
-            state = checkpoints.restore(state)
-            print(f"continuing from step {int(state.step)} of {run.plan.steps}")
-        elif config.train.on_nan == "rewind":
-            checkpoints.save(state)
-        first_step = int(state.step)
+            state = checkpoints.restore(experiment.abstract_state)
+            print(f"continuing from step {int(state.step)} of {steps}")
+        else:
+            state = experiment.state
+            if config.train.on_nan == "rewind":
+                checkpoints.save(state)
         with (
             MetricWriter(workdir, config) as writer,
-            Progress(stopwatch, first_step=first_step, steps=run.plan.steps) as bar,
+            Progress(stopwatch, first_step=int(state.step), steps=steps) as progress,
         ):
             session = _Session(
-                config,
-                run,
-                workdir,
-                checkpoints,
-                writer,
-                bar,
-                interruption,
-                _train_steps(config, run),
-                make_tester(config, run),
+                experiment, workdir, checkpoints, writer, progress, interruption
             )
             # Innermost, because closing the outer contexts would block on the process
             # that died.
             with ending_with_the_others(workdir):
-                state, scores = _to_the_end(session, state)
+                state, scores = _train_with_rewinds(session, state)
                 checkpoints.wait()
-    return make_result(config, run, state, scores, work, stopwatch)
+    return make_result(experiment, state, scores, stopwatch)
 
 
-def _work(config: ConfigDict, run: Run) -> Work:
-    """As `count_work` says, which traces, or said when the run was started before."""
-
-    def count():
-        return dataclasses.asdict(count_work(config, run))
-
-    return Work(**run.programs.recall("work", count))
-
-
-def _train_steps(config: ConfigDict, run: Run) -> tuple[Callable, Callable]:
-    """On images of `train.small_size`, and of the data's size."""
-    make = functools.partial(
-        make_train_step, config, run.model, run.optimizer, run.train, run.facts
-    )
-    return (
-        run.programs.keep_step(SMALL, make(config.train.small_size)),
-        run.programs.keep_step(FULL, make()),
-    )
-
-
-def _to_the_end(
+def _train_with_rewinds(
     session: _Session, state: TrainState
-) -> tuple[TrainState, dict[str, float]]:
+) -> tuple[TrainState, Scores]:
     """The last state and its scores, after as many rewinds as it takes."""
-    rewinds = Rewinds(session.checkpoints, session.run.plan.steps)
+    experiment = session.experiment
+    rewinds = Rewinds(session.checkpoints, experiment.timeline.steps)
     while True:
         skipped = int(state.skipped)
         try:
             return _run_steps(session, state)
         except Diverged as divergence:
-            if session.config.train.on_nan != "rewind":
+            if experiment.config.train.on_nan != "rewind":
                 raise
-            state = rewinds.back(divergence, skipped, session.run.state)
+            state = rewinds.back(divergence, skipped, experiment.abstract_state)
 
 
-def _run_steps(
-    session: _Session, state: TrainState
-) -> tuple[TrainState, dict[str, float]]:
-    config, run, plan = session.config, session.run, session.run.plan
-    checkpoints, progress = session.checkpoints, session.progress
-    small_step, full_step = session.steps
+def _run_steps(session: _Session, state: TrainState) -> tuple[TrainState, Scores]:
+    experiment, checkpoints = session.experiment, session.checkpoints
+    config, timeline = experiment.config, experiment.timeline
+    progress, stopwatch = session.progress, session.progress.stopwatch
     first_step = int(state.step)
-    times = SaveTimes(config, plan)
-    reporter = Reporter(config, run, session.writer, progress)
-    traced = traced_steps(first_step, plan, config.log.profile_steps)
-    scores: dict[str, float] = {}
+    save_times = SaveTimes(config, timeline)
+    reporter = Reporter(experiment, session.writer, progress)
+    traced = traced_steps(first_step, timeline, config.log.profile_steps)
+    scores: Scores = {}
     with (
         contextlib.closing(
-            run.train.iterate(first_step + int(state.skipped))
+            experiment.train_batches.iterate(int(state.batch_number))
         ) as host_batches,
-        Trace(session.workdir, traced, progress.stopwatch, progress.say) as trace,
+        Trace(session.workdir, traced, stopwatch, progress.say) as trace,
     ):
-        for step in range(first_step + 1, plan.steps + 1):
+        for step in range(first_step + 1, timeline.steps + 1):
             trace.before(step, state)
-            update = small_step if step <= plan.small_steps else full_step
+            small = step <= timeline.small_steps
+            update = experiment.small_step if small else experiment.train_step
             state, metrics = update(state, next(host_batches))
             trace.after(step, state)
             reporter.add(step, metrics)
             checkpoints.check()
-            last = step == plan.steps
+            last = step == timeline.steps
             if step == first_step + 1:
                 jax.block_until_ready(state)
                 progress.say(f"step {step} completed, the first of this process")
-                progress.stopwatch.start(step)
+                stopwatch.start(step)
             elif progress.measuring:
                 jax.block_until_ready(state)
                 progress.measure(step)
@@ -234,25 +205,25 @@ def _run_steps(
                 reporter.end_interval()
             stop = session.interruption.after(step) and not last
             scores = {}
-            if (step % plan.eval_every == 0 and not stop) or last:
+            if (step % timeline.eval_every == 0 and not stop) or last:
                 reporter.flush()
                 scores = _evaluate(session, state, step)
-            if times.due(step) or stop or last or checkpoints.is_best(scores):
+            if save_times.due(step) or stop or last or checkpoints.is_best(scores):
                 # Before saving, so that a diverged state never becomes a checkpoint.
                 reporter.flush()
                 checkpoints.save(state, scores)
-                times.saved()
+                save_times.saved()
             if stop:
                 checkpoints.wait()
                 raise session.interruption.stop(step, session.workdir)
-    # What stopped after its last step has the scores left to do.
-    return state, scores or session.test(state)
+    # A run interrupted right after its last step has not been evaluated yet.
+    return state, scores or experiment.evaluate(state)
 
 
-def _evaluate(session: _Session, state: TrainState, step: int) -> dict[str, float]:
+def _evaluate(session: _Session, state: TrainState, step: int) -> Scores:
     jax.block_until_ready(state)
     with session.progress.stopwatch.evaluating(step):
-        scores = session.test(state)
+        scores = session.experiment.evaluate(state)
         session.writer.write(step, {f"test/{k}": v for k, v in scores.items()})
     session.progress.show_test(step, scores)
     return scores

@@ -1,8 +1,8 @@
-"""Where arrays live, and how one step function runs on all devices.
+"""Data parallelism: where arrays live, and one step function on all devices.
 
-Data parallel: every device computes the gradients of its part of the batch, and they
-are averaged. With `parallel.mode` jit the compiler sees the whole step and may keep the
-state in parts; with pmap each device runs a step of its own.
+Every device computes the gradients of its part of the batch, and they are averaged.
+With `parallel.mode` jit the compiler sees the whole step and may keep the state in
+parts; with pmap each device runs a step of its own.
 """
 
 import functools
@@ -14,6 +14,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
+WHOLE, ROWS = PartitionSpec(), PartitionSpec(AXIS)
+"""Specs of arrays that every device has a copy of, and of arrays split along axis 0."""
 
 
 def device_mesh() -> Mesh:
@@ -29,15 +31,13 @@ def split_batch(*arrays: jax.Array) -> tuple[jax.Array, ...]:
     mesh = device_mesh()
     if any(len(array) % mesh.size for array in arrays):
         return arrays
-    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    sharding = NamedSharding(mesh, ROWS)
     return tuple(jax.lax.with_sharding_constraint(array, sharding) for array in arrays)
 
 
 def gather(tree):
     """Inside a jitted function: a whole copy of every array on each device."""
-    return jax.lax.with_sharding_constraint(
-        tree, NamedSharding(device_mesh(), PartitionSpec())
-    )
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(device_mesh(), WHOLE))
 
 
 def place(tree, fsdp: bool):
@@ -49,11 +49,11 @@ def place(tree, fsdp: bool):
 
 
 def shardings(tree, fsdp: bool):
-    """Of the leaves of a training state, see `place`."""
+    """Shardings of the leaves of a training state, see `place`."""
     mesh = device_mesh()
 
     def sharding(leaf):
-        spec = fsdp_spec(leaf.shape, mesh.size) if fsdp else PartitionSpec()
+        spec = fsdp_spec(leaf.shape, mesh.size) if fsdp else WHOLE
         return NamedSharding(mesh, spec)
 
     return jax.tree.map(sharding, tree)
@@ -69,11 +69,11 @@ def fsdp_spec(shape: tuple[int, ...], devices: int) -> PartitionSpec:
 
 
 class BatchView(NamedTuple):
-    """How one program sees the batch.
+    """One program's view of the batch.
 
     local_rows: rows of the batch -> those of this program.
     shard: arrays of these rows -> the same, axis 0 over the devices of the program.
-    average: values of these rows -> values of the batch.
+    average: means over these rows -> means over the batch.
     """
 
     local_rows: Callable[[jax.Array], jax.Array]
@@ -91,43 +91,77 @@ PER_DEVICE = BatchView(
     _own_rows, lambda *arrays: arrays, functools.partial(jax.lax.pmean, axis_name=AXIS)
 )
 
-Compute = Callable[..., Any]
-"""(view, params, batch_stats, host_batch, step) -> values of the batch; `host_batch` as in `Batches`,
-of this view alone where it is sharded."""
+
+# Three functions make a step, see `training.step`:
+#   draw(host_batch, number, view=...) -> batch
+#   differentiate(params, batch_stats, batch, view=...) -> (values, gradients)
+#   step(state, batch, differentiate) -> (state, metrics)
 
 
-def compute_under_jit(compute: Compute, sharded: bool) -> Callable:
-    """`compute` on all devices: run(params, batch_stats, host_batch, step) in a jitted step.
+def jit_step(
+    draw: Callable,
+    differentiate: Callable,
+    step: Callable,
+    *,
+    sharded: bool,
+    fsdp: bool,
+    options: dict[str, str] | None,
+) -> Callable:
+    """Compiles `run(state, host_batch) -> (state, metrics)` for all devices at once.
 
-    Each has its part, except where there are batch statistics: those of BatchNorm
-    are of the whole batch, so the compiler divides that program. It would divide others
-    too, but gathers the batch for kernel gradients of grouped convolutions.
+    The state is donated. `sharded`: axis 0 of a host batch is split over the devices.
+
+    Each device computes its part, except where there are batch statistics: those of
+    BatchNorm are of the whole batch, so the compiler divides that program. It would
+    divide others too, but gathers the batch for kernel gradients of grouped
+    convolutions.
     """
 
-    def run(params, batch_stats, host_batch, step):
-        if jax.device_count() == 1 or jax.tree.leaves(batch_stats):
-            return compute(GLOBAL, params, batch_stats, host_batch, step)
-        whole, rows = PartitionSpec(), PartitionSpec(AXIS)
-        return jax.shard_map(
-            functools.partial(compute, PER_DEVICE),
-            mesh=device_mesh(),
-            in_specs=(whole, whole, rows if sharded else whole, whole),
-            out_specs=whole,
-            check_vma=False,
-        )(params, batch_stats, host_batch, step)
+    @functools.partial(jax.jit, donate_argnums=0, compiler_options=options)
+    def train_step(state, host_batch):
+        one_program = jax.device_count() == 1 or jax.tree.leaves(state.batch_stats)
 
-    return run
+        def divide(function, in_specs, out_specs):
+            if one_program:
+                return functools.partial(function, view=GLOBAL)
+            return jax.shard_map(
+                functools.partial(function, view=PER_DEVICE),
+                mesh=device_mesh(),
+                in_specs=in_specs,
+                out_specs=out_specs,
+                check_vma=False,
+            )
+
+        draw_rows = divide(draw, (ROWS if sharded else WHOLE, WHOLE), ROWS)
+        average = divide(differentiate, (WHOLE, WHOLE, ROWS), WHOLE)
+
+        def differentiate_all(params, batch_stats, batch):
+            values, grads = average(gather(params), batch_stats, batch)
+            return values, place(grads, fsdp)
+
+        batch = draw_rows(host_batch, state.batch_number)
+        state, metrics = step(state, batch, differentiate_all)
+        return place(state, fsdp), gather(metrics)
+
+    return train_step
 
 
-def pmap_step(step: Callable, sharded: bool) -> Callable:
-    """The step(state, host_batch) of one device, run on each; the state is donated.
+def pmap_step(
+    draw: Callable, differentiate: Callable, step: Callable, *, sharded: bool
+) -> Callable:
+    """Compiles `run(state, host_batch) -> (state, metrics)`, one program per device.
 
-    State and metrics go in and out as whole arrays, as they do under jit.
+    As `jit_step` otherwise: state and metrics go in and out as whole arrays.
     """
     mesh = device_mesh()
-    by_row = NamedSharding(mesh, PartitionSpec(AXIS))
+    by_row = NamedSharding(mesh, ROWS)
+
+    def device_step(state, host_batch, index):
+        batch = draw(host_batch, state.batch_number, view=PER_DEVICE)
+        return step(state, batch, functools.partial(differentiate, view=PER_DEVICE))
+
     mapped = jax.pmap(
-        lambda state, host_batch, index: step(state, host_batch),
+        device_step,
         AXIS,
         in_axes=(None, 0 if sharded else None, 0),
         out_axes=None,
@@ -149,10 +183,21 @@ def pmap_step(step: Callable, sharded: bool) -> Callable:
     return run
 
 
+def compiler_options(remat: str) -> dict[str, str] | None:
+    """Non-default XLA options for a train step with `train.remat`, or None.
+
+    On CPUs XLA drops the barriers between a value and its recomputation, then merges
+    the two, and rematerialization would save nothing outside of loops.
+    """
+    if remat == "block" and jax.default_backend() == "cpu":
+        return {"xla_disable_hlo_passes": "cse_barrier_expander"}
+    return None
+
+
 def _of_all_processes(array: jax.Array) -> jax.Array:
-    """What pmap returns is this process's only; all of them hold the same."""
+    """A result of pmap, which is this process's only, as an array of all processes."""
     if jax.process_count() == 1:
         return array
-    sharding = NamedSharding(device_mesh(), PartitionSpec())
+    sharding = NamedSharding(device_mesh(), WHOLE)
     copies = [shard.data for shard in array.addressable_shards]
     return jax.make_array_from_single_device_arrays(array.shape, sharding, copies)

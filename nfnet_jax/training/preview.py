@@ -1,68 +1,10 @@
-"""A training batch, made visible again."""
+"""The first training batch made visible again."""
 
-import contextlib
-from typing import NamedTuple
-
-import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from nfnet_jax.data.augment import check_augmentation
-from nfnet_jax.data.augment.mixing import drawn_per_example
-from nfnet_jax.data.dataset import Dataset
-from nfnet_jax.data.loading import check_stream, training_batches
-from nfnet_jax.training.data_spec import DataFacts
-from nfnet_jax.training.parallel import device_mesh
-from nfnet_jax.training.setup import (
-    as_trained,
-    check_buildable,
-    data_facts,
-    load_config_dataset,
-)
-from nfnet_jax.training.step import make_draw_batch
-from nfnet_jax.training.timeline import make_plan
+from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.utils.errors import UserError
-
-
-class Drawn(NamedTuple):
-    """The first batch of a run of `dataset`: images [N, H, W, C] as its network sees
-    them, targets float32 [N, classes]."""
-
-    dataset: Dataset
-    images: jax.Array
-    targets: jax.Array
-
-
-def draw_first_batch(config: ConfigDict, facts: DataFacts | None = None) -> Drawn:
-    """The batch, classes and normalization as `facts` of a run say, or else as in the
-    data.
-
-    Raises:
-      UserError: data that cannot be had, or values that do not fit it.
-    """
-    check_buildable(config)
-    dataset = load_config_dataset(config)
-    if facts:
-        dataset = as_trained(dataset, facts)
-    check_stream(config.data, dataset)
-    check_augmentation(
-        config.data.augment, dataset.image_shape, config.train.small_size
-    )
-    make_plan(config, len(dataset.train), jax.device_count())
-    facts = data_facts(dataset, facts)
-    batches = training_batches(
-        dataset.train,
-        config.data,
-        device_mesh(),
-        seed=config.seed,
-        per_example=drawn_per_example(config.train),
-        steps=1,
-    )
-    draw_batch = jax.jit(make_draw_batch(config, batches, facts, dataset.num_classes))
-    with contextlib.closing(batches.iterate(0)) as host_batches:
-        drawn = draw_batch(next(host_batches), jnp.zeros((), jnp.int32))
-    return Drawn(dataset, *drawn)
 
 
 def preview_batch(
@@ -77,7 +19,9 @@ def preview_batch(
     Raises:
       UserError: data that cannot be had, or values that do not fit it.
     """
-    dataset, images, targets = draw_first_batch(config)
+    experiment = Experiment(config)
+    dataset = experiment.dataset
+    images, targets, _ = experiment.first_batch
     if dataset.image_shape[-1] not in (1, 3):
         raise UserError(
             f"{config.data.name} has images of {dataset.image_shape[-1]} channels, "

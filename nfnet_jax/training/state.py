@@ -1,6 +1,4 @@
-"""All that a run carries from step to step."""
-
-from collections.abc import Callable
+"""Training state: all that a run carries from step to step."""
 
 import flax.struct
 import jax
@@ -14,13 +12,11 @@ from nfnet_jax.training.parallel import place
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """`step` counts updates, `skipped` the batches that a rewind left out.
+    """Parameters, their average, optimizer state and counters of a run.
 
-    The next update takes the batch number `step` + `skipped`: order, augmentation and
-    dropout follow from that sum alone.
-
-    `batch_stats` are the running statistics of a BatchNorm baseline, empty in every
-    other network; the averaged parameters `ema_params` are evaluated with them too.
+    `step` counts updates, `skipped` the batches that a rewind left out. `batch_stats`
+    are the running statistics of a BatchNorm baseline, empty in every other network;
+    the averaged parameters `ema_params` are evaluated with them too.
     """
 
     step: jax.Array
@@ -30,6 +26,12 @@ class TrainState(flax.struct.PyTreeNode):
     batch_stats: Params
     opt_state: optax.OptState
 
+    @property
+    def batch_number(self) -> jax.Array:
+        """Number of the batch of the next update, int32 scalar: order, augmentation and
+        dropout follow from it alone."""
+        return self.step + self.skipped
+
 
 def init_variables(
     model: Network,
@@ -37,13 +39,12 @@ def init_variables(
     image_shape: tuple[int, int, int],
     images: jax.Array | None = None,
     fsdp: bool = False,
-    keep: Callable[[Callable], Callable] = lambda function: function,
 ) -> tuple[Params, Params]:
-    """Float32 parameters and batch statistics for images [H, W, C], see `place`.
+    """Returns fresh float32 parameters and batch statistics for images (H, W, C).
 
     `images` [N, H, W, C] are normalized training images, for networks that take some of
-    their first parameters from data; the others do not look at them. `keep` may replace
-    the compiled function of a key and images that makes them.
+    their first parameters from data; the others do not look at them. With `fsdp` the
+    arrays are sharded, see `place`.
     """
     if images is None:
         images = jnp.zeros((1, *image_shape))
@@ -53,7 +54,7 @@ def init_variables(
             variables = model.init(key, images)
         return place((variables["params"], variables.get("batch_stats", {})), fsdp)
 
-    return keep(jax.jit(init))(jax.random.key(seed), images)
+    return jax.jit(init)(jax.random.key(seed), images)
 
 
 def init_state(
@@ -62,7 +63,7 @@ def init_state(
     optimizer: optax.GradientTransformation,
     fsdp: bool = False,
 ) -> TrainState:
-    """State before the first update, see `place`."""
+    """Returns the state before the first update; sharded with `fsdp`, see `place`."""
 
     @jax.jit
     def init(params, batch_stats):

@@ -1,201 +1,250 @@
-"""The two compiled functions of a run: one update, one evaluation batch."""
+"""One update of a run: draw a batch, differentiate the loss, update the state.
+
+    batch = draw_batch(host_batch, number, ...)
+    state, metrics = step(state, batch, ...)
+
+`make_train_step` compiles the two into one function for all devices.
+"""
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, UInt32
 from ml_collections import ConfigDict
 
-from nfnet_jax.data.augment import augment_batch, normalize, shrink
-from nfnet_jax.data.batches import Batch, Batches, batch_example_ids, run_keys
+from nfnet_jax.data.augment import augment_batch, shrink
+from nfnet_jax.data.batches import Batch, Batches, run_keys
 from nfnet_jax.models.network import Network
+from nfnet_jax.optim.agc import clip_fraction
 from nfnet_jax.optim.ema import update_ema
-from nfnet_jax.optim.factory import clipped_share, frozen_mask
-from nfnet_jax.optim.tree import gradient_ratios, keep_frozen
-from nfnet_jax.training.compiler import compiler_options
-from nfnet_jax.training.data_spec import DataFacts
+from nfnet_jax.optim.groups import ParameterGroups
+from nfnet_jax.optim.sam import ascend_and_differentiate, ascent_rows
+from nfnet_jax.optim.tree import Params, gradient_ratios, keep_frozen
+from nfnet_jax.training.data_spec import DataSpec
 from nfnet_jax.training.parallel import (
     GLOBAL,
-    PER_DEVICE,
     BatchView,
-    compute_under_jit,
-    gather,
-    place,
+    compiler_options,
+    jit_step,
     pmap_step,
-    split_batch,
 )
-from nfnet_jax.training.sharpness import sharpness_aware
 from nfnet_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
+"""Scalars of one batch, and the array `gradient_ratios`."""
+Values = tuple[Metrics, Params]
+"""Metrics of a batch, and the batch statistics after it."""
 
 
-def make_draw_batch(
+class TrainingBatch(NamedTuple):
+    """Examples as the network sees them, in the dtype of training.
+
+    `targets` are class probabilities before label smoothing; `example_ids`, counted from
+    the start of training, key dropout and stochastic depth.
+    """
+
+    images: Float[Array, "N H W C"]
+    targets: Float[Array, "N K"]
+    example_ids: UInt32[Array, " N"]
+
+
+def draw_batch(
+    host_batch: Any,
+    number: jax.Array,
+    *,
     config: ConfigDict,
     batches: Batches,
-    facts: DataFacts,
+    data_spec: DataSpec,
     num_classes: int,
     image_size: int | None = None,
     view: BatchView = GLOBAL,
-) -> Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]:
-    """`draw_batch(host_batch, step) -> (images, targets)`, for use inside a jitted function.
+) -> TrainingBatch:
+    """Returns the augmented batch `number` of a run, or the rows of it in `view`.
 
-    Images [N, H, W, C] are what the network sees, in `config.train.dtype`; targets are
-    class probabilities float32 [N, num_classes] before label smoothing; N are the
-    examples of `part`. `image_size`: of the side that augmented
-    images are resized to, None for that of the data.
+    `host_batch` comes from `batches.iterate`. `image_size`: side that the augmented
+    images are resized to, None for that of the data. For use inside a jitted function.
     """
-    key, moments = run_keys(config.seed).augment, facts.moments
+    rows = batches.materialize(host_batch, number, view.local_rows)
+    drawn = Batch(*view.shard(*rows))
+    key = run_keys(config.seed).augment
+    images, targets = augment_batch(
+        drawn,
+        key,
+        config.data.augment,
+        config.train,
+        data_spec.moments,
+        num_classes,
+    )
+    images = shrink(images, image_size) if image_size else images
+    images, targets = view.shard(images.astype(config.train.dtype), targets)
+    return TrainingBatch(images, targets, drawn.example_ids)
 
-    def draw_batch(host_batch, step):
-        batch = Batch(
-            *view.shard(*batches.materialize(host_batch, step, view.local_rows))
-        )
-        images, targets = augment_batch(
-            batch, key, config.data.augment, config.train, moments, num_classes
-        )
-        images = shrink(images, image_size) if image_size else images
-        return view.shard(images.astype(config.train.dtype), targets)
 
-    return draw_batch
-
-
-def make_train_step(
-    config: ConfigDict,
+def loss(
+    params: Params,
+    batch_stats: Params,
+    batch: TrainingBatch,
+    *,
     model: Network,
-    optimizer: optax.GradientTransformation,
-    batches: Batches,
-    facts: DataFacts,
-    image_size: int | None = None,
-) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
-    """`step(state, host_batch) -> (state, metrics)`: draw, augment, differentiate, update.
+    frozen: Params,
+    dropout_key: jax.Array,
+    label_smoothing: float,
+) -> tuple[Float[Array, ""], Values]:
+    """Mean cross entropy of a batch with smoothed labels; with it `Values`.
 
-    `host_batch` is what `batches.iterate` gives for the batch that `TrainState` tells. The state
-    is donated. Metrics are scalars of the batch: `loss` (the objective, with label
-    smoothing; with SAM, after its ascent), `accuracy` (of mixed images: for the class
-    with the larger share), `grad_norm` (before clipping) and, with AGC,
-    `clip_fraction`; `gradient_ratios`, an array of all layers, on request. Frozen
-    parameters and their average keep every bit, and their gradients are not computed.
-    `image_size`: see `make_draw_batch`.
+    `accuracy` of a mixed image is that for the class with the larger share. No gradient
+    is computed where `frozen`, a tree like the parameters, is True.
+    """
+    params = keep_frozen(params, jax.lax.stop_gradient(params), frozen)
+    logits, updated = model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        batch.images,
+        train=True,
+        examples=batch.example_ids,
+        rngs={"dropout": dropout_key},
+        mutable=["batch_stats"],
+    )
+    targets = optax.smooth_labels(batch.targets, label_smoothing)
+    value = optax.softmax_cross_entropy(logits, targets).mean()
+    correct = logits.argmax(-1) == batch.targets.argmax(-1)
+    metrics = {"loss": value, "accuracy": jnp.mean(correct)}
+    return value, (metrics, updated.get("batch_stats", {}))
+
+
+def gradients(
+    objective: Callable,
+    params: Params,
+    batch_stats: Params,
+    batch: TrainingBatch,
+    microbatches: int = 1,
+) -> tuple[Values, Params]:
+    """Returns `Values` and mean gradients of a batch, computed in `microbatches` parts.
+
+    `objective(params, batch_stats, batch)` is `loss` with its options.
+    """
+    differentiate = jax.value_and_grad(objective, has_aux=True)
+    if microbatches == 1:
+        (_, values), grads = differentiate(params, batch_stats, batch)
+        return values, grads
+
+    def add(carry, microbatch):
+        total, stats = carry
+        (_, (metrics, stats)), grads = differentiate(params, stats, microbatch)
+        part = (metrics, grads)
+        total = jax.tree.map(lambda t, p: t + p / microbatches, total, part)
+        return (total, stats), None
+
+    # Every so many-th example, so that none changes its device.
+    parts = jax.tree.map(
+        lambda array: array.reshape(-1, microbatches, *array.shape[1:]).swapaxes(0, 1),
+        batch,
+    )
+    zeros = {"loss": jnp.zeros(()), "accuracy": jnp.zeros(())}
+    start = (zeros, jax.tree.map(jnp.zeros_like, params))
+    ((metrics, grads), stats), _ = jax.lax.scan(add, (start, batch_stats), parts)
+    return (metrics, stats), grads
+
+
+def batch_gradients(
+    objective: Callable,
+    config: ConfigDict,
+    params: Params,
+    batch_stats: Params,
+    batch: TrainingBatch,
+    view: BatchView = GLOBAL,
+) -> tuple[Values, Params]:
+    """Returns `gradients` of the whole batch, from the rows in `view`.
+
+    `config` is `config.optim`. With SAM the ascent step is computed from `sam.fraction`
+    of the batch; dropout and stochastic depth of an example fall alike in both passes.
+    Gradients and metrics are those after the ascent, batch statistics those of the
+    parameters themselves.
+    """
+
+    def differentiate(params, batch_stats, batch):
+        found = gradients(objective, params, batch_stats, batch, config.accumulate)
+        return view.average(found)
+
+    if not config.sam.rho:
+        return differentiate(params, batch_stats, batch)
+    rows = ascent_rows(len(batch.images), config.sam.fraction)
+    part = TrainingBatch(*view.shard(*(array[rows] for array in batch)))
+    ((_, stats), _), ((metrics, _), grads) = ascend_and_differentiate(
+        differentiate, config.sam.rho, params, (batch_stats, part), (batch_stats, batch)
+    )
+    return (metrics, stats), grads
+
+
+def update(
+    state: TrainState,
+    grads: Params,
+    batch_stats: Params,
+    *,
+    optimizer: optax.GradientTransformation,
+    frozen: Params,
+    ema_decay: float,
+) -> TrainState:
+    """Returns the state after one update by `grads`, with the new `batch_stats`.
+
+    Frozen parameters and their average keep every bit.
+    """
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = update_ema(state.ema_params, params, state.step, ema_decay)
+    # Adding an update of 0 would turn -0 into 0.
+    return state.replace(
+        step=state.step + 1,
+        params=keep_frozen(params, state.params, frozen),
+        ema_params=keep_frozen(ema, state.ema_params, frozen),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+    )
+
+
+def step(
+    state: TrainState,
+    batch: TrainingBatch,
+    differentiate: Callable,
+    *,
+    config: ConfigDict,
+    optimizer: optax.GradientTransformation,
+    groups: ParameterGroups,
+) -> tuple[TrainState, Metrics]:
+    """Returns the next state and the metrics of the batch.
+
+    `differentiate` is `batch_gradients` on all devices; `groups` as in
+    `optim.groups.parameter_groups`. Metrics: `loss` (the objective, with label smoothing;
+    with SAM, after its ascent), `accuracy`, `grad_norm` (before clipping) and, with
+    AGC, `clip_fraction`; `gradient_ratios` [layers] on request.
 
     With `config.train.on_nan="skip"`, a batch whose loss or gradient is not finite
     leaves all but the step as it was; the metric `skipped` is 1 for it, 0 for others.
     """
-    model_key, accumulate = run_keys(config.seed).model, config.optim.accumulate
-    under_pmap, fsdp = config.parallel.mode == "pmap", config.parallel.fsdp
-
-    def objective(params, batch_stats, images, targets, positions):
-        frozen = frozen_mask(config.optim, params)
-        params = keep_frozen(params, jax.lax.stop_gradient(params), frozen)
-        logits, updated = model.apply(
-            {"params": params, "batch_stats": batch_stats},
-            images,
-            train=True,
-            examples=positions,
-            rngs={"dropout": model_key},
-            mutable=["batch_stats"],
-        )
-        smooth = optax.smooth_labels(targets, config.train.label_smoothing)
-        loss = optax.softmax_cross_entropy(logits, smooth).mean()
-        correct = logits.argmax(-1) == targets.argmax(-1)
-        metrics = {"loss": loss, "accuracy": jnp.mean(correct)}
-        return loss, (metrics, updated.get("batch_stats", {}))
-
-    differentiate = jax.grad(objective, has_aux=True)
-
-    def gradients(params, batch_stats, *batch):
-        """Mean gradients and metrics of the batch, and the statistics after it."""
-        if accumulate == 1:
-            grads, (metrics, stats) = differentiate(params, batch_stats, *batch)
-            return (grads, metrics), stats
-
-        def add(carry, microbatch):
-            total, stats = carry
-            grads, (metrics, stats) = differentiate(params, stats, *microbatch)
-            part = (grads, metrics)
-            total = jax.tree.map(lambda t, p: t + p / accumulate, total, part)
-            return (total, stats), None
-
-        # Every so many-th example, so that none changes its device.
-        microbatches = [
-            array.reshape(-1, accumulate, *array.shape[1:]).swapaxes(0, 1)
-            for array in batch
-        ]
-        zeros = {"loss": jnp.zeros(()), "accuracy": jnp.zeros(())}
-        start = (jax.tree.map(jnp.zeros_like, params), zeros)
-        return jax.lax.scan(add, (start, batch_stats), microbatches)[0]
-
-    def compute(view, params, batch_stats, host_batch, step):
-        """`gradients` of the batch number `step`, from the part of this program."""
-        draw_batch = make_draw_batch(
-            config, batches, facts, model.spec.num_classes, image_size, view
-        )
-        images, targets = draw_batch(host_batch, step)
-        positions = view.local_rows(batch_example_ids(step, config.data.batch_size))
-
-        def mean_gradients(*arguments):
-            return view.average(gradients(*arguments))
-
-        if config.optim.sam.rho:
-            mean_gradients = sharpness_aware(mean_gradients, config.optim.sam, view)
-        return mean_gradients(params, batch_stats, images, targets, positions)
-
-    def observe(grads, params):
-        """Metrics of the gradients before they are clipped."""
-        metrics = {"grad_norm": optax.tree.norm(grads)}
-        if config.optim.agc.clipping:
-            metrics["clip_fraction"] = clipped_share(config.optim, grads, params)
-        if config.log.gradient_ratios:
-            metrics["gradient_ratios"] = gradient_ratios(grads, params)
-        return metrics
-
-    def update(state: TrainState, grads, stats, metrics):
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ema = update_ema(state.ema_params, params, state.step, config.optim.ema_decay)
-        # Not left to an update of 0, which turns -0 into 0.
-        frozen = frozen_mask(config.optim, params)
-        params = keep_frozen(params, state.params, frozen)
-        ema = keep_frozen(ema, state.ema_params, frozen)
-        new_state = state.replace(
-            step=state.step + 1,
-            params=params,
-            ema_params=ema,
-            batch_stats=stats,
-            opt_state=opt_state,
-        )
-        metrics |= observe(grads, state.params)
-        if config.train.on_nan == "skip":
-            return skip_if_not_finite(new_state, state, metrics)
-        return new_state, metrics
-
-    def device_step(state: TrainState, host_batch: Any):
-        (grads, metrics), stats = compute(
-            PER_DEVICE,
-            state.params,
-            state.batch_stats,
-            host_batch,
-            state.step + state.skipped,
-        )
-        return update(state, grads, stats, metrics)
-
-    @functools.partial(
-        jax.jit, donate_argnums=0, compiler_options=compiler_options(config)
+    (metrics, batch_stats), grads = differentiate(
+        state.params, state.batch_stats, batch
     )
-    def step(state: TrainState, host_batch: Any):
-        (grads, metrics), stats = compute_under_jit(compute, batches.sharded)(
-            gather(state.params),
-            state.batch_stats,
-            host_batch,
-            state.step + state.skipped,
+    new_state = update(
+        state,
+        grads,
+        batch_stats,
+        optimizer=optimizer,
+        frozen=groups.freeze,
+        ema_decay=config.optim.ema_decay,
+    )
+    metrics["grad_norm"] = optax.tree.norm(grads)
+    if (agc := config.optim.agc).clipping:
+        metrics["clip_fraction"] = clip_fraction(
+            grads, state.params, groups.agc, agc.clipping, agc.eps
         )
-        new_state, metrics = update(state, place(grads, fsdp), stats, metrics)
-        return place(new_state, fsdp), gather(metrics)
-
-    return pmap_step(device_step, batches.sharded) if under_pmap else step
+    if config.log.gradient_ratios:
+        metrics["gradient_ratios"] = gradient_ratios(grads, state.params)
+    if config.train.on_nan == "skip":
+        return skip_if_not_finite(new_state, state, metrics)
+    return new_state, metrics
 
 
 def skip_if_not_finite(
@@ -209,30 +258,44 @@ def skip_if_not_finite(
     return kept, metrics | {"skipped": 1.0 - finite.astype(jnp.float32)}
 
 
-def make_eval_step(
-    config: ConfigDict, model: Network, batches: Batches, facts: DataFacts
-) -> Callable[..., Metrics]:
-    """`step(variables, host_batch, number) -> sums` over one batch of an evaluation.
+def make_train_step(
+    config: ConfigDict,
+    model: Network,
+    optimizer: optax.GradientTransformation,
+    groups: ParameterGroups,
+    batches: Batches,
+    data_spec: DataSpec,
+    image_size: int | None = None,
+) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+    """Compiles `run(state, host_batch) -> (state, metrics)`: a draw, then `step`.
 
-    Sums over the examples that there are: their number `examples`, `correct`, `loss`
-    (cross entropy without smoothing).
+    `host_batch` is what `batches.iterate` yields for the batch `state.batch_number`.
+    The state is donated. `image_size`: see `draw_batch`.
     """
-    moments = facts.moments
-
-    @jax.jit
-    def step(variables, host_batch, number):
-        images, labels, _ = batches.materialize(host_batch, number)
-        images = normalize(images, *moments)
-        images, labels = split_batch(images.astype(config.train.dtype), labels)
-        logits: Any = model.apply(gather(variables), images, train=False)
-        real = labels >= 0
-        loss = optax.softmax_cross_entropy_with_integer_labels(
-            logits, jnp.where(real, labels, 0)
-        )
-        return {
-            "examples": jnp.sum(real),
-            "correct": jnp.sum(logits.argmax(-1) == labels),
-            "loss": jnp.sum(jnp.where(real, loss, 0.0)),
-        }
-
-    return step
+    objective = functools.partial(
+        loss,
+        model=model,
+        frozen=groups.freeze,
+        dropout_key=run_keys(config.seed).model,
+        label_smoothing=config.train.label_smoothing,
+    )
+    parts = (
+        functools.partial(
+            draw_batch,
+            config=config,
+            batches=batches,
+            data_spec=data_spec,
+            num_classes=model.spec.num_classes,
+            image_size=image_size,
+        ),
+        functools.partial(batch_gradients, objective, config.optim),
+        functools.partial(step, config=config, optimizer=optimizer, groups=groups),
+    )
+    if config.parallel.mode == "pmap":
+        return pmap_step(*parts, sharded=batches.sharded)
+    return jit_step(
+        *parts,
+        sharded=batches.sharded,
+        fsdp=config.parallel.fsdp,
+        options=compiler_options(config.train.remat),
+    )

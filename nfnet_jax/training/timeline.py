@@ -1,4 +1,4 @@
-"""What follows from the config and the data set, derived in one place."""
+"""Numbers of a run that follow from the config and the size of the data set."""
 
 import dataclasses
 import math
@@ -10,12 +10,12 @@ from nfnet_jax.utils.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """Numbers of one run, in updates: the length, the warm-up, between evaluations.
+class Timeline:
+    """Length, warm-up and intervals of one run, counted in updates.
 
     `peak_rate` is the largest learning rate. The first `small_steps` updates see images
-    of `train.small_size`. `batches` are as many as there may be, those that a rewind
-    leaves out included.
+    of `train.small_size`. `batches` is the largest number of batches that the run may
+    draw, those that a rewind leaves out included.
     """
 
     peak_rate: float
@@ -28,12 +28,12 @@ class Plan:
     checkpoint_every: int
 
     def evaluations_after(self, step: int) -> int:
-        """How many are left, the one after the last update included."""
+        """Number of evaluations that follow update `step`, the final one included."""
         return -(-self.steps // self.eval_every) - step // self.eval_every
 
 
-def make_plan(config: ConfigDict, train_examples: int, devices: int) -> Plan:
-    """The plan of `config` for a training split of `train_examples`.
+def make_timeline(config: ConfigDict, train_examples: int, devices: int) -> Timeline:
+    """Returns the timeline of `config` for a training split of `train_examples`.
 
     Epochs follow each other without a gap: they need not be whole numbers of batches.
 
@@ -64,7 +64,7 @@ def make_plan(config: ConfigDict, train_examples: int, devices: int) -> Plan:
     def every(epochs: float) -> int:
         return max(1, round(epochs * steps_per_epoch)) if epochs else steps
 
-    return Plan(
+    return Timeline(
         peak_rate=peak_rate(config),
         steps=steps,
         batches=2 * steps if config.train.on_nan == "rewind" else steps,
@@ -79,7 +79,7 @@ def make_plan(config: ConfigDict, train_examples: int, devices: int) -> Plan:
 
 
 def _batch_hint(config: ConfigDict, most: int, parts: int) -> str:
-    """The largest batch up to `most` that divides into `parts`, as a flag."""
+    """Largest batch up to `most` that divides into `parts`, as a flag."""
     sam = config.optim.sam
     for batch in range(most // parts * parts, 0, -parts):
         if not sam.rho or ascent_size(batch, sam.fraction) % parts == 0:
@@ -88,14 +88,14 @@ def _batch_hint(config: ConfigDict, most: int, parts: int) -> str:
 
 
 def peak_rate(config: ConfigDict) -> float:
-    """The largest rate: learning_rate · batch_size / base_batch_size."""
+    """Largest learning rate: learning_rate · batch_size / base_batch_size."""
     batch = config.data.batch_size
     base = config.optim.base_batch_size or batch
     return config.optim.learning_rate * (batch / base)
 
 
 def differentiated_examples(config: ConfigDict) -> int:
-    """Examples of an update that gradients are computed of, SAM's ascent included."""
+    """Number of examples differentiated in one update, SAM's ascent included."""
     batch, sam = config.data.batch_size, config.optim.sam
     return batch + (ascent_size(batch, sam.fraction) if sam.rho else 0)
 

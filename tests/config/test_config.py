@@ -28,7 +28,7 @@ from nfnet_jax.layers.residual import BETAS
 from nfnet_jax.models.blocks import channel_attention
 from nfnet_jax.optim.factory import OPTIMIZERS
 from nfnet_jax.optim.schedules import warmup_then
-from nfnet_jax.training.setup import check_buildable
+from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.workdir import check_workdir, create_workdir
 from nfnet_jax.utils.errors import UserError, nearest
 
@@ -184,8 +184,9 @@ def test_json_of_other_keys_or_types_is_refused(values, words):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_config_files_are_valid(path):
-    config = load(path)
-    check_buildable(config)
+    config, _ = cli.parse_config_flags(["train.py", f"--config={path}"], workdir="")
+    check_config(config)
+    Experiment(config).check_config()
     assert config.name.startswith(path.stem)
 
 

@@ -14,8 +14,8 @@ from nfnet_jax.models.registry import create_model, find, list_models, model_opt
 from nfnet_jax.optim.factory import build_optimizer, describe_groups
 from nfnet_jax.optim.groups import parameter_groups
 from nfnet_jax.optim.tree import path_name
-from nfnet_jax.training.setup import build_model
-from nfnet_jax.training.timeline import make_plan, peak_rate
+from nfnet_jax.training.experiment import build_model
+from nfnet_jax.training.timeline import make_timeline, peak_rate
 from nfnet_jax.utils.errors import UserError
 
 FOLDER = pathlib.Path(nfnet_jax.__file__).parent.parent / "configs"
@@ -102,7 +102,7 @@ def test_every_row_of_the_recipe_is_there(file):
     found = leaves(config)
     for key, value in (SHARED | own).items():
         assert found[key] == value, key
-    plan = make_plan(config, IMAGENET, 64)
+    plan = make_timeline(config, IMAGENET, 64)
     assert plan.peak_rate == pytest.approx(peak)
     fraction = config.optim.schedule.final_fraction
     assert plan.peak_rate * fraction == pytest.approx(last)
@@ -200,9 +200,15 @@ def test_every_file_fits_the_networks_of_every_family(name):
             # The whitening that is not to be trained is of one family.
             assert file == "cifar10_speedrun.py" and "stem/kernel" not in paths
             with pytest.raises(UserError, match="optim.freeze: 'stem/kernel' matches"):
-                build_optimizer(config.optim, params, lambda step: 0.1)
+                build_optimizer(
+                    config.optim,
+                    lambda step: 0.1,
+                    parameter_groups(config.optim, params),
+                )
             continue
-        build_optimizer(config.optim, params, lambda step: 0.1)
+        build_optimizer(
+            config.optim, lambda step: 0.1, parameter_groups(config.optim, params)
+        )
         # Whatever is loaded or built, what starts at 0 is free to leave it.
         if file != "imagenet_nfnet.py":
             mask = jax.tree.leaves(parameter_groups(config.optim, params).agc)

@@ -20,12 +20,12 @@ from nfnet_jax.inference.export import load_exported
 from nfnet_jax.inference.onnx import unroll
 from nfnet_jax.ops.conv import native_operations
 from nfnet_jax.training.checkpoint.manager import Checkpoints
-from nfnet_jax.training.data_spec import DataFacts, write_data_facts
+from nfnet_jax.training.data_spec import DataSpec, write_data_spec
 from nfnet_jax.training.state import init_state
 from nfnet_jax.utils.errors import UserError
 from nfnet_jax.weights import load as pretrained
 
-FACTS = DataFacts((0.5,), (0.25,), tuple("0123456789"), (8, 8, 1))
+FACTS = DataSpec((0.5,), (0.25,), tuple("0123456789"), (8, 8, 1))
 SHAPE = (16, 16, 3)
 SMALL = {"depths": (1, 2), "widths": (32, 64)}
 ONLY_JAX = """\
@@ -189,7 +189,7 @@ def run(tmp_path):
     workdir = tmp_path / "run"
     workdir.mkdir()
     (workdir / "config.json").write_text(json.dumps(to_json(config)))
-    write_data_facts(str(workdir), FACTS)
+    write_data_spec(str(workdir), FACTS)
     model = create_model("nf_wrn_10_1", 10)
     params = perturbed(model, (8, 8, 1))
     state = init_state(perturbed(model, (8, 8, 1), seed=1), {}, optax.sgd(0.1))

@@ -22,8 +22,8 @@ from nfnet_jax.data.images.preprocess import Preprocessing
 from nfnet_jax.data.load import load_dataset
 from nfnet_jax.inference import predict as prediction
 from nfnet_jax.training.checkpoint.manager import Checkpoints
-from nfnet_jax.training.data_spec import write_data_facts
-from nfnet_jax.training.setup import set_up
+from nfnet_jax.training.data_spec import write_data_spec
+from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.workdir import create_workdir
 from nfnet_jax.utils import runtime
 from nfnet_jax.weights import haiku
@@ -46,14 +46,14 @@ def digits_config(name: str):
 
 def write_run(config, workdir: str) -> None:
     """Writes the files of a run with random parameters and statistics."""
-    run = set_up(config)
-    params = perturbed(run.model, run.facts.image_shape)
+    run = Experiment(config)
+    params = perturbed(run.model, run.data_spec.image_shape)
     state = run.state.replace(
         ema_params=jax.tree.map(jnp.asarray, params),
         batch_stats=jax.tree.map(lambda leaf: leaf + 0.5, run.state.batch_stats),
     )
     create_workdir(workdir, config)
-    write_data_facts(workdir, run.facts)
+    write_data_spec(workdir, run.data_spec)
     with Checkpoints(workdir) as checkpoints:
         checkpoints.save(state)
 
@@ -119,9 +119,9 @@ def main(run_predict):
 
 def expected_probabilities(run) -> np.ndarray:
     """From the restored training state and the pixels in memory."""
-    setup = set_up(run.config)
+    setup = Experiment(run.config)
     with Checkpoints(run.workdir) as checkpoints:
-        state = checkpoints.restore(setup.state)
+        state = checkpoints.restore(setup.abstract_state)
     train_pixels = load_dataset("digits").train.images / 255.0
     images = (run.pixels / 255.0 - train_pixels.mean()) / train_pixels.std()
     variables = {"params": state.ema_params, "batch_stats": state.batch_stats}

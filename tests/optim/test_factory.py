@@ -28,7 +28,9 @@ GRADS = jax.tree.map(lambda p: np.full_like(p, 3.0), PARAMS)
 
 
 def updated(config, steps=1):
-    optimizer = build_optimizer(config.optim, PARAMS, lambda step: 0.1)
+    optimizer = build_optimizer(
+        config.optim, lambda step: 0.1, parameter_groups(config.optim, PARAMS)
+    )
     state, params = optimizer.init(PARAMS), PARAMS
     for _ in range(steps):
         updates, state = optimizer.update(GRADS, state, params)
@@ -83,7 +85,9 @@ def test_a_pattern_that_matches_nothing_is_an_error(key, words):
     config = base_config()
     config.optim[key].exclude = ("clasifier",)
     with pytest.raises(UserError, match=words):
-        build_optimizer(config.optim, PARAMS, lambda step: 0.1)
+        build_optimizer(
+            config.optim, lambda step: 0.1, parameter_groups(config.optim, PARAMS)
+        )
 
 
 def test_defaults_may_match_nothing_and_no_other_pattern_may():
@@ -138,10 +142,14 @@ def test_a_treatment_that_covers_nothing_is_an_error_unless_it_is_off(
 ):
     config = base_config()
     config.update_from_flattened_dict(OFF | changes)
-    build_optimizer(config.optim, PARAMS, lambda step: 0.1)
+    build_optimizer(
+        config.optim, lambda step: 0.1, parameter_groups(config.optim, PARAMS)
+    )
     config.update_from_flattened_dict({key: KEYS[key].default})
     with pytest.raises(UserError) as error:
-        build_optimizer(config.optim, PARAMS, lambda step: 0.1)
+        build_optimizer(
+            config.optim, lambda step: 0.1, parameter_groups(config.optim, PARAMS)
+        )
     for word in words:
         assert word in str(error.value) and "\n" not in str(error.value)
 
@@ -159,7 +167,9 @@ def built(name):
     config = base_config()
     config.optim.name = name
     config.update_from_flattened_dict(OFF)
-    return build_optimizer(config.optim, PARAMS, lambda step: 0.1)
+    return build_optimizer(
+        config.optim, lambda step: 0.1, parameter_groups(config.optim, PARAMS)
+    )
 
 
 @pytest.mark.promotes
@@ -202,7 +212,9 @@ def test_frozen_parameters_get_no_update_and_no_state(name):
     config.optim.freeze = ("stem",)
     config.optim.weight_decay = 0.5
     config.optim.agc.clipping = 0.0
-    optimizer = build_optimizer(config.optim, PARAMS, lambda step: 0.1)
+    optimizer = build_optimizer(
+        config.optim, lambda step: 0.1, parameter_groups(config.optim, PARAMS)
+    )
     state = optimizer.init(PARAMS)
     assert not any(leaf.shape == (3, 2) for leaf in jax.tree.leaves(state))
     updates, _ = optimizer.update(GRADS, state, PARAMS)

@@ -7,6 +7,7 @@ import pytest
 
 from nfnet_jax.config import base_config
 from nfnet_jax.optim.factory import build_optimizer
+from nfnet_jax.optim.groups import parameter_groups
 from nfnet_jax.optim.rules import convolution_kernels, muon, orthogonalize
 
 RATE, MOMENTUM = 0.3, 0.6
@@ -122,7 +123,9 @@ def test_config_chooses_muon_and_freezes_kernels():
     config.optim.agc.clipping = 0.0
     config.optim.agc.exclude = ("classifier",)
     config.optim.freeze = ("^conv/kernel",)
-    optimizer = build_optimizer(config.optim, PARAMS, lambda step: RATE)
+    optimizer = build_optimizer(
+        config.optim, lambda step: RATE, parameter_groups(config.optim, PARAMS)
+    )
     updates, _ = optimizer.update(GRADS[0], optimizer.init(PARAMS), PARAMS)
     assert not np.any(updates["conv"]["kernel"])
     stack = PARAMS["blocks"]["conv"]["kernel"]

@@ -23,7 +23,7 @@ from nfnet_jax.data.load import load_dataset
 from nfnet_jax.reports import measured
 from nfnet_jax.reports.measured import SIGNAL_IMAGES, measure_run
 from nfnet_jax.training.checkpoint.manager import Checkpoints
-from nfnet_jax.training.setup import set_up
+from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.workdir import read_config
 from nfnet_jax.utils import runtime
 from nfnet_jax.utils.figures import DARK, LIGHT
@@ -32,9 +32,9 @@ from nfnet_jax.utils.figures import DARK, LIGHT
 @pytest.fixture(scope="module")
 def network(trained):
     """The network, its first and its averaged parameters, normalized test images."""
-    run = set_up(read_config(trained))
+    run = Experiment(read_config(trained))
     with Checkpoints(trained) as checkpoints:
-        ema_params = checkpoints.restore(run.state).ema_params
+        ema_params = checkpoints.restore(run.abstract_state).ema_params
     digits = load_dataset("digits")
     pixels = digits.train.images / 255.0
     images = (digits.test.images / 255.0 - pixels.mean()) / pixels.std()

@@ -1,4 +1,4 @@
-"""What can be known of the data is known before weights are downloaded."""
+"""Checks of the data before any weights are downloaded."""
 
 import pathlib
 import re
@@ -8,7 +8,7 @@ from small_folder import save_images
 from tiny_run import tiny_config
 
 from nfnet_jax import train
-from nfnet_jax.training.timeline import make_plan
+from nfnet_jax.training.timeline import make_timeline
 from nfnet_jax.utils.errors import UserError
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -16,7 +16,7 @@ CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 
 @pytest.fixture
 def downloads(tmp_path, monkeypatch):
-    """What was to be downloaded, and a folder "set" of 2 classes of 8 images."""
+    """A list of the weights asked for, and a folder "set" of 2 classes of 8 images."""
     asked = []
 
     def locate(weights):
@@ -88,13 +88,13 @@ def test_the_batch_that_is_named_works(examples, devices, changes, largest):
     """And no larger one does."""
     config = tiny_config(**{"data.batch_size": 256, **changes})
     with pytest.raises(UserError, match=f"at most {examples}") as error:
-        make_plan(config, examples, devices)
+        make_timeline(config, examples, devices)
     named = re.search(r"; set --config\.data\.batch_size=(\d+)$", str(error.value))
     works = []
     for batch in range(1, examples + 1):
         config.data.batch_size = batch
         try:
-            make_plan(config, examples, devices)
+            make_timeline(config, examples, devices)
             works.append(batch)
         except UserError:
             continue
@@ -104,6 +104,6 @@ def test_the_batch_that_is_named_works(examples, devices, changes, largest):
 def test_a_batch_that_does_not_divide_gets_one_that_does():
     config = tiny_config(**{"data.batch_size": 30})
     with pytest.raises(UserError, match=r"multiple of 8.*--config.data.batch_size=32$"):
-        make_plan(config, 1000, 8)
+        make_timeline(config, 1000, 8)
     with pytest.raises(UserError, match=r"multiple of 8.*--config.data.batch_size=24$"):
-        make_plan(config, 31, 8)
+        make_timeline(config, 31, 8)

@@ -1,6 +1,7 @@
 """Fine-tuning: frozen parameters, the body's rate, starting from weights."""
 
 import functools
+import itertools
 import json
 import sys
 
@@ -10,22 +11,21 @@ import numpy as np
 import optax
 import pytest
 from PIL import Image
+from tiny_training import experiment
 
 from nfnet_jax import cli, evaluate
 from nfnet_jax import train as train_main
 from nfnet_jax.config import base_config, to_json
 from nfnet_jax.data.dataset import Split
-from nfnet_jax.data.loading.in_memory import training_batches
 from nfnet_jax.models.registry import create_model
-from nfnet_jax.optim.factory import build_optimizer, describe_groups
+from nfnet_jax.optim.factory import build_optimizer
+from nfnet_jax.optim.groups import describe_groups, parameter_groups
 from nfnet_jax.training import loop
 from nfnet_jax.training.checkpoint.manager import Checkpoints
-from nfnet_jax.training.data_spec import DataFacts, write_data_facts
-from nfnet_jax.training.finetune import Pretrained, start_from
-from nfnet_jax.training.parallel import device_mesh
-from nfnet_jax.training.setup import set_up
+from nfnet_jax.training.data_spec import DataSpec, write_data_spec
+from nfnet_jax.training.experiment import Experiment
+from nfnet_jax.training.pretrained import Pretrained, merge_pretrained
 from nfnet_jax.training.state import init_state, init_variables
-from nfnet_jax.training.step import make_train_step
 from nfnet_jax.training.workdir import create_workdir
 from nfnet_jax.utils import runtime
 from nfnet_jax.utils.errors import UserError
@@ -56,28 +56,28 @@ def variables(classes=10, seed=0, name=NAME, **options):
 
 
 def test_frozen_leaves_keep_every_bit_and_the_others_move():
-    config = base_config()
-    config.data.batch_size = 4
-    config.optim.freeze = ("stem", "stages_0/", "stages_1/.*kernel$")
-    model, params, stats = variables(name="nf_wrn_16_1")
-    # An update of +0 would turn these into +0.
-    params["stem"]["bias"] = -jnp.zeros_like(params["stem"]["bias"])
-    optimizer = build_optimizer(config.optim, params, lambda step: 0.1)
     random = np.random.RandomState(0)
     split = Split(
         images=random.randint(0, 256, (8, *SHAPE)).astype("uint8"),
         labels=np.arange(8, dtype="int32"),
     )
-    batches = training_batches(
-        split, config.data, device_mesh(), seed=config.seed, per_example=1
+    run = experiment(
+        split,
+        DataSpec.of_shape(SHAPE, 10),
+        **{
+            "model.name": "nf_wrn_16_1",
+            "data.batch_size": 4,
+            "train.steps": 3,
+            "optim.freeze": ("stem", "stages_0/", "stages_1/.*kernel$"),
+        },
     )
-    facts = DataFacts((0.5,) * 3, (0.25,) * 3, tuple("0123456789"), SHAPE)
-    step = make_train_step(config, model, optimizer, batches, facts)
-    data = next(batches.iterate(0))
+    _, params, stats = variables(name="nf_wrn_16_1")
+    # An update of +0 would turn these into +0.
+    params["stem"]["bias"] = -jnp.zeros_like(params["stem"]["bias"])
     before = leaves(params)
-    state = init_state(params, stats, optimizer)
-    for _ in range(3):
-        state, _ = step(state, data)
+    state = init_state(params, stats, run.optimizer)
+    for host_batch in itertools.islice(run.train_batches.iterate(0), 3):
+        state, _ = run.train_step(state, host_batch)
     moved = set()
     for tree in (state.params, state.ema_params):
         for name, leaf in leaves(tree).items():
@@ -99,7 +99,9 @@ def updates(params, grads, **changes):
     config.optim.agc.clipping = 0.01
     config.update_from_flattened_dict(changes)
     optimizer = build_optimizer(
-        config.optim, params, lambda step: 0.1 / (step + 1).astype(jnp.float32)
+        config.optim,
+        lambda step: 0.1 / (step + 1).astype(jnp.float32),
+        parameter_groups(config.optim, params),
     )
     state, found = optimizer.init(params), []
     for _ in range(3):
@@ -154,7 +156,7 @@ def test_the_table_counts_what_is_frozen():
 
 def start(others, params, stats, names="0123456789", theirs="0123456789"):
     given = Pretrained(others, (0,), (1,), class_names=tuple(theirs))
-    return start_from(given, params, stats, "w", tuple(names))
+    return merge_pretrained(given, params, stats, "w", tuple(names))
 
 
 def test_all_leaves_are_taken_as_copies():
@@ -239,15 +241,15 @@ def get_config():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """What a run of five classes leaves, a folder of ten, and a config for it."""
+    """A finished run of five classes, a folder of ten, and a config for it."""
     root = tmp_path_factory.mktemp("finetune")
     modes = ("RGB", "L", "RGBA", "P", "LA", "1")
     make_folder(root / "ten", [f"c{i}" for i in range(10)], modes)
     source = str(root / "source")
     create_workdir(source, run_config("five", **{"model.alpha": 0.3}))
     names = tuple("abcde")
-    facts = DataFacts((0.2, 0.3, 0.4), (0.5, 0.6, 0.7), names, SHAPE)
-    write_data_facts(source, facts)
+    facts = DataSpec((0.2, 0.3, 0.4), (0.5, 0.6, 0.7), names, SHAPE)
+    write_data_spec(source, facts)
     _, params, stats = variables(classes=5, seed=8)
     state = init_state(params, stats, optax.sgd(0.1))
     with Checkpoints(source) as checkpoints:
@@ -330,13 +332,13 @@ def test_published_weights_bring_their_network_and_a_run_resumes_without(
         "--config.checkpoint.every_epochs=0.2",
         "--workdir=from_published",
     ]
-    make_tester = loop.make_tester
-    monkeypatch.setattr(loop, "make_tester", stop_instead)
+    evaluation = Experiment.evaluate
+    monkeypatch.setattr(Experiment, "evaluate", stop_instead)
     with pytest.raises(SystemExit) as exit_:
         command(monkeypatch, *arguments, "--config.eval.every_epochs=1.5")
     assert exit_.value.code == 130
     assert asked == [(NAME, "somewhere", {"headless": True})]
-    monkeypatch.setattr(loop, "make_tester", make_tester)
+    monkeypatch.setattr(Experiment, "evaluate", evaluation)
     monkeypatch.setattr(published, "load_pretrained", None)
     command(monkeypatch, *arguments, "--config.eval.every_epochs=1.5")
     assert "continuing from step 3 of 4" in capsys.readouterr().out
@@ -358,11 +360,8 @@ def test_published_weights_bring_their_network_and_a_run_resumes_without(
     jax.tree.map(np.testing.assert_array_equal, *runs)
 
 
-def stop_instead(config, run):
-    def test(state):
-        raise KeyboardInterrupt
-
-    return test
+def stop_instead(experiment, state):
+    raise KeyboardInterrupt
 
 
 def test_a_run_begins_with_the_parameters_and_the_moments_of_the_weights(here):
@@ -370,11 +369,12 @@ def test_a_run_begins_with_the_parameters_and_the_moments_of_the_weights(here):
     config = run_config(here / "ten", **{"model.weights": "given"})
     names = tuple(f"c{i}" for i in range(10))
     moments = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
-    run = set_up(config, Pretrained(params, *moments, class_names=names))
+    pretrained = Pretrained(params, *moments, class_names=names)
+    run = Experiment(config, pretrained=pretrained)
     jax.tree.map(np.testing.assert_array_equal, run.state.params, params)
     jax.tree.map(np.testing.assert_array_equal, run.state.ema_params, params)
-    np.testing.assert_allclose(run.facts.mean, (0.1, 0.2, 0.3))
-    np.testing.assert_allclose(run.facts.std, (0.4, 0.5, 0.6))
+    np.testing.assert_allclose(run.data_spec.mean, (0.1, 0.2, 0.3))
+    np.testing.assert_allclose(run.data_spec.std, (0.4, 0.5, 0.6))
 
 
 def test_weights_that_nobody_loaded_are_an_error(here, tmp_path):

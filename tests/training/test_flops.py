@@ -64,7 +64,7 @@ def test_both_gradients_of_a_convolution_take_as_many_as_itself(stride, groups):
 
 @pytest.mark.parametrize("name", ["nf_wrn_22_1", "nf_bottleneck_2_16"])
 def test_training_takes_three_times_the_forward_pass(name):
-    """But for the images, whose gradient nobody needs: at most the stem's share."""
+    """Gradients of the images, at most the stem's share, are not computed."""
     model = create_model(name, 10)
     images = jnp.zeros((4, 16, 16, 3))
     key = jax.random.key(0)

@@ -12,17 +12,16 @@ from PIL import Image
 from tiny_run import tiny_config
 
 from nfnet_jax import cli, evaluate, predict, report
-from nfnet_jax import train as train_main
 from nfnet_jax.data.class_names import imagenet_synsets, relabel
 from nfnet_jax.data.load import load_dataset
 from nfnet_jax.inference.predict import Predictor, with_class_names
 from nfnet_jax.models.registry import create_model
 from nfnet_jax.reports.measured import measure_run
-from nfnet_jax.training.evaluation import score_checkpoint
-from nfnet_jax.training.finetune import Pretrained, start_from
+from nfnet_jax.training.experiment import Experiment
+from nfnet_jax.training.finetune import load_weights
 from nfnet_jax.training.loop import train
-from nfnet_jax.training.preview import draw_first_batch
-from nfnet_jax.training.trained import load_run
+from nfnet_jax.training.pretrained import Pretrained, merge_pretrained
+from nfnet_jax.training.trained import load_run, score_checkpoint
 from nfnet_jax.training.workdir import read_config
 from nfnet_jax.utils import runtime
 from nfnet_jax.utils.errors import UserError
@@ -127,8 +126,8 @@ def test_evaluation_report_and_prediction_agree_with_the_names(here, capsys):
     right = [s["classes"][0]["name"] in s["image"].split("/") for s in said]
     assert np.mean(right) > 0.8
 
-    facts = load_run("run").facts
-    _, images, targets = draw_first_batch(read_config("run"), facts)
+    spec = load_run("run").data_spec
+    images, targets, _ = Experiment(read_config("run"), given_spec=spec).first_batch
     colours = np.asarray(images.mean((1, 2))).argmax(-1)
     named = [NAMES.index(ORDER[label]) for label in np.asarray(targets.argmax(-1))]
     assert colours.tolist() == named
@@ -149,7 +148,7 @@ def test_the_columns_of_a_classifier_follow_the_names():
     before = np.asarray(model.apply({"params": given}, images))
     for names in itertools.permutations(NAMES):
         weights = Pretrained(given, (0,), (1,), class_names=ORDER)
-        params, _, line = start_from(weights, fresh, {}, "w", names)
+        params, _, line = merge_pretrained(weights, fresh, {}, "w", names)
         logits = np.asarray(model.apply({"params": params}, images))
         for place, name in enumerate(names):
             np.testing.assert_array_equal(
@@ -173,7 +172,7 @@ def test_a_classifier_of_as_many_other_classes_is_new(names, theirs, words):
     images = np.zeros((1, 8, 8, 3), "float32")
     fresh, given = (model.init(jax.random.key(k), images)["params"] for k in (0, 1))
     weights = Pretrained(given, (0,), (1,), class_names=theirs)
-    params, _, line = start_from(weights, fresh, {}, "w", names)
+    params, _, line = merge_pretrained(weights, fresh, {}, "w", names)
     jax.tree.map(
         np.testing.assert_array_equal,
         params["head"]["classifier"],
@@ -184,12 +183,12 @@ def test_a_classifier_of_as_many_other_classes_is_new(names, theirs, words):
 
 def test_weights_of_a_run_and_of_imagenet_know_their_classes(here, monkeypatch):
     config = run_config("set", **{"model.weights": "run"})
-    assert train_main.load_weights(config).class_names == ORDER
+    assert load_weights(config).class_names == ORDER
     config.model.name, config.model.weights = "nf_resnet50", "somewhere"
     for classes, names in ((1000, imagenet_synsets()), (10, ())):
         loaded = create_model("nf_resnet50", classes), {}
         monkeypatch.setattr(published, "load_pretrained", lambda *a, _l=loaded, **k: _l)
-        assert train_main.load_weights(config).class_names == names
+        assert load_weights(config).class_names == names
 
 
 @pytest.mark.parametrize("own", [ORDER, imagenet_synsets()[:3]])

@@ -12,9 +12,9 @@ import pytest
 from nfnet_jax.config import base_config, to_json
 from nfnet_jax.training import loop
 from nfnet_jax.training.checkpoint.manager import Checkpoints
-from nfnet_jax.training.evaluation import score_checkpoint
-from nfnet_jax.training.setup import set_up
-from nfnet_jax.training.timeline import differentiated_examples, make_plan
+from nfnet_jax.training.experiment import Experiment
+from nfnet_jax.training.timeline import differentiated_examples, make_timeline
+from nfnet_jax.training.trained import score_checkpoint
 from nfnet_jax.utils.errors import UserError
 
 RESULT_KEYS = {
@@ -119,15 +119,15 @@ def test_another_config_is_refused_by_name(finished):
 def test_a_stopped_run_continues_bit_for_bit(finished, tmp_path, monkeypatch):
     _, workdir, _ = finished
     config = small_config(**{"checkpoint.every_epochs": 0.25})
-    every = make_plan(config, 1438, 1).checkpoint_every
-    monkeypatch.setattr(loop, "make_tester", stop_instead)
+    every = make_timeline(config, 1438, 1).checkpoint_every
+    monkeypatch.setattr(Experiment, "evaluate", stop_instead)
     with pytest.raises(KeyboardInterrupt):
         loop.train(config, str(tmp_path))
     monkeypatch.undo()
     with Checkpoints(str(tmp_path)) as checkpoints:
         assert checkpoints.latest_step == 30 // every * every
     loop.train(config, str(tmp_path))
-    like = set_up(config).state
+    like = Experiment(config).abstract_state
     states = []
     for directory in (workdir, str(tmp_path)):
         with Checkpoints(directory) as checkpoints:
@@ -135,11 +135,8 @@ def test_a_stopped_run_continues_bit_for_bit(finished, tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 
-def stop_instead(config, run):
-    def test(state):
-        raise KeyboardInterrupt
-
-    return test
+def stop_instead(experiment, state):
+    raise KeyboardInterrupt
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
@@ -170,9 +167,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 def test_the_peak_rate_follows_the_batch_where_it_has_a_base():
     config = small_config(**{"data.batch_size": 1024, "optim.learning_rate": 0.1})
-    assert make_plan(config, 5000, 1).peak_rate == 0.1
+    assert make_timeline(config, 5000, 1).peak_rate == 0.1
     config.optim.base_batch_size = 256
-    assert make_plan(config, 5000, 1).peak_rate == 0.4
+    assert make_timeline(config, 5000, 1).peak_rate == 0.4
 
 
 def test_the_ascent_of_sam_counts_as_work():
@@ -185,6 +182,6 @@ def test_the_ascent_of_sam_counts_as_work():
 def test_epochs_need_not_be_whole_batches():
     config = small_config(**{"train.epochs": 2.5, "eval.every_epochs": 1.0})
     config.train.steps = None
-    plan = make_plan(config, train_examples=100, devices=1)
+    plan = make_timeline(config, train_examples=100, devices=1)
     assert (plan.steps, plan.eval_every) == (8, 3)
     assert plan.checkpoint_every == plan.steps

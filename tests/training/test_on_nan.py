@@ -1,4 +1,4 @@
-"""What follows a loss that is not finite: stop, skip or rewind."""
+"""Losses that are not finite: stop, skip or rewind."""
 
 import itertools
 import json
@@ -16,8 +16,8 @@ from tiny_run import tiny_config
 
 from nfnet_jax.training import loop, step
 from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.logging import Diverged, Reporter
-from nfnet_jax.training.setup import set_up
 from nfnet_jax.utils.errors import Interrupted, UserError
 
 NAN = float("nan")
@@ -31,7 +31,7 @@ REWIND = {
 
 def restore(config, workdir):
     with Checkpoints(str(workdir)) as checkpoints:
-        return checkpoints.restore(set_up(config).state)
+        return checkpoints.restore(Experiment(config).abstract_state)
 
 
 # --- Skip -----------------------------------------------------------------------------
@@ -76,7 +76,7 @@ def test_a_bad_batch_changes_nothing_but_the_step(one_bad_batch, tmp_path):
 def reporter(config):
     writer = SimpleNamespace(rows=[])
     writer.write = lambda step, row: writer.rows.append(row)
-    return Reporter(config, set_up(config), writer, MagicMock()), writer
+    return Reporter(Experiment(config), writer, MagicMock()), writer
 
 
 def test_means_are_of_what_was_not_skipped():
@@ -118,11 +118,11 @@ def test_neither_loss_nor_gradient_may_be_without_bounds(metrics):
 @pytest.fixture
 def spoil(monkeypatch):
     """spoil(numbers): updates by the batches of these numbers give nan."""
-    make_train_step = loop.make_train_step
+    make_train_step = Experiment.make_train_step
 
     def spoil(numbers, interrupt=None):
-        def make(*arguments):
-            update = make_train_step(*arguments)
+        def make(*arguments, **options):
+            update = make_train_step(*arguments, **options)
 
             def run(state, fed):
                 number = int(state.step) + int(state.skipped)
@@ -137,26 +137,23 @@ def spoil(monkeypatch):
 
             return run
 
-        monkeypatch.setattr(loop, "make_train_step", make)
+        monkeypatch.setattr(Experiment, "make_train_step", make)
 
     return spoil
 
 
 def without_batches(config, workdir, start: int, skipped: int):
     """From the checkpoint of step `start` to the end, `skipped` batches left out."""
-    run = set_up(config)
+    run = Experiment(config)
     with Checkpoints(str(workdir)) as checkpoints:
         for later in range(start + 1, config.train.steps + 1):
             manifest = workdir / f"checkpoints/{later}/manifest.json"
             manifest.unlink(missing_ok=True)
-        state = checkpoints.restore(run.state)
-    update = step.make_train_step(
-        config, run.model, run.optimizer, run.train, run.facts
-    )
+        state = checkpoints.restore(run.abstract_state)
     state = state.replace(skipped=jnp.int32(skipped))
-    feed = run.train.iterate(start + skipped)
+    feed = run.train_batches.iterate(start + skipped)
     for fed in itertools.islice(feed, config.train.steps - start):
-        state, _ = update(state, fed)
+        state, _ = run.train_step(state, fed)
     return state
 
 

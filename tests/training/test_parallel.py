@@ -16,9 +16,10 @@ from trajectory import CHANGES, devices
 from nfnet_jax.config import base_config
 from nfnet_jax.models.registry import create_model
 from nfnet_jax.optim.factory import build_optimizer
+from nfnet_jax.optim.groups import parameter_groups
 from nfnet_jax.training.distributed import connect
+from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.parallel import fsdp_spec
-from nfnet_jax.training.setup import check_buildable
 from nfnet_jax.training.state import init_state, init_variables
 from nfnet_jax.utils.errors import UserError
 
@@ -91,8 +92,8 @@ def test_two_processes_are_one_run_that_the_first_one_writes(alone, tmp_path):
     ],
 )
 def test_twenty_steps_on_many_devices(count, processes, changes):
-    """Of SAM six steps, because it lets rounding grow: half a unit in the last place of
-    the first weights changes its losses by 2e-5 in twenty steps on one device."""
+    """Six steps for SAM, which lets rounding grow: half a unit in the last place of the
+    first weights changes its losses by 2e-5 in twenty steps on one device."""
     own = {key: value for key, value in changes.items() if key.startswith("optim")}
     steps = 6 if own else 20
     reference = _twenty_steps(json.dumps(own))[:steps]
@@ -157,7 +158,9 @@ def test_eight_devices_hold_an_eighth_of_an_nfnet_f0():
     config = base_config()
     model = create_model("nfnet_f0", 1000)
     params, stats = jax.eval_shape(lambda: init_variables(model, 0, (64, 64, 3)))
-    optimizer = build_optimizer(config.optim, params, lambda step: 0.1)
+    optimizer = build_optimizer(
+        config.optim, lambda step: 0.1, parameter_groups(config.optim, params)
+    )
     state = jax.eval_shape(lambda p: init_state(p, stats, optimizer), params)
     mesh = AbstractMesh((8,), ("data",))
     whole = part = 0
@@ -173,7 +176,7 @@ def test_fsdp_under_pmap_is_refused():
     config = base_config()
     config.parallel.fsdp, config.parallel.mode = True, "pmap"
     with pytest.raises(UserError, match=r"fsdp is True .* 'pmap', expected mode 'jit'"):
-        check_buildable(config)
+        Experiment(config).check_config()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from tiny_run import (
 from nfnet_jax import cli
 from nfnet_jax.training import loop
 from nfnet_jax.training.checkpoint import Checkpoints, SaveTimes
-from nfnet_jax.training.setup import set_up
+from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.workdir import check_unlocked, lock_workdir, read_result
 from nfnet_jax.utils.errors import UserError
 
@@ -33,10 +33,10 @@ def checkpoint_files(workdir) -> dict[str, bytes]:
 
 def kill_at(step: int, number: signal.Signals, monkeypatch) -> None:
     """Sends this process the signal when the run begins the step."""
-    make_train_step = loop.make_train_step
+    make_train_step = Experiment.make_train_step
 
-    def make(*arguments):
-        update = make_train_step(*arguments)
+    def make(*arguments, **options):
+        update = make_train_step(*arguments, **options)
         steps = iter(range(1, 1000))
 
         def run(state, fed):
@@ -46,7 +46,7 @@ def kill_at(step: int, number: signal.Signals, monkeypatch) -> None:
 
         return run
 
-    monkeypatch.setattr(loop, "make_train_step", make)
+    monkeypatch.setattr(Experiment, "make_train_step", make)
 
 
 def test_a_run_ended_in_every_way_continues_bit_for_bit(
@@ -141,7 +141,7 @@ def test_minutes_are_those_of_the_monotonic_clock(monkeypatch):
     config = tiny_config(**{"checkpoint.every_minutes": 2.0})
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    times = SaveTimes(config, set_up(config).plan)
+    times = SaveTimes(config, Experiment(config).timeline)
     for jump in (-1e9, 1e9):
         monkeypatch.setattr(time, "time", lambda jump=jump: jump)
         assert not times.due(1)
@@ -158,6 +158,6 @@ def test_steps_and_epochs_count_side_by_side():
     config = tiny_config(
         **{"checkpoint.every_steps": 8, "checkpoint.every_epochs": 20 / epoch}
     )
-    times = SaveTimes(config, set_up(config).plan)
+    times = SaveTimes(config, Experiment(config).timeline)
     due = [step for step in range(1, 41) if times.due(step)]
     assert due == [8, 16, 20, 24, 32, 40]

@@ -1,5 +1,7 @@
 """SAM in a step: against NumPy, with microbatches, frozen parameters and dropout."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,12 +9,11 @@ import numpy as np
 import optax
 import pytest
 from ml_collections import ConfigDict
-from tiny_training import DATA, setup
+from tiny_training import DATA, experiment, setup
 
 from nfnet_jax.layers.dropout import kept as draw
-from nfnet_jax.training.parallel import GLOBAL
-from nfnet_jax.training.sharpness import sharpness_aware
-from nfnet_jax.training.timeline import make_plan
+from nfnet_jax.training.step import TrainingBatch, batch_gradients
+from nfnet_jax.training.timeline import make_timeline
 from nfnet_jax.utils.errors import UserError
 
 RNG = np.random.RandomState(0)
@@ -20,8 +21,17 @@ FEATURES, VALUES = RNG.standard_normal((20, 6)), RNG.standard_normal(20)
 
 
 def slope(w, x, y):
-    """Of the mean of (xw - y)² / 2."""
+    """Gradient of the mean of (xw - y)² / 2."""
     return x.T @ (x @ w - y) / len(y)
+
+
+def gradients_with_sam(loss, params, batch_stats, first=0, **sam):
+    """`batch_gradients` of `loss` on the rows of `FEATURES`, compiled."""
+    config = ConfigDict({"accumulate": 1, "sam": sam})
+    features, values = (jnp.asarray(a, jnp.float32) for a in (FEATURES, VALUES))
+    batch = TrainingBatch(features, values, jnp.arange(first, first + 20))
+    differentiate = functools.partial(batch_gradients, loss, config)
+    return jax.jit(differentiate)(params, batch_stats, batch)
 
 
 @pytest.mark.parametrize(
@@ -29,16 +39,14 @@ def slope(w, x, y):
 )
 @pytest.mark.parametrize("rho", [0.05, 2.0])
 def test_five_steps_of_descent_against_numpy(fraction, rows, rho):
-    def gradients(params, stats, x, y):
-        return ({"w": slope(params["w"], x, y)}, {}), stats
+    def loss(params, stats, batch):
+        error = batch.images @ params["w"] - batch.targets
+        return (error**2).mean() / 2, ({}, stats)
 
-    sam = ConfigDict({"rho": rho, "fraction": fraction})
-    aware = jax.jit(sharpness_aware(gradients, sam, GLOBAL))
     params = {"w": jnp.zeros(6)}
     expected = np.zeros(6)
-    x, y = (jnp.asarray(a, jnp.float32) for a in (FEATURES, VALUES))
     for _ in range(5):
-        (grads, _), _ = aware(params, {}, x, y)
+        _, grads = gradients_with_sam(loss, params, {}, rho=rho, fraction=fraction)
         params = {"w": params["w"] - 0.1 * grads["w"]}
         ascent = slope(expected, FEATURES[list(rows)], VALUES[list(rows)])
         above = expected + rho * ascent / np.sqrt(np.sum(ascent**2))
@@ -48,19 +56,15 @@ def test_five_steps_of_descent_against_numpy(fraction, rows, rho):
 
 
 def test_both_passes_draw_alike_and_statistics_are_those_before_the_ascent():
-    def gradients(params, stats, x, y, positions):
-        kept = draw(jax.random.key(7), positions, 0.5, (6,))
-        x = jnp.where(kept, x, 0)
-        return ({"w": slope(params["w"], x, y)}, {"kept": kept}), params["w"]
+    def loss(params, stats, batch):
+        kept = draw(jax.random.key(7), batch.positions, 0.5, (6,))
+        error = jnp.where(kept, batch.images, 0) @ params["w"] - batch.targets
+        return (error**2).mean() / 2, ({"kept": kept}, params["w"])
 
-    sam = ConfigDict({"rho": 0.3, "fraction": 1.0})
     weights, positions = np.arange(6.0), jnp.arange(100, 120)
-    (grads, metrics), stats = sharpness_aware(gradients, sam, GLOBAL)(
-        {"w": jnp.asarray(weights)},
-        jnp.zeros(6),
-        jnp.asarray(FEATURES),
-        jnp.asarray(VALUES),
-        positions,
+    params = {"w": jnp.asarray(weights)}
+    (metrics, stats), grads = gradients_with_sam(
+        loss, params, jnp.zeros(6), first=100, rho=0.3, fraction=1.0
     )
     kept = np.asarray(draw(jax.random.key(7), positions, 0.5, (6,)))
     np.testing.assert_array_equal(metrics["kept"], kept)
@@ -79,9 +83,9 @@ def test_microbatches_and_frozen_parameters_in_a_step():
         "optim.sam.fraction": 0.5,
         "optim.freeze": ("stem", "stages_0"),
     }
-    _, model, step, state = setup(**changes)
+    run, step, state = setup(**changes)
     before = jax.tree.map(jnp.copy, state.params)
-    _, _, step_in_parts, _ = setup(**changes, **{"optim.accumulate": 4})
+    _, step_in_parts, _ = setup(**changes, **{"optim.accumulate": 4})
     same, same_metrics = step_in_parts(jax.tree.map(jnp.copy, state))
     state, metrics = step(state)
     chex.assert_trees_all_close(state.params, same.params, rtol=1e-4, atol=1e-5)
@@ -90,7 +94,7 @@ def test_microbatches_and_frozen_parameters_in_a_step():
         chex.assert_trees_all_equal(state.params[part], before[part])
         chex.assert_trees_all_equal(state.ema_params[part], before[part])
     images = (np.asarray(DATA.images, np.float32) / 255 - 0.5) / 0.25
-    logits = model.apply({"params": before}, images)
+    logits = run.model.apply({"params": before}, images)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, DATA.labels).mean()
     assert float(metrics["loss"]) > loss + 0.01
 
@@ -103,10 +107,10 @@ def test_microbatches_and_frozen_parameters_in_a_step():
     ],
 )
 def test_a_share_that_devices_cannot_share_is_refused(fraction, devices, words):
-    config = setup(**{"data.batch_size": 128})[0]
+    config = experiment(**{"data.batch_size": 128}).config
     config.optim.sam.fraction = fraction
-    make_plan(config, 1000, devices)
+    make_timeline(config, 1000, devices)
     config.optim.sam.rho = 0.05
-    make_plan(config, 1000, 1)
+    make_timeline(config, 1000, 1)
     with pytest.raises(UserError, match=words):
-        make_plan(config, 1000, devices)
+        make_timeline(config, 1000, devices)

@@ -8,9 +8,9 @@ import pytest
 from nfnet_jax.config import base_config
 from nfnet_jax.models.registry import create_model
 from nfnet_jax.models.statistics import multiply_adds
+from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.loop import train
-from nfnet_jax.training.setup import set_up
-from nfnet_jax.training.timeline import make_plan
+from nfnet_jax.training.timeline import make_timeline
 from nfnet_jax.utils.errors import UserError
 
 
@@ -54,25 +54,25 @@ def test_run_learns(result):
 @pytest.mark.parametrize(("share", "steps"), [(0.0, 0), (0.25, 2), (1.0, 10)])
 def test_share_of_the_updates(share, steps):
     config = small_config(**{"train.small_share": share})
-    assert make_plan(config, 1000, 1).small_steps == steps
+    assert make_timeline(config, 1000, 1).small_steps == steps
 
 
 def test_no_size_means_no_such_part():
     config = small_config()
     config.train.small_size = None
-    assert make_plan(config, 1000, 1).small_steps == 0
+    assert make_timeline(config, 1000, 1).small_steps == 0
 
 
 def test_small_images_are_not_larger():
     with pytest.raises(UserError, match="small_size is 17, expected at most the 16"):
-        set_up(small_config(**{"train.small_size": 17}))
+        _ = Experiment(small_config(**{"train.small_size": 17})).dataset
 
 
 def test_whitening_is_of_the_training_images():
-    run = set_up(small_config())
+    run = Experiment(small_config())
     kernel = np.asarray(run.state.params["stem"]["kernel"])
-    pixels = np.asarray(next(run.train.iterate(0))[0]) / 255
-    mean, std = run.facts.moments
+    pixels = np.asarray(next(run.train_batches.iterate(0))[0]) / 255
+    mean, std = run.data_spec.moments
     images = jnp.asarray((pixels - mean) / std)
     outputs = jax.lax.conv_general_dilated(
         images, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")

@@ -1,6 +1,7 @@
 """One update: independent of microbatches, devices and the host."""
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -12,33 +13,31 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny_training import DATA, FACTS, setup
+from tiny_training import DATA, experiment, setup
 
-from nfnet_jax.data.augment.mixing import drawn_per_example
-from nfnet_jax.data.loading.in_memory import evaluation_batches, training_batches
-from nfnet_jax.training.parallel import device_mesh
-from nfnet_jax.training.step import make_draw_batch, make_eval_step
+from nfnet_jax.training.data_spec import DataSpec
+from nfnet_jax.training.step import draw_batch
 
 
-def evaluate(config, model, variables):
+def evaluate(run, state):
     """The sums of each batch."""
-    batches = evaluation_batches(DATA, config.data.eval_batch_size, device_mesh())
-    step = make_eval_step(config, model, batches, FACTS)
-    return [step(variables, fed, i) for i, fed in enumerate(batches.iterate(0))]
+    variables = {"params": state.params}
+    host_batches = run.test_batches.iterate(0)
+    return [run.eval_step(variables, batch, i) for i, batch in enumerate(host_batches)]
 
 
 def test_first_loss_is_that_of_a_guess():
-    _, _, step, state = setup()
+    _, step, state = setup()
     _, metrics = step(state)
     assert float(metrics["loss"]) == pytest.approx(np.log(10), abs=0.2)
 
 
 def test_a_batch_can_be_learned_by_heart():
-    config, model, step, state = setup(**{"data.batch_size": 48})
+    run, step, state = setup(**{"data.batch_size": 48})
     for _ in range(60):
         state, metrics = step(state)
     assert float(metrics["loss"]) < 0.1
-    (sums,) = evaluate(config, model, {"params": state.params})
+    (sums,) = evaluate(run, state)
     assert int(sums["correct"]) == 48
 
 
@@ -52,22 +51,25 @@ EVERYTHING = {
 }
 
 
-def draw(config, number, data=DATA, classes=10):
+def draw(run, number):
     """Images and targets of a batch."""
-    per_example = drawn_per_example(config.train)
-    batches = training_batches(
-        data, config.data, device_mesh(), seed=config.seed, per_example=per_example
+    draw = functools.partial(
+        draw_batch,
+        config=run.config,
+        batches=run.train_batches,
+        data_spec=run.data_spec,
+        num_classes=run.model.spec.num_classes,
     )
-    draw_batch = jax.jit(make_draw_batch(config, batches, FACTS, classes))
-    return draw_batch(next(batches.iterate(number)), jnp.array(number))
+    host_batch = next(run.train_batches.iterate(number))
+    return jax.jit(draw)(host_batch, jnp.array(number))[:2]
 
 
 def test_an_images_fate_depends_on_its_position_alone():
     """Two batches of 8 are the batch of 16 at the same positions, bit for bit."""
     batches = {}
     for size in (8, 16):
-        config = setup(**EVERYTHING, **{"data.batch_size": size})[0]
-        batches[size] = [draw(config, step) for step in range(16 // size)]
+        run = experiment(**EVERYTHING, **{"data.batch_size": size})
+        batches[size] = [draw(run, step) for step in range(16 // size)]
     for i in range(2):
         parts = [batch[i] for batch in batches[8]]
         np.testing.assert_array_equal(np.concatenate(parts), batches[16][0][i])
@@ -75,12 +77,12 @@ def test_an_images_fate_depends_on_its_position_alone():
 
 def test_targets_are_mixed_and_the_loss_is_of_them():
     changes = {"train.cutmix": True, "train.label_smoothing": 0.1}
-    config, model, step, state = setup(**changes)
-    images, targets = draw(config, 0)
+    run, step, state = setup(**changes)
+    images, targets = draw(run, 0)
     targets = np.asarray(targets, float)
     np.testing.assert_allclose(targets.sum(1), 1, atol=1e-6)
     assert np.mean((targets > 0.01).sum(1) == 2) > 0.5
-    logits = np.asarray(model.apply({"params": state.params}, images), float)
+    logits = np.asarray(run.model.apply({"params": state.params}, images), float)
     smooth = 0.9 * targets + 0.01
     log_sums = np.log(np.exp(logits).sum(1, keepdims=True))
     expected = (smooth * (log_sums - logits)).sum(1).mean()
@@ -90,15 +92,16 @@ def test_targets_are_mixed_and_the_loss_is_of_them():
 
 def test_an_epoch_of_pairs_shows_every_example_once():
     data = dataclasses.replace(DATA, labels=np.arange(48, dtype=np.int32))
-    config = setup(**{"train.mixup": 1.0, "data.batch_size": 24})[0]
-    _, targets = draw(config, 0, data, 48)
+    spec = DataSpec.of_shape((8, 8, 1), 48)
+    run = experiment(data, spec, **{"train.mixup": 1.0, "data.batch_size": 24})
+    _, targets = draw(run, 0)
     assert np.all(np.asarray(targets).sum(0) > 0)
 
 
 def test_microbatches_give_the_update_of_the_whole_batch():
     augment = {"data.augment.crop_padding": 2, "data.augment.cutout": 3}
-    _, _, whole, state = setup(**augment)
-    _, _, parts, same = setup(**augment, **{"optim.accumulate": 4})
+    _, whole, state = setup(**augment)
+    _, parts, same = setup(**augment, **{"optim.accumulate": 4})
     for _ in range(2):
         state, metrics = whole(state)
         same, same_metrics = parts(same)
@@ -109,7 +112,7 @@ def test_microbatches_give_the_update_of_the_whole_batch():
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_batch_norm_baseline_updates_its_running_statistics(accumulate):
     """The stem is linear, so its output's moments are known from the parameters."""
-    _, model, step, state = setup(
+    run, step, state = setup(
         **{
             "model.name": "bn_wrn_10_1",
             "optim.accumulate": accumulate,
@@ -120,7 +123,7 @@ def test_batch_norm_baseline_updates_its_running_statistics(accumulate):
         }
     )
     images = (np.asarray(DATA.images, np.float32) / 255 - 0.5) / 0.25
-    stem = model.stem.apply({"params": state.params["stem"]}, images)
+    stem = run.model.stem.apply({"params": state.params["stem"]}, images)
     variance = np.asarray(stem, float).var((0, 1, 2))
     state, metrics = step(state)
     stats = state.batch_stats["stages_0"]["transition"]["BatchNorm_0"]
@@ -134,18 +137,18 @@ def test_batch_norm_baseline_updates_its_running_statistics(accumulate):
 
 
 def test_nothing_crosses_to_the_host_in_the_loop():
-    _, _, step, state = setup()
+    _, step, state = setup()
     state, _ = step(state)
     with jax.transfer_guard("disallow"):
         state, _ = step(state)
 
 
 def test_evaluation_counts_every_example_once():
-    config, model, _, state = setup(**{"data.eval_batch_size": 20})
-    sums = evaluate(config, model, {"params": state.params})
+    run, _, state = setup(**{"data.eval_batch_size": 20})
+    sums = evaluate(run, state)
     assert [int(s["examples"]) for s in sums] == [20, 20, 8]
     images = (np.asarray(DATA.images, np.float32) / 255 - 0.5) / 0.25
-    logits = model.apply({"params": state.params}, images)
+    logits = run.model.apply({"params": state.params}, images)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, DATA.labels)
     total = sum(float(s["loss"]) for s in sums)
     assert total == pytest.approx(float(losses.sum()), rel=1e-5)
@@ -157,7 +160,7 @@ PROGRAM = """
 import json, jax, numpy as np
 from tiny_training import setup
 # The images are the same; with seeds 0 and 1 a ReLU falls the other way (0.1 to 0.3 %).
-_, _, step, state = setup(**{
+_, step, state = setup(**{
     "seed": 2, "train.mixup": 0.2, "train.cutmix": True, "data.augment.flip": True,
     "data.augment.randaugment.layers": 2, "data.augment.random_resized_crop": True,
     "data.augment.erasing": 0.5, "optim.accumulate": 2, "log.gradient_ratios": True,

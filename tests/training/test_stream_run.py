@@ -11,7 +11,7 @@ from nfnet_jax.config import base_config
 from nfnet_jax.data.sources.arrays import from_arrays
 from nfnet_jax.training import loop
 from nfnet_jax.training.checkpoint.manager import Checkpoints
-from nfnet_jax.training.setup import set_up
+from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.utils.errors import UserError
 
 
@@ -45,10 +45,10 @@ def make_config(data_dir, workers, **changes):
 def seen(monkeypatch):
     """The labels, which number the images, of all batches that were trained on."""
     labels = []
-    make_train_step = loop.make_train_step
+    make_train_step = Experiment.make_train_step
 
-    def recording(*arguments):
-        step = make_train_step(*arguments)
+    def recording(*arguments, **options):
+        step = make_train_step(*arguments, **options)
 
         def record(state, fed):
             labels.append(np.asarray(fed[1]))
@@ -56,15 +56,12 @@ def seen(monkeypatch):
 
         return record
 
-    monkeypatch.setattr(loop, "make_train_step", recording)
+    monkeypatch.setattr(Experiment, "make_train_step", recording)
     return labels
 
 
-def stop_instead(config, run):
-    def test(state):
-        raise KeyboardInterrupt
-
-    return test
+def stop_instead(experiment, state):
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(
@@ -83,7 +80,7 @@ def test_a_continued_run_sees_what_it_would_have_seen(
     seen.clear()
     config = make_config(data_dir, 2, **mixing)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "make_tester", stop_instead)
+        patch.setattr(Experiment, "evaluate", stop_instead)
         with pytest.raises(KeyboardInterrupt):
             loop.train(config, stopped)
     with Checkpoints(stopped) as checkpoints:
@@ -94,17 +91,17 @@ def test_a_continued_run_sees_what_it_would_have_seen(
     states = []
     for workdir in (straight, stopped):
         with Checkpoints(workdir) as checkpoints:
-            states.append(checkpoints.restore(set_up(config).state))
+            states.append(checkpoints.restore(Experiment(config).abstract_state))
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 
 def test_a_dead_worker_ends_the_run_which_continues(data_dir, tmp_path, monkeypatch):
     workdir = str(tmp_path / "run")
     config = make_config(data_dir, workers=2)
-    make_train_step = loop.make_train_step
+    make_train_step = Experiment.make_train_step
 
-    def killing(*arguments):
-        step = make_train_step(*arguments)
+    def killing(*arguments, **options):
+        step = make_train_step(*arguments, **options)
 
         def run(state, fed):
             for worker in multiprocessing.active_children():
@@ -114,7 +111,7 @@ def test_a_dead_worker_ends_the_run_which_continues(data_dir, tmp_path, monkeypa
         return run
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "make_train_step", killing)
+        patch.setattr(Experiment, "make_train_step", killing)
         with pytest.raises(
             UserError, match="a worker of the data loader died"
         ) as error:

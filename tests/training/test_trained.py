@@ -1,4 +1,4 @@
-"""What later commands take from a work directory."""
+"""Work directories read by later commands."""
 
 import json
 
@@ -9,18 +9,18 @@ import pytest
 from nfnet_jax.config import base_config
 from nfnet_jax.data.load import load_dataset
 from nfnet_jax.training.checkpoint.manager import Checkpoints
-from nfnet_jax.training.data_spec import DataFacts, read_data_facts, write_data_facts
+from nfnet_jax.training.data_spec import DataSpec, read_data_spec, write_data_spec
+from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.loop import train
-from nfnet_jax.training.setup import set_up
 from nfnet_jax.training.trained import load_run
 from nfnet_jax.utils.errors import UserError
 
-FACTS = DataFacts((0.5,), (0.25,), ("no", "yes"), (8, 8, 1))
+SPEC = DataSpec((0.5,), (0.25,), ("no", "yes"), (8, 8, 1))
 
 
 def test_facts_are_read_as_they_were_written(tmp_path):
-    write_data_facts(str(tmp_path), FACTS)
-    assert read_data_facts(str(tmp_path)) == FACTS
+    write_data_spec(str(tmp_path), SPEC)
+    assert read_data_spec(str(tmp_path)) == SPEC
 
 
 @pytest.mark.parametrize(
@@ -36,11 +36,11 @@ def test_facts_are_read_as_they_were_written(tmp_path):
     ],
 )
 def test_damaged_facts_are_one_line(tmp_path, change):
-    write_data_facts(str(tmp_path), FACTS)
+    write_data_spec(str(tmp_path), SPEC)
     path = tmp_path / "data.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UserError, match="data.json is damaged"):
-        read_data_facts(str(tmp_path))
+        read_data_spec(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["nf_wrn_10_1", "bn_wrn_10_1"])
@@ -54,11 +54,11 @@ def test_a_run_gives_back_its_averaged_network(tmp_path, name):
     train(config, str(tmp_path))
     trained = load_run(str(tmp_path))
     digits = load_dataset("digits")
-    assert trained.facts.class_names == digits.class_names
-    assert trained.facts.image_shape == digits.image_shape
-    np.testing.assert_array_equal(trained.facts.mean, digits.mean)
+    assert trained.data_spec.class_names == digits.class_names
+    assert trained.data_spec.image_shape == digits.image_shape
+    np.testing.assert_array_equal(trained.data_spec.mean, digits.mean)
     with Checkpoints(str(tmp_path)) as checkpoints:
-        state = checkpoints.restore(set_up(config).state)
+        state = checkpoints.restore(Experiment(config).abstract_state)
     jax.tree.map(
         np.testing.assert_array_equal, trained.variables["params"], state.ema_params
     )

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from nfnet_jax import create_model
 from nfnet_jax.config import base_config
 from nfnet_jax.train import load_weights
-from nfnet_jax.training.finetune import start_from
+from nfnet_jax.training.pretrained import merge_pretrained
 from nfnet_jax.utils.download import RemoteFile
 from nfnet_jax.utils.errors import UserError
 from nfnet_jax.weights import load as pretrained
@@ -182,7 +182,7 @@ def test_a_training_starts_from_weights_without_a_classifier(tmp_path, in_timm_d
     for classes in (1, 7):
         _, own = network("dm_nfnet_f0", classes, **WIDTHS)
         names = tuple(map(str, range(classes)))
-        found, _, origin = start_from(start, own, {}, "w", names)
+        found, _, origin = merge_pretrained(start, own, {}, "w", names)
         assert "the classifier is new" in origin
         head = {**params["head"], "classifier": own["head"]["classifier"]}
         assert_equal(found, {**params, "head": head})

@@ -33,7 +33,7 @@ from nfnet_jax.training.checkpoint.manifest import (
     verify,
 )
 from nfnet_jax.training.state import TrainState
-from nfnet_jax.training.timeline import Plan
+from nfnet_jax.training.timeline import Timeline
 from nfnet_jax.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class SaveTimes:
     Minutes are counted by the monotonic clock, which nobody sets.
     """
 
-    def __init__(self, config: ConfigDict, plan: Plan):
+    def __init__(self, config: ConfigDict, plan: Timeline):
         self._every = (plan.checkpoint_every, config.checkpoint.every_steps)
         self._minutes = config.checkpoint.every_minutes
         self._look_every = 1 if jax.process_count() == 1 else config.log.every_steps

@@ -9,34 +9,36 @@ from typing import NamedTuple
 
 import jax
 import tqdm
-from ml_collections import ConfigDict
 
-from nfnet_jax.optim.factory import describe_groups
+from nfnet_jax.optim.groups import describe_groups
 from nfnet_jax.optim.tree import count
-from nfnet_jax.training.setup import Run
-from nfnet_jax.training.timeline import Plan
-from nfnet_jax.training.work import Work
+from nfnet_jax.training.experiment import Experiment
+from nfnet_jax.training.flops import Work
+from nfnet_jax.training.timeline import Timeline
 
 _MEASURED_STEPS, _MEASURED_SECONDS = 10, 10.0
 
 
-def summarize(config: ConfigDict, run: Run, work: Work) -> str:
+def summarize(experiment: Experiment) -> str:
     """Model, data, length and cost, optimizer and devices, a line or more each."""
-    plan, devices = run.plan, jax.devices()
-    train, test = run.examples
-    shape = "x".join(map(str, run.facts.image_shape))
+    config, timeline = experiment.config, experiment.timeline
+    work, devices = experiment.work, jax.devices()
+    params, _ = experiment.abstract_variables
+    dataset, spec = experiment.dataset, experiment.data_spec
+    shape = "x".join(map(str, spec.image_shape))
     kind, platform = devices[0].device_kind, jax.default_backend()
     named = platform if kind == platform else f"{platform} ({kind})"
     sections = {
-        "model": f"{config.model.name}: {count(run.state.params):,} parameters, "
-        f"{flop(2 * work.image)} an image\n{run.origin}",
-        "data": f"{config.data.name}: {train:,} training and {test:,} test images of "
-        f"{shape}, {len(run.facts.class_names):,} classes",
-        "training": f"{plan.steps:,} steps of {config.data.batch_size:,} images, "
-        f"{plan.steps / plan.steps_per_epoch:.4g} epochs, "
-        f"{flop(work.between(0, plan.steps))}",
-        "optimizer": f"{config.optim.name} at a peak rate of {plan.peak_rate:g}\n"
-        f"{describe_groups(config.optim, run.state.params)}",
+        "model": f"{config.model.name}: {count(params):,} parameters, "
+        f"{flop(2 * work.image)} an image\n{experiment.origin}",
+        "data": f"{config.data.name}: {len(dataset.train):,} training and "
+        f"{len(dataset.test):,} test images of {shape}, "
+        f"{len(spec.class_names):,} classes",
+        "training": f"{timeline.steps:,} steps of {config.data.batch_size:,} images, "
+        f"{timeline.steps / timeline.steps_per_epoch:.4g} epochs, "
+        f"{flop(work.between(0, timeline.steps))}",
+        "optimizer": f"{config.optim.name} at a peak rate of {timeline.peak_rate:g}\n"
+        f"{describe_groups(config.optim, params)}",
         "devices": f"{len(devices)} x {named}, {config.train.dtype}, "
         f"{config.parallel.mode}",
     }
@@ -68,7 +70,7 @@ class Stopwatch:
     between them counts. `behind` is called while the device works.
     """
 
-    def __init__(self, batch_size: int, work: Work, plan: Plan):
+    def __init__(self, batch_size: int, work: Work, plan: Timeline):
         self._batch_size, self._work, self._plan = batch_size, work, plan
         self.steps, self.seconds = 0, 0.0
         self._operations = 0

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import jax
 
 from nfnet_jax.training.logging.console import Stopwatch
-from nfnet_jax.training.timeline import Plan
+from nfnet_jax.training.timeline import Timeline
 from nfnet_jax.training.workdir import writing
 
 
-def traced_steps(first_step: int, plan: Plan, count: int) -> range:
+def traced_steps(first_step: int, plan: Timeline, count: int) -> range:
     """At most `count` steps, in which a process that starts after `first_step` compiles
     nothing.
 

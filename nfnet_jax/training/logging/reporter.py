@@ -5,12 +5,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from nfnet_jax.optim.tree import layer_names
+from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.logging.console import Progress
 from nfnet_jax.training.logging.writer import MetricWriter
-from nfnet_jax.training.setup import Run
 from nfnet_jax.training.step import Metrics
 from nfnet_jax.utils.errors import UserError
 
@@ -33,13 +32,13 @@ class Reporter:
     """
 
     def __init__(
-        self, config: ConfigDict, run: Run, writer: MetricWriter, progress: Progress
+        self, experiment: Experiment, writer: MetricWriter, progress: Progress
     ):
-        self._config, self._run = config, run
+        self._experiment = experiment
         self._writer, self._progress = writer, progress
         self._interval: list[tuple[int, Metrics]] = []
         self._previous: list[tuple[int, Metrics]] = []
-        self._layers = layer_names(run.state.params)
+        self._layers = layer_names(experiment.abstract_variables[0])
         self._ratios: tuple[int, np.ndarray] | None = None
         self._skipped = 0
 
@@ -84,8 +83,8 @@ class Reporter:
             f"train/{name}": _mean([metrics[name] for _, metrics in fetched])
             for name in fetched[0][1]
         }
-        row["learning_rate"] = float(self._run.schedule(step - 1))
-        row["epoch"] = step / self._run.plan.steps_per_epoch
+        row["learning_rate"] = float(self._experiment.schedule(step - 1))
+        row["epoch"] = step / self._experiment.timeline.steps_per_epoch
         self._writer.write(step, row)
         self._progress.show_training(step, row)
 
@@ -105,13 +104,13 @@ class Reporter:
             raise Diverged(f"{_MOST_SKIPPED} updates skipped in a row; {reason}", step)
 
     def _divergence(self, step: int, metrics: dict[str, Any]) -> str:
-        agc = self._config.optim.agc.clipping
+        agc = self._experiment.config.optim.agc.clipping
         remedy = (
             f"lower optim.learning_rate or optim.agc.clipping (now {agc:g})"
             if agc
             else "turn AGC on (optim.agc.clipping=0.1) or lower optim.learning_rate"
         )
-        rate = float(self._run.schedule(step - 1))
+        rate = float(self._experiment.schedule(step - 1))
         return (
             f"step {step}: the loss is {metrics['loss']}, the norm of the gradient "
             f"{metrics['grad_norm']}; likely cause: the learning rate, {rate:g} at "

@@ -13,9 +13,9 @@ from tiny_run import last_state, state_at, tiny_config
 
 from nfnet_jax import cli
 from nfnet_jax.training.checkpoint import Checkpoints
-from nfnet_jax.training.evaluation import score_checkpoint
 from nfnet_jax.training.logging import MetricWriter
 from nfnet_jax.training.loop import train
+from nfnet_jax.training.trained import score_checkpoint
 from nfnet_jax.utils.errors import UserError
 
 

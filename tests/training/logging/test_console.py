@@ -8,11 +8,11 @@ import re
 import pytest
 from tiny_run import tiny_config
 
+from nfnet_jax.training.experiment import Experiment
+from nfnet_jax.training.flops import Work
 from nfnet_jax.training.logging import console
 from nfnet_jax.training.logging.console import Progress, Stopwatch, flop, summarize
-from nfnet_jax.training.setup import set_up
-from nfnet_jax.training.timeline import make_plan
-from nfnet_jax.training.work import Work, count_work
+from nfnet_jax.training.timeline import make_timeline
 
 TRAIN = {"train/loss": 1.25, "train/accuracy": 0.5, "epoch": 2.0}
 SCORES = {"accuracy": 0.75, "accuracy_ema": 0.5, "loss": 1.5, "loss_ema": 2.5}
@@ -36,7 +36,7 @@ def make_watch(*, small_steps=0, steps=100, eval_every=40):
     """Stopwatch of batches of 8 images; small ones take 1 operation, full ones 4."""
     config = tiny_config(**{"train.steps": steps, "data.batch_size": 8})
     config.eval.every_epochs = eval_every / 10
-    plan = make_plan(config, train_examples=80, devices=1)
+    plan = make_timeline(config, train_examples=80, devices=1)
     assert (plan.steps, plan.eval_every) == (steps, eval_every)
     return Stopwatch(8, Work(image=1, small=1, full=4, small_steps=small_steps), plan)
 
@@ -152,9 +152,9 @@ def test_a_bar_on_a_terminal(clock, monkeypatch, capsys):
 
 def test_the_summary_tells_what_the_result_will(capsys):
     config = tiny_config(**{"train.small_size": 4, "data.augment.flip": True})
-    run = set_up(config)
-    work = count_work(config, run)
-    sections = dict(re.findall(r"^(\w+) +(.*)", summarize(config, run, work), re.M))
+    run = Experiment(config)
+    work = run.work
+    sections = dict(re.findall(r"^(\w+) +(.*)", summarize(run), re.M))
     assert "nf_wrn_10_1: 78,045 parameters" in sections["model"]
     # 3x3 convolutions of 8x8, 4x4 and 2x2 images dominate: see tests/models.
     assert sections["model"].endswith(f"{flop(2 * work.image)} an image")

@@ -15,7 +15,7 @@ from tiny_run import UNDISTURBED, last_state, tiny_config
 
 from nfnet_jax.training import loop
 from nfnet_jax.training.logging import MetricWriter, traced_steps
-from nfnet_jax.training.timeline import Plan, make_plan
+from nfnet_jax.training.timeline import Timeline, make_timeline
 from nfnet_jax.utils.errors import UserError
 
 ALL = {"log.tensorboard": True, "log.wandb": True, "log.profile_steps": 3}
@@ -112,8 +112,8 @@ def _check_trace(told, workdir):
     with gzip.open(path) as file:
         events = json.load(file)["traceEvents"]
     names = [event.get("name", "") for event in events]
-    assert names.count("train") == 3
-    assert any("PjitFunction(step)" in name for name in names)
+    assert names.count("train") == 5
+    assert any("PjitFunction(train_step)" in name for name in names)
     assert not [name for name in names if "compile_or_get_cached" in name]
 
 
@@ -152,13 +152,13 @@ def test_wandb_that_is_not_installed_is_one_line_before_anything(tmp_path, monke
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda n: None if n == "wandb" else find_spec(n)
     )
-    monkeypatch.setattr(loop, "set_up", None)
+    monkeypatch.setattr(loop, "check_workdir", None)
     with pytest.raises(UserError, match=r"log.wandb needs .*'\.\[wandb\]'"):
         loop.train(tiny_config(**{"log.wandb": True}), str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
-def compiling_steps(first: int, plan: Plan) -> set[int]:
+def compiling_steps(first: int, plan: Timeline) -> set[int]:
     """Steps before which, or in which, a process that starts after `first` compiles."""
     after_evaluations = {
         step + 1 for step in range(plan.eval_every, plan.steps, plan.eval_every)
@@ -177,7 +177,7 @@ def test_traced_steps_compile_nothing():
             config.update_from_flattened_dict(
                 {"train.small_size": 4, "train.small_share": small / 20}
             )
-        plan = make_plan(config, train_examples=80, devices=1)
+        plan = make_timeline(config, train_examples=80, devices=1)
         assert (plan.eval_every, plan.small_steps) == (every, small)
         traced = traced_steps(first, plan, count)
         assert len(traced) <= count and set(traced) <= set(range(first + 2, 21))

@@ -1,0 +1,426 @@
+"""One run, assembled from its config: data, model, optimizer, state and compiled steps.
+
+Training, evaluation, planning, reports and analysis all take their parts from here.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from nfnet_jax.config import check_config, model_overrides
+from nfnet_jax.data.augment import check_augmentation, normalize
+from nfnet_jax.data.augment.mixing import drawn_per_example
+from nfnet_jax.data.batches import Batches
+from nfnet_jax.data.class_names import listed, missing_classes, relabel
+from nfnet_jax.data.dataset import Dataset, EncodedSplit
+from nfnet_jax.data.load import (
+    check_name,
+    check_preparable,
+    encoded,
+    find_dataset,
+    load_dataset,
+)
+from nfnet_jax.data.loading import (
+    check_stream,
+    choose_loader,
+    evaluation_batches,
+    training_batches,
+)
+from nfnet_jax.models.network import Network, rematerialized
+from nfnet_jax.models.registry import create_model, find
+from nfnet_jax.optim.factory import build_optimizer
+from nfnet_jax.optim.groups import ParameterGroups, parameter_groups
+from nfnet_jax.optim.schedules import warmup_then
+from nfnet_jax.optim.tree import Params
+from nfnet_jax.training.data_spec import DataSpec
+from nfnet_jax.training.evaluation import evaluate, make_eval_step
+from nfnet_jax.training.flops import Work, count_work
+from nfnet_jax.training.parallel import device_mesh, shardings
+from nfnet_jax.training.pretrained import Pretrained, merge_pretrained
+from nfnet_jax.training.state import TrainState, init_state, init_variables
+from nfnet_jax.training.step import (
+    Metrics,
+    TrainingBatch,
+    draw_batch,
+    make_train_step,
+)
+from nfnet_jax.training.timeline import Timeline, make_timeline
+from nfnet_jax.utils.errors import UserError
+
+FIRST_IMAGES = 512
+"""Number of images that a network is initialized from, if it takes any."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Experiment:
+    """All parts of one run; each is built when first asked for, and once.
+
+    given_dataset: taken instead of the one that `config.data` names.
+    pretrained: weights to start from.
+    given_spec: numbers the classes and normalizes the images as an earlier part of the
+      same run did. Without it, images are normalized as for `pretrained`, else by the
+      moments of the training split. With it, model and optimizer need no data.
+
+    Every part raises UserError for values that do not fit the data, the model or the
+    weights.
+    """
+
+    config: ConfigDict
+    given_dataset: Dataset | None = None
+    pretrained: Pretrained | None = None
+    given_spec: DataSpec | None = None
+
+    # --- Checks before anything is loaded or built ----------------------------------
+
+    def check_config(self) -> None:
+        """Checks all that can be known before data are looked for.
+
+        Raises:
+          UserError: unknown model, option or data set, or values that do not fit.
+        """
+        config = self.config
+        check_config(config)
+        if self.given_dataset is None:
+            check_name(config.data.name)
+        build_model(config, 10)
+
+    def check_data(self) -> None:
+        """Checks the config against data that may not be here yet.
+
+        Nothing is downloaded or decoded. Raises UserError as `dataset` and `timeline`.
+        """
+        config = self.config
+        dataset = find_config_dataset(config)
+        if dataset is None:
+            check_preparable(config.data.name, config.data.dir)
+            return
+        _check_classes(config, dataset)
+        if None not in dataset.image_shape:
+            check_augmentation(
+                config.data.augment, dataset.image_shape, config.train.small_size
+            )
+        make_timeline(config, len(dataset.train), jax.device_count())
+
+    # --- Data -----------------------------------------------------------------------
+
+    @functools.cached_property
+    def loaded_dataset(self) -> Dataset:
+        """The data set with its own numbers of classes, not yet checked."""
+        self.check_config()
+        if self.given_dataset is None:
+            return load_dataset(
+                **_source_arguments(self.config),
+                eval_image_size=self.config.data.eval_image_size,
+                crop=self.config.data.crop,
+                loader=choose_loader(self.config.data),
+                max_bad_fraction=self.config.data.max_bad_fraction,
+            )
+        if choose_loader(self.config.data) == "stream":
+            return encoded(self.given_dataset)
+        return self.given_dataset
+
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        """The data set with the run's numbers of classes; the config fits it."""
+        config, dataset = self.config, self.loaded_dataset
+        if self.given_spec:
+            dataset = _renumbered(dataset, self.given_spec)
+        _check_classes(config, dataset)
+        check_stream(config.data, dataset)
+        check_augmentation(
+            config.data.augment, dataset.image_shape, config.train.small_size
+        )
+        if self.pretrained:
+            _check_channels(config, dataset, len(self.pretrained.mean))
+        return dataset
+
+    @functools.cached_property
+    def data_spec(self) -> DataSpec:
+        """Normalization, class names and image shape."""
+        if self.given_spec:
+            return self.given_spec
+        source = self.pretrained or self.dataset
+        return DataSpec.of_dataset(self.dataset, source.mean, source.std)
+
+    @functools.cached_property
+    def timeline(self) -> Timeline:
+        return make_timeline(self.config, len(self.dataset.train), jax.device_count())
+
+    @functools.cached_property
+    def train_batches(self) -> Batches:
+        return training_batches(
+            self.dataset.train,
+            self.config.data,
+            self.mesh,
+            seed=self.config.seed,
+            per_example=drawn_per_example(self.config.train),
+            steps=self.timeline.batches,
+        )
+
+    @functools.cached_property
+    def test_batches(self) -> Batches:
+        return evaluation_batches(self.dataset.test, self.config.data, self.mesh)
+
+    @functools.cached_property
+    def first_batch(self) -> TrainingBatch:
+        """The batch of the first update."""
+        draw = functools.partial(
+            draw_batch,
+            config=self.config,
+            batches=self.train_batches,
+            data_spec=self.data_spec,
+            num_classes=self.model.spec.num_classes,
+        )
+        with contextlib.closing(self.train_batches.iterate(0)) as host_batches:
+            return jax.jit(draw)(next(host_batches), jnp.zeros((), jnp.int32))
+
+    # --- Model and optimizer --------------------------------------------------------
+
+    @functools.cached_property
+    def mesh(self) -> Mesh:
+        return device_mesh()
+
+    @functools.cached_property
+    def model(self) -> Network:
+        return build_model(self.config, len(self.data_spec.class_names))
+
+    @functools.cached_property
+    def abstract_variables(self) -> tuple[Params, Params]:
+        """Shapes and dtypes of the parameters and the batch statistics."""
+        return jax.eval_shape(
+            functools.partial(init_variables, self.model, 0, self.data_spec.image_shape)
+        )
+
+    @functools.cached_property
+    def groups(self) -> ParameterGroups:
+        """Masks over the parameters, by treatment."""
+        return parameter_groups(self.config.optim, self.abstract_variables[0])
+
+    @functools.cached_property
+    def schedule(self) -> optax.Schedule:
+        """The learning rate of every update."""
+        schedule, timeline = self.config.optim.schedule, self.timeline
+        return warmup_then(
+            schedule.name,
+            timeline.peak_rate,
+            timeline.warmup_steps,
+            timeline.steps,
+            schedule.final_fraction,
+            schedule.boundaries,
+            schedule.factor,
+        )
+
+    @functools.cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        return build_optimizer(self.config.optim, self.schedule, self.groups)
+
+    @functools.cached_property
+    def work(self) -> Work:
+        """Operations of the run, counted by tracing."""
+        return count_work(
+            self.config,
+            self.model,
+            self.data_spec.image_shape,
+            self.timeline,
+            self.groups.freeze,
+        )
+
+    # --- State ----------------------------------------------------------------------
+
+    def init_variables(
+        self, seed: int | None = None, images: jax.Array | None = None
+    ) -> tuple[Params, Params]:
+        """Returns fresh parameters and batch statistics, by default those of the run.
+
+        `images` [N, H, W, C], normalized, replace those of the data set in networks
+        that are initialized from images.
+        """
+        seed = self.config.seed if seed is None else seed
+        if images is None:
+            images = self._first_images()
+        fsdp = self.config.parallel.fsdp
+        shape = self.data_spec.image_shape
+        return init_variables(self.model, seed, shape, images, fsdp)
+
+    @functools.cached_property
+    def state(self) -> TrainState:
+        """The state before the first update. Training gives its memory away."""
+        return self._start[0]
+
+    @functools.cached_property
+    def origin(self) -> str:
+        """The line that says which parameters are pretrained; empty if none are."""
+        return self._start[1] if self.pretrained else ""
+
+    @functools.cached_property
+    def _start(self) -> tuple[TrainState, str]:
+        params, batch_stats = self.init_variables()
+        origin = ""
+        if self.pretrained:
+            params, batch_stats, origin = merge_pretrained(
+                self.pretrained,
+                params,
+                batch_stats,
+                self.config.model.weights,
+                self.data_spec.class_names,
+            )
+        fsdp = self.config.parallel.fsdp
+        return init_state(params, batch_stats, self.optimizer, fsdp), origin
+
+    @functools.cached_property
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and shardings of the state: the target of a restored one."""
+        state = jax.eval_shape(
+            functools.partial(init_state, optimizer=self.optimizer),
+            *self.abstract_variables,
+        )
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=sharding
+            ),
+            state,
+            shardings(state, self.config.parallel.fsdp),
+        )
+
+    def _first_images(self) -> jax.Array | None:
+        """Up to `FIRST_IMAGES` normalized images, from all over the training split, for
+        a network that is initialized from images; None for any other.
+
+        Raises:
+          UserError: it is one, and the split stays encoded.
+        """
+        if not find(self.config.model.name).initialized_from_images:
+            return None
+        train = self.dataset.train
+        if isinstance(train, EncodedSplit):
+            raise UserError(
+                f"{self.config.model.name} takes its first parameters from images in "
+                f"memory, and {self.dataset.name} is streamed: set data.loader=memory"
+            )
+        every = -(-len(train) // FIRST_IMAGES)
+        return normalize(jnp.asarray(train.images[::every]), *self.data_spec.moments)
+
+    # --- Compiled functions ---------------------------------------------------------
+
+    @functools.cached_property
+    def train_step(self) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+        """`train_step(state, host_batch)`, on images of the data's size."""
+        return self.make_train_step()
+
+    @functools.cached_property
+    def small_step(self) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+        """The train step on images of `train.small_size`."""
+        return self.make_train_step(image_size=self.config.train.small_size)
+
+    def make_train_step(
+        self,
+        image_size: int | None = None,
+        batches: Batches | None = None,
+        optimizer: optax.GradientTransformation | None = None,
+    ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+        """Compiles a train step with other batches or another optimizer."""
+        return make_train_step(
+            self.config,
+            self.model,
+            optimizer or self.optimizer,
+            self.groups,
+            batches or self.train_batches,
+            self.data_spec,
+            image_size,
+        )
+
+    @functools.cached_property
+    def eval_step(self) -> Callable[..., dict[str, jax.Array]]:
+        dtype = self.config.train.dtype
+        return make_eval_step(self.model, self.test_batches, self.data_spec, dtype)
+
+    def evaluate(self, state: TrainState) -> dict[str, float]:
+        """Returns `accuracy` and `loss` of the parameters on the test split, and with
+        `_ema` those of their average."""
+        plain, ema = evaluate(
+            self.eval_step,
+            [
+                {"params": params, "batch_stats": state.batch_stats}
+                for params in (state.params, state.ema_params)
+            ],
+            self.test_batches,
+        )
+        return plain | {f"{name}_ema": value for name, value in ema.items()}
+
+
+def build_model(config: ConfigDict, num_classes: int) -> Network:
+    """Returns the network of `config.model`; its own number of classes has precedence.
+
+    Raises:
+      UserError: unknown name or option, or a value out of range.
+    """
+    try:
+        classes = config.model.num_classes or num_classes
+        model = create_model(config.model.name, classes, **model_overrides(config))
+        return rematerialized(model) if config.train.remat == "block" else model
+    except ValueError as error:
+        raise UserError(f"model {config.model.name!r}: {error}") from error
+
+
+def find_config_dataset(config: ConfigDict) -> Dataset | None:
+    """Opens the data set of `config.data` as `find_dataset` does."""
+    return find_dataset(**_source_arguments(config))
+
+
+def _source_arguments(config: ConfigDict) -> dict[str, Any]:
+    """Arguments that opening and loading a data set have in common."""
+    return {
+        "name": config.data.name,
+        "data_dir": config.data.dir and os.path.expanduser(config.data.dir),
+        "train_split": config.data.train_split,
+        "eval_split": config.data.eval_split,
+        "image_size": config.data.image_size,
+    }
+
+
+def _renumbered(dataset: Dataset, spec: DataSpec) -> Dataset:
+    """The set with its classes numbered as in `spec`; missing ones go to stderr.
+
+    Raises:
+      UserError: it has other classes.
+    """
+    try:
+        known = relabel(dataset, spec.class_names)
+    except ValueError as error:
+        raise UserError(
+            f"{dataset.name} has other classes than the run, expected the "
+            f"{len(spec.class_names)} that it was trained on or some of them: {error}"
+        ) from error
+    if missing := missing_classes(dataset.class_names, spec.class_names):
+        sys.stderr.write(
+            f"{dataset.name} has {len(dataset.class_names)} of the run's "
+            f"{len(spec.class_names)} classes, not {listed(missing)}\n"
+        )
+    return known
+
+
+def _check_classes(config: ConfigDict, dataset: Dataset) -> None:
+    classes = config.model.num_classes
+    if classes and classes < dataset.num_classes:
+        raise UserError(
+            f"model.num_classes is {classes}, expected at least {dataset.num_classes}, "
+            f"the classes of {config.data.name}"
+        )
+
+
+def _check_channels(config: ConfigDict, dataset: Dataset, channels: int) -> None:
+    if dataset.image_shape[-1] != channels:
+        raise UserError(
+            f"{config.data.name} has images of {dataset.image_shape[-1]} channel(s), "
+            f"model.weights {config.model.weights} are for {channels}"
+        )
