@@ -73,7 +73,7 @@ def ascent_size(batch_size: int, fraction: float) -> int:
     return max(1, round(batch_size * fraction))
 
 
-def ascent_rows(batch_size: int, fraction: float) -> np.ndarray:
+def ascent_rows(batch_size: int, fraction: float) -> Int[np.ndarray, " n"]:
     """Rows of the batch for the ascent step, int [n], evenly spread.
 
     Halves of the batch that are mixed in different ways, and the devices, have equal

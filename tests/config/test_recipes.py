@@ -11,8 +11,8 @@ import pytest
 import nfnet_jax
 from nfnet_jax.config import leaves, load
 from nfnet_jax.models.registry import create_model, find, list_models, model_options
-from nfnet_jax.optim.factory import build_optimizer, describe_groups
-from nfnet_jax.optim.groups import parameter_groups
+from nfnet_jax.optim.factory import build_optimizer
+from nfnet_jax.optim.groups import describe_groups, parameter_groups
 from nfnet_jax.optim.tree import path_name
 from nfnet_jax.training.experiment import build_model
 from nfnet_jax.training.timeline import make_timeline, peak_rate
