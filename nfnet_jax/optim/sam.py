@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Int
 
 from nfnet_jax.ops.precision import at_least_float32
 from nfnet_jax.optim.tree import Params
