@@ -33,13 +33,17 @@ def connect(coordinator: str | None, processes: str | None, process: str | None)
     Raises:
       UserError: flags that do not fit together, or no connection.
     """
-    if coordinator in (None, "auto"):
-        _refuse_numbers(coordinator, processes, process)
-        if coordinator is None:
-            return
-        arguments: dict[str, Any] = {}
-    else:
+    numbers = {"processes": processes, "process": process}
+    arguments: dict[str, Any] = {}
+    if coordinator not in (None, "auto"):
         arguments = _explicit(coordinator, processes, process)
+    elif given := [
+        f"--{name}={text}" for name, text in numbers.items() if text is not None
+    ]:
+        found = f"--coordinator={coordinator}" if coordinator else "no --coordinator"
+        raise UserError(f"{given[0]} with {found}, expected --coordinator=HOST:PORT")
+    if coordinator is None:
+        return
     try:
         jax.distributed.initialize(
             **arguments,
@@ -84,19 +88,6 @@ def ending_with_the_others(workdir: str) -> Iterator[None]:
         )
         sys.stderr.flush()
         os._exit(2)
-
-
-def _refuse_numbers(
-    coordinator: str | None, processes: str | None, process: str | None
-) -> None:
-    for name, value in (("processes", processes), ("process", process)):
-        if value is not None:
-            found = (
-                f"--coordinator={coordinator}" if coordinator else "no --coordinator"
-            )
-            raise UserError(
-                f"--{name}={value} with {found}, expected --coordinator=HOST:PORT"
-            )
 
 
 def _explicit(

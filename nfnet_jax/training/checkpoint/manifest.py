@@ -8,6 +8,7 @@ not completed.
 import hashlib
 import json
 import os
+import pathlib
 from typing import Any
 
 from nfnet_jax.utils.strict_json import dumps, strict
@@ -25,16 +26,17 @@ def seal(directory: str, **facts: Any) -> None:
     All files have reached the disk before the manifest is written.
     """
     files = {}
-    for name in _files(directory):
-        _sync(os.path.join(directory, name))
-        files[name] = _describe(directory, name)
+    for path in sorted(pathlib.Path(directory).rglob("*")):
+        if path.is_file() and not path.name.startswith(_MANIFEST):
+            _sync(str(path))
+            name = os.path.relpath(path, directory)
+            files[name] = _describe(directory, name)
     content = {"facts": strict(facts), "files": files}
-    path = os.path.join(directory, _MANIFEST)
-    with open(f"{path}.part", "w", encoding="utf-8") as file:
+    sealed = os.path.join(directory, _MANIFEST)
+    with open(f"{sealed}.part", "w", encoding="utf-8") as file:
         file.write(dumps(content | {"checksum": _checksum(content)}, indent=1))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(f"{path}.part", path)
+    _sync(f"{sealed}.part")
+    os.replace(f"{sealed}.part", sealed)
     _sync(directory)
 
 
@@ -97,15 +99,6 @@ def _read(directory: str) -> dict[str, Any]:
 def _checksum(content: dict[str, Any]) -> str:
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _files(directory: str) -> list[str]:
-    return sorted(
-        os.path.relpath(os.path.join(folder, name), directory)
-        for folder, _, names in os.walk(directory)
-        for name in names
-        if not name.startswith(_MANIFEST)
-    )
 
 
 def _describe(directory: str, name: str) -> dict[str, Any]:
