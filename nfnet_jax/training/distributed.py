@@ -27,8 +27,8 @@ def connect(coordinator: str | None, processes: str | None, process: str | None)
 
     `coordinator` is HOST:PORT of process 0, with the number of `processes` and the
     number of this `process` among them; or "auto" in a TPU pod, Slurm, Kubernetes or
-    Open MPI, which know all that; or None for a single process. All processes but the
-    first print nothing from here on.
+    Open MPI, which provide all three; or None for a single process. All processes but
+    the first print nothing from here on.
 
     Raises:
       UserError: flags that do not fit together, or no connection.

@@ -17,7 +17,7 @@ _MANIFEST = "manifest.json"
 
 
 class Unsound(Exception):
-    """A directory differs from its manifest; the message says in what."""
+    """Error of a directory that differs from its manifest; the message names how."""
 
 
 def seal(directory: str, **facts: Any) -> None:
