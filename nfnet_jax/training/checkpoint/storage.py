@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 
 
 class OtherTree(Exception):
-    """Error of a directory with another tree; the message names the first such array."""
+    """Error of a directory with another tree; the message names what differs."""
 
 
 @contextlib.contextmanager
