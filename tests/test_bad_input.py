@@ -12,7 +12,7 @@ import pytest
 
 from nfnet_jax import cli, evaluate, export, predict, train
 from nfnet_jax.config import base_config, to_json
-from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.experiment import Experiment
 
 MAINS = {

@@ -79,7 +79,7 @@ def free_port() -> int:
 def main() -> None:
     from nfnet_jax.cli import prepare_jax
     from nfnet_jax.config import base_config
-    from nfnet_jax.training.checkpoint.manager import Checkpoints
+    from nfnet_jax.training.checkpoint import Checkpoints
     from nfnet_jax.training.distributed import connect
     from nfnet_jax.training.experiment import Experiment
 

@@ -27,19 +27,23 @@ def connect(coordinator: str | None, processes: str | None, process: str | None)
 
     `coordinator` is HOST:PORT of process 0, with the number of `processes` and the
     number of this `process` among them; or "auto" in a TPU pod, Slurm, Kubernetes or
-    Open MPI, which know all that; or None for a single process. All processes but the
-    first print nothing from here on.
+    Open MPI, which provide all three; or None for a single process. All processes but
+    the first print nothing from here on.
 
     Raises:
       UserError: flags that do not fit together, or no connection.
     """
-    if coordinator in (None, "auto"):
-        _refuse_numbers(coordinator, processes, process)
-        if coordinator is None:
-            return
-        arguments: dict[str, Any] = {}
-    else:
+    numbers = {"processes": processes, "process": process}
+    arguments: dict[str, Any] = {}
+    if coordinator not in (None, "auto"):
         arguments = _explicit(coordinator, processes, process)
+    elif given := [
+        f"--{name}={text}" for name, text in numbers.items() if text is not None
+    ]:
+        found = f"--coordinator={coordinator}" if coordinator else "no --coordinator"
+        raise UserError(f"{given[0]} with {found}, expected --coordinator=HOST:PORT")
+    if coordinator is None:
+        return
     try:
         jax.distributed.initialize(
             **arguments,
@@ -84,19 +88,6 @@ def ending_with_the_others(workdir: str) -> Iterator[None]:
         )
         sys.stderr.flush()
         os._exit(2)
-
-
-def _refuse_numbers(
-    coordinator: str | None, processes: str | None, process: str | None
-) -> None:
-    for name, value in (("processes", processes), ("process", process)):
-        if value is not None:
-            found = (
-                f"--coordinator={coordinator}" if coordinator else "no --coordinator"
-            )
-            raise UserError(
-                f"--{name}={value} with {found}, expected --coordinator=HOST:PORT"
-            )
 
 
 def _explicit(

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from nfnet_jax.config import model_overrides
 from nfnet_jax.data.class_names import imagenet_synsets
 from nfnet_jax.models.registry import find
-from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.logging import check_wandb
 from nfnet_jax.training.pretrained import Pretrained

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from nfnet_jax.data.dataset import Dataset
 from nfnet_jax.models.network import Network
 from nfnet_jax.optim.tree import Params
-from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.data_spec import DataSpec, find_data_spec, read_data_spec
 from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.parallel import WHOLE

@@ -19,7 +19,7 @@ from nfnet_jax.inference import export
 from nfnet_jax.inference.export import load_exported
 from nfnet_jax.inference.onnx import unroll
 from nfnet_jax.ops.conv import native_operations
-from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.data_spec import DataSpec, write_data_spec
 from nfnet_jax.training.state import init_state
 from nfnet_jax.utils.errors import UserError

@@ -21,7 +21,7 @@ from nfnet_jax.data.images.bicubic import bicubic
 from nfnet_jax.data.images.preprocess import Preprocessing
 from nfnet_jax.data.load import load_dataset
 from nfnet_jax.inference import predict as prediction
-from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.data_spec import write_data_spec
 from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.workdir import create_workdir

@@ -22,7 +22,7 @@ from nfnet_jax.analysis import open_branches
 from nfnet_jax.data.load import load_dataset
 from nfnet_jax.reports import measured
 from nfnet_jax.reports.measured import SIGNAL_IMAGES, measure_run
-from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.workdir import read_config
 from nfnet_jax.utils import runtime

@@ -21,7 +21,7 @@ from nfnet_jax.models.registry import create_model
 from nfnet_jax.optim.factory import build_optimizer
 from nfnet_jax.optim.groups import describe_groups, parameter_groups
 from nfnet_jax.training import loop
-from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.data_spec import DataSpec, write_data_spec
 from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.pretrained import Pretrained, merge_pretrained

@@ -11,7 +11,7 @@ import pytest
 
 from nfnet_jax.config import base_config, to_json
 from nfnet_jax.training import loop
-from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.timeline import differentiated_examples, make_timeline
 from nfnet_jax.training.trained import score_checkpoint

@@ -15,7 +15,7 @@ import pytest
 from tiny_run import tiny_config
 
 from nfnet_jax.training import loop, step
-from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.logging import Diverged, Reporter
 from nfnet_jax.utils.errors import Interrupted, UserError

@@ -10,7 +10,7 @@ from jpeg_set import write_jpeg_set
 from nfnet_jax.config import base_config
 from nfnet_jax.data.sources.arrays import from_arrays
 from nfnet_jax.training import loop
-from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.utils.errors import UserError
 

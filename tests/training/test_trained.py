@@ -8,7 +8,7 @@ import pytest
 
 from nfnet_jax.config import base_config
 from nfnet_jax.data.load import load_dataset
-from nfnet_jax.training.checkpoint.manager import Checkpoints
+from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.data_spec import DataSpec, read_data_spec, write_data_spec
 from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.loop import train

@@ -8,6 +8,7 @@ not completed.
 import hashlib
 import json
 import os
+import pathlib
 from typing import Any
 
 from nfnet_jax.utils.files import replacing
@@ -17,7 +18,7 @@ _MANIFEST = "manifest.json"
 
 
 class Unsound(Exception):
-    """A directory differs from its manifest; the message says in what."""
+    """Error of a directory that differs from its manifest; the message names how."""
 
 
 def seal(directory: str, **facts: Any) -> None:
@@ -26,9 +27,11 @@ def seal(directory: str, **facts: Any) -> None:
     All files have reached the disk before the manifest is written.
     """
     files = {}
-    for name in _files(directory):
-        _sync(os.path.join(directory, name))
-        files[name] = _describe(directory, name)
+    for path in sorted(pathlib.Path(directory).rglob("*")):
+        if path.is_file() and not path.name.startswith(_MANIFEST):
+            _sync(str(path))
+            name = os.path.relpath(path, directory)
+            files[name] = _describe(directory, name)
     content = {"facts": strict(facts), "files": files}
     path = os.path.join(directory, _MANIFEST)
     text = dumps(content | {"checksum": _checksum(content)}, indent=1)
@@ -97,15 +100,6 @@ def _read(directory: str) -> dict[str, Any]:
 def _checksum(content: dict[str, Any]) -> str:
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _files(directory: str) -> list[str]:
-    return sorted(
-        os.path.relpath(os.path.join(folder, name), directory)
-        for folder, _, names in os.walk(directory)
-        for name in names
-        if not name.startswith(_MANIFEST)
-    )
 
 
 def _describe(directory: str, name: str) -> dict[str, Any]:

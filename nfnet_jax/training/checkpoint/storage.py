@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 
 
 class OtherTree(Exception):
-    """A directory holds another tree; the message names the first array in question."""
+    """Error of a directory with another tree; the message names what differs."""
 
 
 @contextlib.contextmanager

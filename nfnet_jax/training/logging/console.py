@@ -4,7 +4,7 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -70,8 +70,15 @@ class Stopwatch:
     between them counts. `behind` is called while the device works.
     """
 
-    def __init__(self, batch_size: int, work: Work, plan: Timeline):
+    def __init__(
+        self,
+        batch_size: int,
+        work: Work,
+        plan: Timeline,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
         self._batch_size, self._work, self._plan = batch_size, work, plan
+        self._clock = clock
         self.steps, self.seconds = 0, 0.0
         self._operations = 0
         self._evaluation = 0.0
@@ -86,13 +93,13 @@ class Stopwatch:
 
     def start(self, step: int) -> None:
         """Begins the time that counts."""
-        self._started, self._behind = _Mark(step, time.perf_counter()), None
+        self._started, self._behind = _Mark(step, self._clock()), None
 
     def stop(self, step: int) -> None:
         """Ends the time that counts, whose mean rate is now the last one."""
         if self._started and step > self._started.step:
             self.steps += step - self._started.step
-            self.seconds += time.perf_counter() - self._started.time
+            self.seconds += self._clock() - self._started.time
             self._operations += self._work.between(self._started.step, step)
             self._set_rates(self.steps, self._operations, self.seconds)
         self._started = None
@@ -109,7 +116,7 @@ class Stopwatch:
         The device may be a constant number of steps ahead, so the rate between two
         calls is still exact.
         """
-        former, self._behind = self._behind, _Mark(step, time.perf_counter())
+        former, self._behind = self._behind, _Mark(step, self._clock())
         if former and step > former.step:
             operations = self._work.between(former.step, step)
             seconds = self._behind.time - former.time
@@ -122,9 +129,9 @@ class Stopwatch:
     def evaluating(self, step: int) -> Iterator[None]:
         """Times this context as an evaluation, not as training."""
         self.stop(step)
-        began = time.perf_counter()
+        began = self._clock()
         yield
-        self._evaluation = time.perf_counter() - began
+        self._evaluation = self._clock() - began
         self.start(step)
 
     @property

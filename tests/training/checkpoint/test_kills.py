@@ -34,7 +34,7 @@ def test_what_a_killed_save_leaves_is_passed_over(kills, tmp_path):
 def test_a_run_killed_at_any_moment_again_and_again_ends_as_if_undisturbed(tmp_path):
     options = {"train.steps": 100, "checkpoint.every_steps": 1}
     random = np.random.RandomState(0)
-    for kill in range(10):
+    for kill in range(6):
         with TinyRun(tmp_path / "killed", **options) as run:
             # A third at any moment of the start, which takes about five seconds.
             if kill % 3 == 2:

@@ -10,7 +10,6 @@ from tiny_run import tiny_config
 
 from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.flops import Work
-from nfnet_jax.training.logging import console
 from nfnet_jax.training.logging.console import Progress, Stopwatch, flop, summarize
 from nfnet_jax.training.timeline import make_timeline
 
@@ -19,30 +18,31 @@ SCORES = {"accuracy": 0.75, "accuracy_ema": 0.5, "loss": 1.5, "loss_ema": 2.5}
 
 
 class Clock:
+    """A clock whose hand is moved: its seconds are `now`."""
+
     now = 100.0
 
-    def perf_counter(self):
+    def __call__(self):
         return self.now
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(console, "time", clock)
-    return clock
+def clock():
+    return Clock()
 
 
-def make_watch(*, small_steps=0, steps=100, eval_every=40):
+def make_watch(clock, *, small_steps=0, steps=100, eval_every=40):
     """Stopwatch of batches of 8 images; small ones take 1 operation, full ones 4."""
     config = tiny_config(**{"train.steps": steps, "data.batch_size": 8})
     config.eval.every_epochs = eval_every / 10
     plan = make_timeline(config, train_examples=80, devices=1)
     assert (plan.steps, plan.eval_every) == (steps, eval_every)
-    return Stopwatch(8, Work(image=1, small=1, full=4, small_steps=small_steps), plan)
+    work = Work(image=1, small=1, full=4, small_steps=small_steps)
+    return Stopwatch(8, work, plan, clock)
 
 
 def test_evaluations_do_not_slow_the_rate_but_take_time(clock):
-    watch = make_watch()
+    watch = make_watch(clock)
     assert math.isnan(watch.images_per_second) and math.isnan(watch.seconds_left(0))
     watch.lap(5)
     watch.start(1)
@@ -63,7 +63,7 @@ def test_evaluations_do_not_slow_the_rate_but_take_time(clock):
 
 
 def test_steps_on_smaller_images_are_a_smaller_part_of_the_time_left(clock):
-    watch = make_watch(small_steps=60)
+    watch = make_watch(clock, small_steps=60)
     watch.start(0)
     clock.now += 10
     watch.lap(20)
@@ -74,7 +74,7 @@ def test_steps_on_smaller_images_are_a_smaller_part_of_the_time_left(clock):
 
 
 def test_the_rate_is_right_though_steps_are_known_late(clock):
-    watch = make_watch()
+    watch = make_watch(clock)
     watch.start(0)
     clock.now += 20
     watch.lap(10)
@@ -91,7 +91,7 @@ def test_the_rate_is_right_though_steps_are_known_late(clock):
 
 
 def test_lines_where_there_is_no_terminal(clock, capsys):
-    watch = make_watch()
+    watch = make_watch(clock)
     with Progress(watch, first_step=0, steps=100) as progress:
         assert not progress.measuring
         watch.start(1)
@@ -114,7 +114,7 @@ def test_lines_where_there_is_no_terminal(clock, capsys):
 
 
 def test_slow_steps_are_measured_for_ten_seconds_only(clock, capsys):
-    watch = make_watch()
+    watch = make_watch(clock)
     with Progress(watch, first_step=0, steps=100) as progress:
         watch.start(1)
         told = []
@@ -133,7 +133,7 @@ def test_a_bar_on_a_terminal(clock, monkeypatch, capsys):
 
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
-    watch = make_watch()
+    watch = make_watch(clock)
     with Progress(watch, first_step=20, steps=100) as progress:
         watch.start(20)
         clock.now += 1
