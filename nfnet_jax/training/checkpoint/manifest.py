@@ -33,9 +33,8 @@ def seal(directory: str, **facts: Any) -> None:
             name = os.path.relpath(path, directory)
             files[name] = _describe(directory, name)
     content = {"facts": strict(facts), "files": files}
-    path = os.path.join(directory, _MANIFEST)
     text = dumps(content | {"checksum": _checksum(content)}, indent=1)
-    with replacing(path) as part:
+    with replacing(os.path.join(directory, _MANIFEST)) as part:
         part.write_text(text, encoding="utf-8")
         _sync(str(part))
     _sync(directory)
