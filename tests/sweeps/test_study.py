@@ -1,6 +1,8 @@
 """Workers that share a study, one of them killed."""
 
+import contextlib
 import pathlib
+import sqlite3
 import subprocess
 import sys
 import time
@@ -21,10 +23,18 @@ def start(tmp_path, seconds: float) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, str(WORKER), *arguments])
 
 
+def heartbeats(path) -> int:
+    """Number of trials that have sent one."""
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        (count,) = database.execute("select count(*) from trial_heartbeats").fetchone()
+    return count
+
+
 def test_a_killed_workers_trial_is_taken_up_again_and_the_others_run_once(tmp_path):
     log = tmp_path / "log"
     doomed = start(tmp_path, 600)
-    while not log.exists():
+    # A trial that never sent a heartbeat is not known to be stale.
+    while not log.exists() or not heartbeats(tmp_path / "study.db"):
         time.sleep(0.05)
     doomed.kill()
     doomed.wait()

@@ -8,7 +8,7 @@ from nfnet_jax.sweeps import study
 from nfnet_jax.sweeps.space import make_space
 
 # Of the order of what the test takes, not of what a training takes.
-study._HEARTBEAT_SECONDS, study._GRACE_SECONDS, study._POLL_SECONDS = 1, 4, 0.2
+study._HEARTBEAT_SECONDS, study._GRACE_SECONDS, study._POLL_SECONDS = 1, 3, 0.2
 POINTS = 6
 
 
