@@ -36,9 +36,6 @@ class Listing:
     passed_over: Counter[str] = dataclasses.field(default_factory=Counter)
     unreadable: list[str] = dataclasses.field(default_factory=list)
 
-    def __len__(self) -> int:
-        return len(self.images)
-
     def add(self, entry: os.DirEntry[str]) -> None:
         """Adds an entry that is no directory to the images or to `passed_over`."""
         extension = os.path.splitext(entry.name)[1].lower()

@@ -47,8 +47,7 @@ def open_tfds(
         _open_split(TfdsSource(name, builder, split, image_key, label_key), image_size)
         for split in (train_split, eval_split)
     )
-    if train.image_shape != test.image_shape:
-        check_shape(train, test.image_shape)
+    check_shape(train, test.image_shape)
     label = builder.info.features[label_key]
     class_names = label.names or [str(i) for i in range(label.num_classes or 0)]
     return Dataset(f"tfds:{name}", train, test, tuple(class_names))
@@ -61,16 +60,16 @@ def _find_features(name: str, info: tfds.core.DatasetInfo) -> tuple[str, str]:
     """Keys of the image and the label features, found by type."""
     features = info.features
     is_dict = isinstance(features, tfds.features.FeaturesDict)
-    by_type = {
-        kind: [key for key in features if isinstance(features[key], kind)]
-        if is_dict
-        else []
-        for kind in (tfds.features.Image, tfds.features.ClassLabel)
-    }
-    image_key = _choose(by_type[tfds.features.Image], "image", info.supervised_keys)
-    label_key = _choose(
-        by_type[tfds.features.ClassLabel], "label", info.supervised_keys
-    )
+    fields = dict(features.items()) if is_dict else {}
+
+    def find(kind: type, usual: str) -> str | None:
+        """The supervised key, else the usual one, else the only one."""
+        keys = [key for key, feature in fields.items() if isinstance(feature, kind)]
+        preferred = (*(info.supervised_keys or ()), usual, *keys * (len(keys) == 1))
+        return next((key for key in preferred if key in keys), None)
+
+    image_key = find(tfds.features.Image, "image")
+    label_key = find(tfds.features.ClassLabel, "label")
     if image_key is None or label_key is None:
         found = ", ".join(sorted(features)) if is_dict else type(features).__name__
         raise UserError(
@@ -84,16 +83,6 @@ def _find_features(name: str, info: tfds.core.DatasetInfo) -> tuple[str, str]:
             f" {feature.shape[-1]} channels, expected uint8 of 1, 3 or 4"
         )
     return image_key, label_key
-
-
-def _choose(
-    keys: Sequence[str], usual: str, supervised_keys: Sequence[str] | None
-) -> str | None:
-    """Chooses the supervised key, else the usual one, else the only one."""
-    for key in (*(supervised_keys or ()), usual):
-        if key in keys:
-            return key
-    return keys[0] if len(keys) == 1 else None
 
 
 def _check_split(

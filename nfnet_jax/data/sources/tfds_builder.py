@@ -29,7 +29,7 @@ def find_or_prepare(
     directories = _search_directories(data_dir)
     builder = _find_prepared(name, directories)
     if builder is None:
-        _prepare(name, directories, data_dir)
+        _prepare(name, directories[0], data_dir)
         builder = _find_prepared(name, directories[:1])
     if builder is None:
         raise UserError(
@@ -103,15 +103,15 @@ def find(
     return _find_prepared(name, _search_directories(data_dir))
 
 
-def check_preparable(name: str, data_dir: str | os.PathLike | None = None) -> None:
-    """Raises UserError for a set that TFDS does not know or cannot prepare here."""
-    _preparable(name, _search_directories(data_dir), data_dir)
-
-
-def _preparable(
-    name: str, directories: Sequence[Path], data_dir: str | os.PathLike | None
+def check_preparable(
+    name: str, data_dir: str | os.PathLike | None = None
 ) -> tuple[tfds.core.DatasetBuilder, str]:
-    """Builder that can prepare the set, and the start of its error messages."""
+    """Builder that can prepare the set, and the start of its error messages.
+
+    Raises:
+      UserError: TFDS does not know the set, or cannot prepare it here.
+    """
+    directories = _search_directories(data_dir)
     absent = f"tfds:{name} is not prepared in {', '.join(map(str, directories))}"
     builder = _stock_builder(name, directories[0], absent)
     by_tensorflow = builder.name not in cifar.NAMES
@@ -127,13 +127,11 @@ def _preparable(
     return builder, absent
 
 
-def _prepare(
-    name: str, directories: Sequence[Path], data_dir: str | os.PathLike | None
-) -> None:
-    builder, absent = _preparable(name, directories, data_dir)
+def _prepare(name: str, directory: Path, data_dir: str | os.PathLike | None) -> None:
+    builder, absent = check_preparable(name, data_dir)
     if builder.name in cifar.NAMES:
         try:
-            cifar.prepare(builder.name, directories[0])
+            cifar.prepare(builder.name, directory)
         except UserError as error:
             raise UserError(f"{absent}, and {error}") from error
         return
