@@ -28,7 +28,8 @@ _MOST_INSTRUCTIONS = 1_000_000
 """Bound of time and memory; the largest published network needs about 40,000."""
 _MOST_COPIES = 4
 """Bound of all arrays in sizes of the file; float16 unpacks to 2."""
-_LONGEST_NAME = 1_000
+_MOST_ARRAYS = 50_000
+_LONGEST_NAME = 300
 _EXPECTED = "expected {module: {name: array}}"
 _INSTRUCTIONS = frozenset(
     "PROTO FRAME STOP MARK GLOBAL STACK_GLOBAL REDUCE BUILD"
@@ -53,7 +54,7 @@ def read_pickle(file: BinaryIO) -> dict[str, dict[str, np.ndarray]]:
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     source = types.SimpleNamespace(
-        # A pickle may announce more bytes than there are, and memory.
+        # A pickle may announce more bytes than the file, or the memory, has.
         read=lambda count: file.read(min(count, size)),
         readline=file.readline,
     )
@@ -84,7 +85,7 @@ def _checked(tree: Any) -> "_Dict":
         if type(arrays) is not _Dict:
             raise UserError(f"{module[:80]!r} is not a dictionary, {_EXPECTED}")
     # Modules may share one dictionary: few instructions can name very many arrays.
-    if sum(map(len, tree.values())) > _MOST_INSTRUCTIONS:
+    if sum(map(len, tree.values())) > _MOST_ARRAYS:
         raise UserError("refused, a pickle of more arrays than any network has")
     return tree
 
@@ -116,8 +117,8 @@ def array_from_bytes(
 
 
 # --- Stand-ins ----------------------------------------------------------------------
-# None has attributes that BUILD could set, none hashes or prints what it is given, and
-# calls take a fixed number of arguments: some that a pickle can hold never end.
+# They have no attributes that BUILD could set, take a fixed number of arguments, and
+# neither hash nor print a value: on nested tuples that may take forever.
 
 
 class _Dict(dict):

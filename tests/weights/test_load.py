@@ -281,7 +281,7 @@ def test_every_published_network_exists():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["eca_nfnet_l0", "nf_regnet_b1", "nf_seresnet50"])
+@pytest.mark.parametrize("name", ["nf_regnet_b1"])
 def test_randomly_initialized_networks_of_timm(name, tmp_path):
     torch, library = pytest.importorskip("torch"), pytest.importorskip("timm")
     torch.manual_seed(0)

@@ -392,6 +392,8 @@ MILLION = struct.pack("<I", 10**6) + b"x" * 10**6
 DTYPE = imported("numpy", "dtype")
 FROM_BUFFER = imported("numpy._core.numeric", "_frombuffer")
 BYTES = FROM_BUFFER + b"(C\x04\0\0\0\0" + DTYPE + word("f4") + b"\x89\x88\x87R"
+LONG_NAMES = [b"X" + struct.pack("<I", 300) + b"%0300d" % i for i in range(220)]
+INNER = b"}q\x00(" + b"".join(name + b"}" for name in LONG_NAMES) + b"u"
 BOMBS = {
     "deep": (b")" + b"\x85" * 100_000, "something else"),
     "deep key": (b"})" + b"\x85" * 100_000 + b"Ns", "something else"),
@@ -432,6 +434,12 @@ BOMBS = {
         + FROM_BUFFER + b"q\x02"
         + often(b"h\x02(h\x00h\x01J" + struct.pack("<i", 500_000) + b"\x85C\x01CtR"),
         "far more than its size",
+    ),
+    "one dictionary of long names often": (
+        b"}(" + LONG_NAMES[0] + INNER
+        + b"".join(name + b"h\x00" for name in LONG_NAMES[1:])
+        + word("m") + b"}" + word("x") + b"}" + word("y") + b"K\x01ssu",
+        "not an array",
     ),
     "one dictionary often": (
         b"}(" + word("m") + b"}q\x00("
