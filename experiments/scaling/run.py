@@ -12,9 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nfnet_jax.models.statistics import counts
 from nfnet_jax.models.network import rematerialized
 from nfnet_jax.models.registry import create_model, find
+from nfnet_jax.models.statistics import counts
 from nfnet_jax.ops.conv import native_operations
 from nfnet_jax.planning.hardware import HARDWARE, predict
 

@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from nfnet_jax.models.statistics import multiply_adds
 from nfnet_jax.models.registry import create_model
-from nfnet_jax.ops.conv import DIMENSIONS
-from nfnet_jax.ops.conv import native_operations
+from nfnet_jax.models.statistics import multiply_adds
+from nfnet_jax.ops.conv import DIMENSIONS, native_operations
 from nfnet_jax.planning.traffic import collective_bytes
 from nfnet_jax.training.flops import matrix_flops
 

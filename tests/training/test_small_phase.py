@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nfnet_jax.config import base_config
-from nfnet_jax.models.statistics import multiply_adds
 from nfnet_jax.models.registry import create_model
+from nfnet_jax.models.statistics import multiply_adds
 from nfnet_jax.training.loop import train
 from nfnet_jax.training.setup import set_up
 from nfnet_jax.training.timeline import make_plan
