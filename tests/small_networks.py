@@ -28,12 +28,12 @@ OPTIONS = {
 """Overrides by name; none drops blocks or features."""
 
 
-def small_network(name: str, size: int = 32):
-    """The network and random variables for `size` x `size` pixels, branches open."""
+def small_network(name: str, size: int = 32, **changes):
+    """Network and random variables for `size` x `size` pixels, branches open."""
     still = {"drop_rate": 0.0} | (
         {} if name.startswith("nf_air") else {"stochastic_depth": 0.0}
     )
-    model = create_model(name, 5, **still, **OPTIONS[name])
+    model = create_model(name, 5, **(still | OPTIONS[name] | changes))
     images = jnp.zeros((1, size, size, 3))
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     rest = {

@@ -55,20 +55,19 @@ class ResidualBlock(nn.Module):
         if self.skip_gain:
             skip_gain = SkipGain(name="skip")(skip_gain)
 
-        h = _divide(self.activation(x, train=train), jnp.asarray(beta))
+        @in_float32
+        def branch_input(activated, beta):
+            return activated / beta
+
+        @in_float32
+        def block_output(shortcut, branch, skip_gain):
+            return shortcut + self.alpha * skip_gain * branch
+
+        h = branch_input(self.activation(x, train=train), jnp.asarray(beta))
+        shortcut = x
         if self.shortcut:
-            x = self.shortcut(x if self.raw_shortcut else h)
-        return _add_branch(x, self.branch(h, train=train), self.alpha * skip_gain)
-
-
-@in_float32
-def _divide(x, beta):
-    return x / beta
-
-
-@in_float32
-def _add_branch(shortcut, branch, scale):
-    return shortcut + scale * branch
+            shortcut = self.shortcut(x if self.raw_shortcut else h)
+        return block_output(shortcut, self.branch(h, train=train), skip_gain)
 
 
 def expected_std(depths: Sequence[int], alpha: float) -> list[list[float]]:

@@ -105,7 +105,7 @@ def test_scanned_blocks_are_told_apart():
 
         def record(call, args, kwargs, context):
             y = call(*args, **kwargs)
-            if isinstance(context.module, Branch):
+            if isinstance(context.module, Branch) and context.method_name == "__call__":
                 variances.append(y.var((0, 1, 2)).mean())
             return y
 
