@@ -8,7 +8,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from nfnet_jax.optim.agc import adaptive_gradient_clipping, clip_fraction
+from nfnet_jax.optim.agc import adaptive_gradient_clipping
 from nfnet_jax.optim.lamb import lamb
 from nfnet_jax.optim.muon import muon
 from nfnet_jax.optim.tree import Params, count, in_classifier, matches
@@ -101,12 +101,6 @@ def build_optimizer(
     if config.freeze:
         steps.append(optax.masked(optax.set_to_zero(), masks["freeze"]))
     return optax.chain(*steps)
-
-
-def clipped_share(config: ConfigDict, grads: Params, params: Params) -> jax.Array:
-    """Share of the units under AGC that it clips, a float32 scalar."""
-    mask = group_masks(config, params)["agc"]
-    return clip_fraction(grads, params, mask, config.agc.clipping, config.agc.eps)
 
 
 def frozen_mask(config: ConfigDict, params: Params) -> Params:

@@ -3,10 +3,9 @@
     batch = draw_batch(host_batch, number, ...)
     state, metrics = step(state, batch, ...)
 
-`make_train_step` compiles the two into one function for all devices.
+`training.parallel` compiles the two into one function for all devices.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,13 +25,7 @@ from nfnet_jax.optim.ratios import gradient_ratios
 from nfnet_jax.optim.sam import ascend_and_differentiate, ascent_rows
 from nfnet_jax.optim.tree import Params, keep_frozen
 from nfnet_jax.training.data_spec import DataSpec
-from nfnet_jax.training.parallel import (
-    GLOBAL,
-    BatchView,
-    compiler_options,
-    jit_step,
-    pmap_step,
-)
+from nfnet_jax.training.parallel import GLOBAL, BatchView
 from nfnet_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -250,46 +243,3 @@ def skip_if_not_finite(
         lambda new, old: jnp.where(finite, new, old), new, old.replace(step=new.step)
     )
     return kept, metrics | {"skipped": 1.0 - finite.astype(jnp.float32)}
-
-
-def make_train_step(
-    config: ConfigDict,
-    model: Network,
-    optimizer: optax.GradientTransformation,
-    groups: dict[str, Params],
-    batches: Batches,
-    data_spec: DataSpec,
-    image_size: int | None = None,
-) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
-    """Compiles `run(state, host_batch) -> (state, metrics)`: a draw, then `step`.
-
-    `host_batch` is what `batches.iterate` yields for the batch `state.batch_number`.
-    The state is donated. `image_size`: see `draw_batch`.
-    """
-    objective = functools.partial(
-        loss,
-        model=model,
-        frozen=groups["freeze"],
-        dropout_key=run_keys(config.seed).model,
-        label_smoothing=config.train.label_smoothing,
-    )
-    parts = (
-        functools.partial(
-            draw_batch,
-            config=config,
-            batches=batches,
-            data_spec=data_spec,
-            num_classes=model.spec.num_classes,
-            image_size=image_size,
-        ),
-        functools.partial(batch_gradients, objective, config.optim),
-        functools.partial(step, config=config, optimizer=optimizer, groups=groups),
-    )
-    if config.parallel.mode == "pmap":
-        return pmap_step(*parts, sharded=batches.sharded)
-    return jit_step(
-        *parts,
-        sharded=batches.sharded,
-        fsdp=config.parallel.fsdp,
-        options=compiler_options(config.train.remat),
-    )

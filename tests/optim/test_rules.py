@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from nfnet_jax.config import base_config
+from nfnet_jax.optim.agc import clip_fraction
 from nfnet_jax.optim.ema import update_ema
-from nfnet_jax.optim.factory import build_optimizer, clipped_share
+from nfnet_jax.optim.factory import build_optimizer, group_masks
 from nfnet_jax.optim.ratios import gradient_ratios, layer_names
 from nfnet_jax.optim.sam import ascend, sam_value_and_grad
 
@@ -255,7 +256,9 @@ def test_sam_passes_keyword_arguments_on():
 def test_share_of_clipped_units(clipping):
     config = configured(**{"optim.agc.clipping": clipping})
     _, expected = clipped(gradients(0), start(), clipping, 1e-3)
-    found = clipped_share(config, as_tree(gradients(0)), as_tree(start()))
+    grads, params = as_tree(gradients(0)), as_tree(start())
+    mask = group_masks(config, params)["agc"]
+    found = clip_fraction(grads, params, mask, clipping, config.agc.eps)
     assert float(found) == pytest.approx(expected, rel=1e-6)
     assert found.dtype == jnp.float32
 
