@@ -26,6 +26,13 @@ def compile_once(tmp_path_factory):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def release_programs():
+    """Frees compiled programs after each file; a worker would grow to 5 GB."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(autouse=True)
 def promotion(request):
     """Other libraries' code that promotes dtypes may, in tests that are marked so."""

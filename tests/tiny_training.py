@@ -1,5 +1,6 @@
 """A small network and 48 images of noise to train it on."""
 
+import jax
 import numpy as np
 
 from nfnet_jax.config import base_config
@@ -37,3 +38,29 @@ def setup(**changes):
         return run.train_step(state, host_batch)
 
     return run, step, run.state
+
+
+def two_updates() -> list[list[float]]:
+    """Sums of all arrays, and of their sizes, after two updates with every option."""
+    # The images are the same; with seeds 0 and 1 a ReLU falls the other way (0.1 to
+    # 0.3 %).
+    _, step, state = setup(
+        **{
+            "seed": 2,
+            "train.mixup": 0.2,
+            "train.cutmix": True,
+            "data.augment.flip": True,
+            "data.augment.randaugment.layers": 2,
+            "data.augment.random_resized_crop": True,
+            "data.augment.erasing": 0.5,
+            "optim.accumulate": 2,
+            "log.gradient_ratios": True,
+            "optim.agc.clipping": 0.02,
+            "optim.sam.rho": 0.05,
+            "optim.sam.fraction": 1.0,
+        }
+    )
+    for _ in range(2):
+        state, metrics = step(state)
+    leaves = jax.tree.leaves((state.params, state.ema_params, metrics))
+    return [[float(leaf.sum()), float(np.abs(leaf).sum())] for leaf in leaves]

@@ -14,6 +14,7 @@ import re
 import socket
 import subprocess
 import sys
+from types import MappingProxyType
 
 BATCH = 32
 CHANGES = {
@@ -76,35 +77,40 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def main() -> None:
-    from nfnet_jax.cli import prepare_jax
+def run(changes=MappingProxyType({}), steps=(0, 20), restore=None, save=None):
+    """Losses of the steps in this process; states come from and go to directories."""
     from nfnet_jax.config import base_config
     from nfnet_jax.training.checkpoint import Checkpoints
-    from nfnet_jax.training.distributed import connect
     from nfnet_jax.training.experiment import Experiment
 
-    task = json.loads(sys.argv[1])
-    prepare_jax()
-    connect(*(sys.argv[2:] or [None] * 3))
     config = base_config()
-    config.update_from_flattened_dict(CHANGES | task.get("changes", {}))
+    config.update_from_flattened_dict(CHANGES | dict(changes))
     run = Experiment(config)
-    first, last = task["steps"]
-    if "restore" in task:
-        with Checkpoints(task["restore"]) as checkpoints:
+    first, last = steps
+    if restore:
+        with Checkpoints(restore) as checkpoints:
             state = checkpoints.restore(run.abstract_state)
     else:
         state = run.state
     assert int(state.step) == first
     losses = []
-    with contextlib.closing(run.train_batches.iterate(first)) as feed:
+    with contextlib.closing(run.train_batches.iterate(first)) as host_batches:
         for _ in range(first, last):
-            state, metrics = run.train_step(state, next(feed))
+            state, metrics = run.train_step(state, next(host_batches))
             losses.append(float(metrics["loss"]))
-    if "save" in task:
-        with Checkpoints(task["save"]) as checkpoints:
+    if save:
+        with Checkpoints(save) as checkpoints:
             checkpoints.save(state)
-    print(json.dumps(losses))
+    return losses
+
+
+def main() -> None:
+    from nfnet_jax.cli import prepare_jax
+    from nfnet_jax.training.distributed import connect
+
+    prepare_jax()
+    connect(*(sys.argv[2:] or [None] * 3))
+    print(json.dumps(run(**json.loads(sys.argv[1]))))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Times the draw of a batch of 256 (order, crop, flip, cutout, normalization) from
 images of CIFAR-10's shape in device memory, and the whole update of NF-WRN-16-4.
 """
 
-import functools
 import statistics
 import time
 
@@ -16,7 +15,6 @@ import numpy as np
 from nfnet_jax.config import base_config
 from nfnet_jax.data.sources.arrays import from_arrays
 from nfnet_jax.training.experiment import Experiment
-from nfnet_jax.training.step import draw_batch
 
 
 def main() -> None:
@@ -31,15 +29,7 @@ def main() -> None:
     arrays = (images, random.randint(0, 10, 50_000))
     run = Experiment(config, from_arrays({"train": arrays, "test": arrays}))
     host_batch = next(run.train_batches.iterate(0))
-    draw = jax.jit(
-        functools.partial(
-            draw_batch,
-            config=config,
-            batches=run.train_batches,
-            data_spec=run.data_spec,
-            num_classes=10,
-        )
-    )
+    draw = jax.jit(run.draw_batch())
     step, state = run.train_step, run.state
 
     def update(number):

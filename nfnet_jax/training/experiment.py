@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from nfnet_jax.config import check_config, model_overrides
 from nfnet_jax.data.augment import check_augmentation, normalize
 from nfnet_jax.data.augment.mixing import drawn_per_example
-from nfnet_jax.data.batches import Batches
+from nfnet_jax.data.batches import Batches, run_keys
 from nfnet_jax.data.class_names import listed, missing_classes, relabel
 from nfnet_jax.data.dataset import Dataset, EncodedSplit
 from nfnet_jax.data.load import (
@@ -45,14 +45,22 @@ from nfnet_jax.optim.tree import Params
 from nfnet_jax.training.data_spec import DataSpec
 from nfnet_jax.training.evaluation import evaluate, make_eval_step
 from nfnet_jax.training.flops import Work, count_work
-from nfnet_jax.training.parallel import device_mesh, shardings
+from nfnet_jax.training.parallel import (
+    compiler_options,
+    device_mesh,
+    jit_step,
+    pmap_step,
+    shardings,
+)
 from nfnet_jax.training.pretrained import Pretrained, merge_pretrained
 from nfnet_jax.training.state import TrainState, init_state, init_variables
 from nfnet_jax.training.step import (
     Metrics,
     TrainingBatch,
+    batch_gradients,
     draw_batch,
-    make_train_step,
+    loss,
+    step,
 )
 from nfnet_jax.training.timeline import Timeline, make_timeline
 from nfnet_jax.utils.errors import UserError
@@ -68,8 +76,8 @@ class Experiment:
     given_dataset: taken instead of the one that `config.data` names.
     pretrained: weights to start from.
     given_spec: numbers the classes and normalizes the images as an earlier part of the
-      same run did. Without it, images are normalized as for `pretrained`, else by the
-      moments of the training split. With it, model and optimizer need no data.
+      same run did; the model then needs no data. Without it, images are normalized as
+      for `pretrained`, else by the moments of the training split.
 
     Every part raises UserError for values that do not fit the data, the model or the
     weights.
@@ -174,15 +182,20 @@ class Experiment:
     @functools.cached_property
     def first_batch(self) -> TrainingBatch:
         """The batch of the first update."""
-        draw = functools.partial(
+        draw = jax.jit(self.draw_batch())
+        with contextlib.closing(self.train_batches.iterate(0)) as host_batches:
+            return draw(next(host_batches), jnp.zeros((), jnp.int32))
+
+    def draw_batch(self, **options: Any) -> functools.partial[TrainingBatch]:
+        """Returns `draw(host_batch, number)`: `step.draw_batch` of this run."""
+        options = {"batches": self.train_batches} | options
+        return functools.partial(
             draw_batch,
             config=self.config,
-            batches=self.train_batches,
             data_spec=self.data_spec,
             num_classes=self.model.spec.num_classes,
+            **options,
         )
-        with contextlib.closing(self.train_batches.iterate(0)) as host_batches:
-            return jax.jit(draw)(next(host_batches), jnp.zeros((), jnp.int32))
 
     # --- Model and optimizer --------------------------------------------------------
 
@@ -209,15 +222,14 @@ class Experiment:
     @functools.cached_property
     def schedule(self) -> optax.Schedule:
         """The learning rate of every update."""
-        schedule, timeline = self.config.optim.schedule, self.timeline
+        options = dict(self.config.optim.schedule.items())
+        # In epochs; the timeline has it in steps.
+        del options["warmup_epochs"]
         return warmup_then(
-            schedule.name,
-            timeline.peak_rate,
-            timeline.warmup_steps,
-            timeline.steps,
-            schedule.final_fraction,
-            schedule.boundaries,
-            schedule.factor,
+            peak=self.timeline.peak_rate,
+            warmup_steps=self.timeline.warmup_steps,
+            total_steps=self.timeline.steps,
+            **options,
         )
 
     @functools.cached_property
@@ -324,19 +336,38 @@ class Experiment:
 
     def make_train_step(
         self,
-        image_size: int | None = None,
-        batches: Batches | None = None,
         optimizer: optax.GradientTransformation | None = None,
+        **options: Any,
     ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
-        """Compiles a train step with other batches or another optimizer."""
-        return make_train_step(
-            self.config,
-            self.model,
-            optimizer or self.optimizer,
-            self.groups,
-            batches or self.train_batches,
-            self.data_spec,
-            image_size,
+        """Compiles `train_step(state, host_batch)`: a draw of the batch, then `step`.
+
+        `host_batch` is what `train_batches.iterate` yields for the batch
+        `state.batch_number`; the state is donated. `optimizer` and the `options`
+        `batches` and `image_size` of `draw_batch` replace those of the run.
+        """
+        config, groups = self.config, self.groups
+        objective = functools.partial(
+            loss,
+            model=self.model,
+            frozen=groups.freeze,
+            dropout_key=run_keys(config.seed).model,
+            label_smoothing=config.train.label_smoothing,
+        )
+        draw = self.draw_batch(**options)
+        differentiate = functools.partial(batch_gradients, objective, config.optim)
+        update = functools.partial(
+            step, config=config, optimizer=optimizer or self.optimizer, groups=groups
+        )
+        sharded = draw.keywords["batches"].sharded
+        if config.parallel.mode == "pmap":
+            return pmap_step(draw, differentiate, update, sharded=sharded)
+        return jit_step(
+            draw,
+            differentiate,
+            update,
+            sharded=sharded,
+            fsdp=config.parallel.fsdp,
+            options=compiler_options(config.train.remat),
         )
 
     @functools.cached_property

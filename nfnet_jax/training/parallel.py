@@ -107,7 +107,7 @@ def jit_step(
     fsdp: bool,
     options: dict[str, str] | None,
 ) -> Callable:
-    """Compiles `run(state, host_batch) -> (state, metrics)` for all devices at once.
+    """Compiles `train_step(state, host_batch) -> (state, metrics)` for all devices.
 
     The state is donated. `sharded`: axis 0 of a host batch is split over the devices.
 
@@ -149,7 +149,7 @@ def jit_step(
 def pmap_step(
     draw: Callable, differentiate: Callable, step: Callable, *, sharded: bool
 ) -> Callable:
-    """Compiles `run(state, host_batch) -> (state, metrics)`, one program per device.
+    """Compiles `train_step(state, host_batch) -> (state, metrics)` for each device.
 
     As `jit_step` otherwise: state and metrics go in and out as whole arrays.
     """

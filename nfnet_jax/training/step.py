@@ -3,10 +3,9 @@
     batch = draw_batch(host_batch, number, ...)
     state, metrics = step(state, batch, ...)
 
-`make_train_step` compiles the two into one function for all devices.
+`training.parallel` compiles the two into one function for all devices.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,13 +24,7 @@ from nfnet_jax.optim.groups import ParameterGroups
 from nfnet_jax.optim.sam import ascend_and_differentiate, ascent_rows
 from nfnet_jax.optim.tree import Params, gradient_ratios, keep_frozen
 from nfnet_jax.training.data_spec import DataSpec
-from nfnet_jax.training.parallel import (
-    GLOBAL,
-    BatchView,
-    compiler_options,
-    jit_step,
-    pmap_step,
-)
+from nfnet_jax.training.parallel import GLOBAL, BatchView
 from nfnet_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -43,8 +36,8 @@ Values = tuple[Metrics, Params]
 class TrainingBatch(NamedTuple):
     """Examples as the network sees them, in the dtype of training.
 
-    `targets` are class probabilities before label smoothing; `example_ids`, counted from
-    the start of training, key dropout and stochastic depth.
+    `targets` are class probabilities before label smoothing; `example_ids`, counted
+    from the start of training, key dropout and stochastic depth.
     """
 
     images: Float[Array, "N H W C"]
@@ -216,10 +209,9 @@ def step(
 ) -> tuple[TrainState, Metrics]:
     """Returns the next state and the metrics of the batch.
 
-    `differentiate` is `batch_gradients` on all devices; `groups` as in
-    `optim.groups.parameter_groups`. Metrics: `loss` (the objective, with label smoothing;
-    with SAM, after its ascent), `accuracy`, `grad_norm` (before clipping) and, with
-    AGC, `clip_fraction`; `gradient_ratios` [layers] on request.
+    `differentiate` is `batch_gradients` on all devices. Metrics: `loss` (the objective,
+    with label smoothing; with SAM, after its ascent), `accuracy`, `grad_norm` (before
+    clipping) and, with AGC, `clip_fraction`; `gradient_ratios` [layers] on request.
 
     With `config.train.on_nan="skip"`, a batch whose loss or gradient is not finite
     leaves all but the step as it was; the metric `skipped` is 1 for it, 0 for others.
@@ -256,46 +248,3 @@ def skip_if_not_finite(
         lambda new, old: jnp.where(finite, new, old), new, old.replace(step=new.step)
     )
     return kept, metrics | {"skipped": 1.0 - finite.astype(jnp.float32)}
-
-
-def make_train_step(
-    config: ConfigDict,
-    model: Network,
-    optimizer: optax.GradientTransformation,
-    groups: ParameterGroups,
-    batches: Batches,
-    data_spec: DataSpec,
-    image_size: int | None = None,
-) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
-    """Compiles `run(state, host_batch) -> (state, metrics)`: a draw, then `step`.
-
-    `host_batch` is what `batches.iterate` yields for the batch `state.batch_number`.
-    The state is donated. `image_size`: see `draw_batch`.
-    """
-    objective = functools.partial(
-        loss,
-        model=model,
-        frozen=groups.freeze,
-        dropout_key=run_keys(config.seed).model,
-        label_smoothing=config.train.label_smoothing,
-    )
-    parts = (
-        functools.partial(
-            draw_batch,
-            config=config,
-            batches=batches,
-            data_spec=data_spec,
-            num_classes=model.spec.num_classes,
-            image_size=image_size,
-        ),
-        functools.partial(batch_gradients, objective, config.optim),
-        functools.partial(step, config=config, optimizer=optimizer, groups=groups),
-    )
-    if config.parallel.mode == "pmap":
-        return pmap_step(*parts, sharded=batches.sharded)
-    return jit_step(
-        *parts,
-        sharded=batches.sharded,
-        fsdp=config.parallel.fsdp,
-        options=compiler_options(config.train.remat),
-    )

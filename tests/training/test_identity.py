@@ -21,6 +21,7 @@ from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.finetune import load_weights
 from nfnet_jax.training.loop import train
 from nfnet_jax.training.pretrained import Pretrained, merge_pretrained
+from nfnet_jax.training.state import init_variables
 from nfnet_jax.training.trained import load_run, score_checkpoint
 from nfnet_jax.training.workdir import read_config
 from nfnet_jax.utils import runtime
@@ -143,13 +144,14 @@ def test_the_columns_of_a_classifier_follow_the_names():
     """Logits without a class, of which the network has two, stay where they are."""
     model = create_model("nf_wrn_10_1", 5)
     images = np.random.RandomState(0).rand(4, 8, 8, 3).astype("float32")
-    fresh, given = (model.init(jax.random.key(k), images)["params"] for k in (0, 1))
+    fresh, given = (init_variables(model, seed, (8, 8, 3))[0] for seed in (0, 1))
     given["head"]["classifier"]["bias"] = np.arange(5.0)
-    before = np.asarray(model.apply({"params": given}, images))
+    apply = jax.jit(model.apply)
+    before = np.asarray(apply({"params": given}, images))
     for names in itertools.permutations(NAMES):
         weights = Pretrained(given, (0,), (1,), class_names=ORDER)
         params, _, line = merge_pretrained(weights, fresh, {}, "w", names)
-        logits = np.asarray(model.apply({"params": params}, images))
+        logits = np.asarray(apply({"params": params}, images))
         for place, name in enumerate(names):
             np.testing.assert_array_equal(
                 logits[:, place], before[:, ORDER.index(name)]
@@ -169,8 +171,7 @@ def test_the_columns_of_a_classifier_follow_the_names():
 )
 def test_a_classifier_of_as_many_other_classes_is_new(names, theirs, words):
     model = create_model("nf_wrn_10_1", 3)
-    images = np.zeros((1, 8, 8, 3), "float32")
-    fresh, given = (model.init(jax.random.key(k), images)["params"] for k in (0, 1))
+    fresh, given = (init_variables(model, seed, (8, 8, 3))[0] for seed in (0, 1))
     weights = Pretrained(given, (0,), (1,), class_names=theirs)
     params, _, line = merge_pretrained(weights, fresh, {}, "w", names)
     jax.tree.map(

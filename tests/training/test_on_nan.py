@@ -38,8 +38,10 @@ def restore(config, workdir):
 
 
 @pytest.fixture
-def one_bad_batch(monkeypatch):
-    """The images of batch number 3 are nan."""
+def one_bad_batch(built, monkeypatch):
+    """The images of batch number 3 are nan, in programs that no other test gets."""
+    others = dict(built)
+    built.clear()
     augment_batch = step.augment_batch
 
     def spoil(batch, *arguments):
@@ -48,6 +50,9 @@ def one_bad_batch(monkeypatch):
         return jnp.where(bad, NAN, images), targets
 
     monkeypatch.setattr(step, "augment_batch", spoil)
+    yield
+    built.clear()
+    built.update(others)
 
 
 def test_a_bad_batch_changes_nothing_but_the_step(one_bad_batch, tmp_path):
