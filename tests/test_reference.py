@@ -128,7 +128,7 @@ def shapeless(source: str) -> list[str]:
         if isinstance(node, ast.FunctionDef)
         and (node.name == "__call__" or not node.name.startswith("_"))
         and any(
-            re.search(r"\b(jax\.Array|ndarray)\b", text)
+            re.search(r"(?<!\[)\b(jax\.Array|np\.ndarray)\b", text)
             and not text.startswith("Callable")
             for text in annotations(node)
         )

@@ -52,8 +52,8 @@ def test_every_key_is_read_somewhere(path, nodes):
         for node in nodes
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
     }
-    if section == "model":
-        # Model options travel by name, as `**model_overrides(config)`.
+    if section in ("model", "optim.schedule"):
+        # These travel by name, as `**model_overrides(config)`.
         read |= {node.arg for node in nodes if isinstance(node, ast.arg)}
     assert leaf in read
 
