@@ -48,9 +48,11 @@ PUBLIC = (
     "nfnet_jax.optim.sam",
     "nfnet_jax.optim.schedules",
     "nfnet_jax.optim.tree",
+    "nfnet_jax.training.experiment",
     "nfnet_jax.training.loop",
-    "nfnet_jax.inference.predict",
+    "nfnet_jax.training.step",
     "nfnet_jax.training.trained",
+    "nfnet_jax.inference.predict",
 )
 """Modules to build on; the others are free to change."""
 
