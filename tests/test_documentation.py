@@ -101,8 +101,7 @@ def test_quick_commands_run_as_printed(checkout, monkeypatch):
     [example for example in EXAMPLES if NEEDS_COMMANDS not in example.text],
     ids=lambda example: example.page,
 )
-def test_examples_run(example, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_examples_run(example, checkout):
     execute(example)
 
 
