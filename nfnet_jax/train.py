@@ -11,6 +11,7 @@ The same command continues from the last checkpoint. TensorBoard shows a run by
 import os
 
 from nfnet_jax import cli
+from nfnet_jax.config.kinds import Int
 
 
 def main(argv: list[str]) -> None:
@@ -22,8 +23,8 @@ def main(argv: list[str]) -> None:
         workdir="directory of the run (default: runs/NAME)",
         coordinator="HOST:PORT of the first of several processes, or auto: as Slurm, a "
         "TPU pod, Kubernetes or Open MPI says (default: one process)",
-        processes="number of processes, with --coordinator=HOST:PORT",
-        process="index of this process from 0, with --coordinator=HOST:PORT",
+        processes=Int(None, "number of processes, with HOST:PORT", "[1, inf)"),
+        process=Int(None, "index of this process from 0, with HOST:PORT"),
     )
     config = flags.config
     workdir = flags.workdir or os.path.join("runs", config.name)
@@ -31,8 +32,8 @@ def main(argv: list[str]) -> None:
 
     cli.prepare_jax()
     connect(flags.coordinator, flags.processes, flags.process)
-    from nfnet_jax.training.finetune import has_checkpoint, load_weights
     from nfnet_jax.training.loop import train
+    from nfnet_jax.training.trained import has_checkpoint, load_weights
 
     pretrained = None
     if config.model.weights and not has_checkpoint(workdir):

@@ -1,6 +1,6 @@
 """A tiny run on digits in a process of its own, to be disturbed."""
 
-import functools
+import json
 import os
 import pathlib
 import signal
@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import jax
 
 from nfnet_jax.config import base_config
+from nfnet_jax.training.checkpoint import Checkpoints
+from nfnet_jax.training.experiment import Experiment
 
 OPTIONS = {
     "model.name": "nf_wrn_10_1",
@@ -43,26 +45,33 @@ def tiny_config(**changes):
     return config
 
 
-@functools.cache
-def _like():
-    from nfnet_jax.training.setup import set_up
+def write_config(file: pathlib.Path, changes: dict) -> str:
+    """Writes a config file of the run, with `changes`; the flag that names it."""
+    file.write_text(
+        "from tiny_run import tiny_config\n\n\n"
+        f"def get_config():\n    return tiny_config(**{changes!r})\n"
+    )
+    return f"--config={file}"
 
-    return set_up(tiny_config()).state
 
-
-def last_state(workdir):
-    """The state that a tiny run in `workdir` would continue from."""
-    from nfnet_jax.training.checkpoint import Checkpoints
-
+def last_state(workdir, config=None):
+    """The state that a run in `workdir` would continue from, by default a tiny one."""
     with Checkpoints(str(workdir)) as checkpoints:
-        return checkpoints.restore(_like())
+        return checkpoints.restore(Experiment(config or tiny_config()).abstract_state)
 
 
 def state_at(workdir, step: int):
     """The state of a tiny run after `step` updates, which `workdir` holds."""
     from nfnet_jax.training.checkpoint.storage import restore
 
-    return restore(f"{workdir}/checkpoints/{step}", _like(), whole=True)
+    like = Experiment(tiny_config()).abstract_state
+    return restore(f"{workdir}/checkpoints/{step}", like, whole=True)
+
+
+def metric_rows(workdir) -> list[dict]:
+    """The rows of metrics.jsonl."""
+    lines = pathlib.Path(workdir, "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
 
 
 class TinyRun:
@@ -74,11 +83,7 @@ class TinyRun:
     def __init__(
         self, workdir: pathlib.Path, *prefix: str, flags: Sequence[str] = (), **changes
     ):
-        file = workdir.parent / f"{workdir.name}.py"
-        file.write_text(
-            "from tiny_run import tiny_config\n\n\n"
-            f"def get_config():\n    return tiny_config(**{changes!r})\n"
-        )
+        config = write_config(workdir.parent / f"{workdir.name}.py", changes)
         tests = str(pathlib.Path(__file__).parent)
         paths = [tests, os.environ.get("PYTHONPATH", "")]
         environment = {
@@ -90,7 +95,7 @@ class TinyRun:
             [
                 *prefix,
                 *(sys.executable, "-u", "-m", "nfnet_jax.train"),
-                *(f"--config={file}", f"--workdir={workdir}"),
+                *(config, f"--workdir={workdir}"),
                 *flags,
             ],
             stdout=subprocess.PIPE,

@@ -9,19 +9,24 @@ prints a JSON list of the losses; `devices` runs it.
 import contextlib
 import json
 import os
-import pathlib
 import re
 import socket
 import subprocess
 import sys
 from types import MappingProxyType
 
-BATCH = 32
+import jax
+from tiny_run import tiny_config
+
+from nfnet_jax.cli import prepare_jax
+from nfnet_jax.training.checkpoint import Checkpoints
+from nfnet_jax.training.distributed import connect
+from nfnet_jax.training.experiment import Experiment
+
 CHANGES = {
-    "model.name": "nf_wrn_10_1",
     "model.stochastic_depth": 0.3,
     "model.drop_rate": 0.2,
-    "data.batch_size": BATCH,
+    "data.batch_size": 32,
     "data.augment.crop_padding": 1,
     "data.augment.flip": True,
     "data.augment.cutout": 2,
@@ -32,7 +37,6 @@ CHANGES = {
     "train.cutmix": True,
     "train.label_smoothing": 0.1,
     "train.steps": 20,
-    "optim.schedule.warmup_epochs": 0.05,
 }
 
 
@@ -77,15 +81,14 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def run(changes=MappingProxyType({}), steps=(0, 20), restore=None, save=None):
-    """Losses of the steps in this process; states come from and go to directories."""
-    from nfnet_jax.config import base_config
-    from nfnet_jax.training.checkpoint import Checkpoints
-    from nfnet_jax.training.experiment import Experiment
+def run(
+    changes=MappingProxyType({}), steps=(0, 20), restore=None, save=None, details=False
+):
+    """Losses of the steps in this process; states come from and go to directories.
 
-    config = base_config()
-    config.update_from_flattened_dict(CHANGES | dict(changes))
-    run = Experiment(config)
+    With `details`, also sums of the sizes of the last averaged parameters and metrics.
+    """
+    run = Experiment(tiny_config(**CHANGES | dict(changes)))
     first, last = steps
     if restore:
         with Checkpoints(restore) as checkpoints:
@@ -101,20 +104,18 @@ def run(changes=MappingProxyType({}), steps=(0, 20), restore=None, save=None):
     if save:
         with Checkpoints(save) as checkpoints:
             checkpoints.save(state)
+    if details:
+        ends = jax.tree.leaves((state.ema_params, metrics))
+        losses += [float(abs(leaf).sum()) for leaf in ends]
     return losses
 
 
 def main() -> None:
-    from nfnet_jax.cli import prepare_jax
-    from nfnet_jax.training.distributed import connect
-
     prepare_jax()
-    connect(*(sys.argv[2:] or [None] * 3))
+    coordinator, *numbers = sys.argv[2:] or [None]
+    connect(coordinator, *(map(int, numbers) if numbers else [None] * 2))
     print(json.dumps(run(**json.loads(sys.argv[1]))))
 
 
 if __name__ == "__main__":
-    # The directory of this file holds tests, not the modules that are imported here.
-    here = str(pathlib.Path(__file__).parent)
-    sys.path = [path for path in sys.path if path != here]
     main()

@@ -9,10 +9,15 @@ classes of every image and their shares below it.
 """
 
 import os
+from typing import TYPE_CHECKING
 
 from nfnet_jax import cli
 from nfnet_jax.config.kinds import Text
 from nfnet_jax.utils.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from ml_collections import ConfigDict
 
 MOST_IMAGES = 64
 
@@ -25,12 +30,48 @@ def main(argv: list[str]) -> None:
     config, output = flags.config, flags.output
     _check_output(output)
     from nfnet_jax.data.images.contact_sheet import contact_sheet
-    from nfnet_jax.training.preview import preview_batch
 
     cli.prepare_jax()
     images, captions = preview_batch(config, MOST_IMAGES)
     contact_sheet(images, captions).save(output)
     print(f"{output}: {len(images)} of the {config.data.batch_size} images of step 1")
+
+
+def preview_batch(
+    config: "ConfigDict", most: int
+) -> "tuple[np.ndarray, list[tuple[str, ...]]]":
+    """The first images of the first batch of a run, as its network sees them.
+
+    Returns:
+      Images uint8 [N, H, W, C], their normalization undone; for each the names of its
+      classes, largest share first, with the shares where there are two.
+
+    Raises:
+      UserError: data that cannot be had, or values that do not fit it.
+    """
+    import numpy as np
+
+    from nfnet_jax.training.experiment import Experiment
+
+    experiment = Experiment(config)
+    dataset = experiment.dataset
+    images, targets, _ = experiment.first_batch
+    if dataset.image_shape[-1] not in (1, 3):
+        raise UserError(
+            f"{config.data.name} has images of {dataset.image_shape[-1]} channels, "
+            "expected 1 or 3 to show them"
+        )
+
+    def caption(target: np.ndarray) -> tuple[str, ...]:
+        order = np.argsort(-target, kind="stable")[:2]
+        names = [dataset.class_names[i] for i in order if target[i] >= 0.005]
+        if len(names) == 1:
+            return (names[0],)
+        return tuple(f"{n} {target[i]:.0%}" for n, i in zip(names, order, strict=True))
+
+    pixels = np.asarray(images[:most], np.float32) * dataset.std + dataset.mean
+    pixels = np.clip(np.rint(pixels * 255), 0, 255).astype(np.uint8)
+    return pixels, [caption(target) for target in np.asarray(targets[:most])]
 
 
 def _check_output(output: str) -> None:

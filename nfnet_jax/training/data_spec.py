@@ -2,7 +2,8 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -47,16 +48,12 @@ class DataSpec:
         return cls((0.5,) * channels, (0.25,) * channels, names, image_shape)
 
     @classmethod
-    def of_dataset(
-        cls,
-        dataset: Dataset,
-        mean: Sequence[float] | np.ndarray,
-        std: Sequence[float] | np.ndarray,
-    ) -> "DataSpec":
-        """The spec of `dataset`, normalized by `mean` and `std`, one per channel."""
+    def of_dataset(cls, dataset: Dataset, source: Any) -> "DataSpec":
+        """The spec of `dataset`, normalized by `mean` and `std` of `source`."""
         # Rounded to float32, which the images are normalized in.
         mean, std = (
-            tuple(np.asarray(moment, np.float32).tolist()) for moment in (mean, std)
+            tuple(np.asarray(moment, np.float32).tolist())
+            for moment in (source.mean, source.std)
         )
         return cls(mean, std, dataset.class_names, dataset.image_shape)
 
@@ -112,8 +109,7 @@ def check_contents(workdir: str, dataset: Dataset) -> dict[str, str]:
     except ValueError as error:
         raise UserError(f"{began}: {error}") from error
     # data.json of an earlier version has no contents.
-    before = dict(read_json(_path(workdir)).get(_CONTENTS, {}))
-    for part, there in before.items():
+    for part, there in read_json(_path(workdir)).get(_CONTENTS, {}).items():
         if there != held.get(part):
             raise UserError(
                 f"{began}: the {part} split is {there} there, {held.get(part)} here"

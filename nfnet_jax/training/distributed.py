@@ -22,7 +22,7 @@ _LOST = re.compile(
 """Words in the errors of JAX and of its transports when another process is gone."""
 
 
-def connect(coordinator: str | None, processes: str | None, process: str | None):
+def connect(coordinator: str | None, processes: int | None, process: int | None):
     """Joins the other processes of a run, before JAX looks for devices.
 
     `coordinator` is HOST:PORT of process 0, with the number of `processes` and the
@@ -33,17 +33,31 @@ def connect(coordinator: str | None, processes: str | None, process: str | None)
     Raises:
       UserError: flags that do not fit together, or no connection.
     """
-    numbers = {"processes": processes, "process": process}
-    arguments: dict[str, Any] = {}
-    if coordinator not in (None, "auto"):
-        arguments = _explicit(coordinator, processes, process)
-    elif given := [
-        f"--{name}={text}" for name, text in numbers.items() if text is not None
-    ]:
-        found = f"--coordinator={coordinator}" if coordinator else "no --coordinator"
-        raise UserError(f"{given[0]} with {found}, expected --coordinator=HOST:PORT")
+    numbers: dict[str, Any] = {"processes": processes, "process": process}
+    explicit = coordinator not in (None, "auto")
+    for name, number in numbers.items():
+        if explicit == (number is None):
+            found = f"--coordinator={coordinator}" if coordinator else "no coordinator"
+            flag = f"--{name} is missing" if explicit else f"--{name}={number}"
+            raise UserError(f"{flag} with {found}, expected --coordinator=HOST:PORT")
     if coordinator is None:
         return
+    arguments: dict[str, Any] = {}
+    if explicit:
+        if not re.fullmatch(r".+:\d{1,5}", coordinator):
+            raise UserError(
+                f"--coordinator is {coordinator!r}, expected HOST:PORT of process 0 or "
+                "auto"
+            )
+        if numbers["process"] >= numbers["processes"]:
+            raise UserError(
+                f"--process is {process}, expected less than --processes={processes}"
+            )
+        arguments = {
+            "coordinator_address": coordinator,
+            "num_processes": processes,
+            "process_id": process,
+        }
     try:
         jax.distributed.initialize(
             **arguments,
@@ -88,29 +102,3 @@ def ending_with_the_others(workdir: str) -> Iterator[None]:
         )
         sys.stderr.flush()
         os._exit(2)
-
-
-def _explicit(
-    coordinator: str, processes: str | None, process: str | None
-) -> dict[str, str | int]:
-    """Arguments of `jax.distributed.initialize`."""
-    if not re.fullmatch(r".+:\d{1,5}", coordinator):
-        raise UserError(
-            f"--coordinator is {coordinator!r}, expected HOST:PORT of process 0 or auto"
-        )
-    count = _whole_number("processes", processes, 1, 2**20)
-    return {
-        "coordinator_address": coordinator,
-        "num_processes": count,
-        "process_id": _whole_number("process", process, 0, count - 1),
-    }
-
-
-def _whole_number(name: str, text: str | None, low: int, high: int) -> int:
-    if text is None or not text.isdecimal() or not low <= int(text) <= high:
-        found = "missing" if text is None else f"{text!r}"
-        raise UserError(
-            f"--{name} is {found}, expected a whole number in [{low}, {high}], with "
-            "--coordinator=HOST:PORT"
-        )
-    return int(text)

@@ -17,7 +17,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from nfnet_jax.config import check_config, model_overrides
+from nfnet_jax.config import check_config, model_overrides, to_json
 from nfnet_jax.data.augment import check_augmentation, normalize
 from nfnet_jax.data.augment.mixing import drawn_per_example
 from nfnet_jax.data.batches import Batches, run_keys
@@ -38,13 +38,13 @@ from nfnet_jax.data.loading import (
 )
 from nfnet_jax.models.network import Network, rematerialized
 from nfnet_jax.models.registry import create_model, find
+from nfnet_jax.models.statistics import multiply_adds, training_multiply_adds
 from nfnet_jax.optim.factory import build_optimizer
 from nfnet_jax.optim.groups import ParameterGroups, parameter_groups
 from nfnet_jax.optim.schedules import warmup_then
-from nfnet_jax.optim.tree import Params
+from nfnet_jax.optim.tree import Params, count
 from nfnet_jax.training.data_spec import DataSpec
-from nfnet_jax.training.evaluation import evaluate, make_eval_step
-from nfnet_jax.training.flops import Work, count_work
+from nfnet_jax.training.flops import Work
 from nfnet_jax.training.parallel import (
     compiler_options,
     device_mesh,
@@ -60,9 +60,14 @@ from nfnet_jax.training.step import (
     batch_gradients,
     draw_batch,
     loss,
+    make_eval_step,
     step,
 )
-from nfnet_jax.training.timeline import Timeline, make_timeline
+from nfnet_jax.training.timeline import (
+    Timeline,
+    differentiated_examples,
+    make_timeline,
+)
 from nfnet_jax.utils.errors import UserError
 
 FIRST_IMAGES = 512
@@ -157,8 +162,7 @@ class Experiment:
         """Normalization, class names and image shape."""
         if self.given_spec:
             return self.given_spec
-        source = self.pretrained or self.dataset
-        return DataSpec.of_dataset(self.dataset, source.mean, source.std)
+        return DataSpec.of_dataset(self.dataset, self.pretrained or self.dataset)
 
     @functools.cached_property
     def timeline(self) -> Timeline:
@@ -238,14 +242,31 @@ class Experiment:
 
     @functools.cached_property
     def work(self) -> Work:
-        """Operations of the run, counted by tracing."""
-        return count_work(
-            self.config,
-            self.model,
-            self.data_spec.image_shape,
-            self.timeline,
-            self.groups.freeze,
+        """Operations of the run, counted by tracing; nothing is computed."""
+        small, shape = self.config.train.small_size, self.data_spec.image_shape
+
+        def update(shape: tuple[int, int, int]) -> int:
+            macs = training_multiply_adds(self.model, shape, self.groups.freeze)
+            return 2 * macs * differentiated_examples(self.config)
+
+        return Work(
+            image=multiply_adds(self.model, shape),
+            small=update((small, small, shape[-1])) if self.timeline.small_steps else 0,
+            full=update(shape),
+            small_steps=self.timeline.small_steps,
         )
+
+    @functools.cached_property
+    def facts(self) -> dict[str, Any]:
+        """The part of result.json that is known before the run."""
+        return {
+            "steps": self.timeline.steps,
+            "parameters": count(self.abstract_variables[0]),
+            "multiply_adds": self.work.image,
+            "train_flops": self.work.between(0, self.timeline.steps),
+            "dataset": self.config.data.name,
+            "config": to_json(self.config),
+        }
 
     # --- State ----------------------------------------------------------------------
 
@@ -376,17 +397,23 @@ class Experiment:
         return make_eval_step(self.model, self.test_batches, self.data_spec, dtype)
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
-        """Returns `accuracy` and `loss` of the parameters on the test split, and with
-        `_ema` those of their average."""
-        plain, ema = evaluate(
-            self.eval_step,
-            [
-                {"params": params, "batch_stats": state.batch_stats}
-                for params in (state.params, state.ema_params)
-            ],
-            self.test_batches,
-        )
-        return plain | {f"{name}_ema": value for name, value in ema.items()}
+        """Returns `accuracy` in [0, 1] and mean `loss` of the parameters on the test
+        split, and with `_ema` those of their average."""
+        variables = {
+            name: {"params": params, "batch_stats": state.batch_stats}
+            for name, params in (("", state.params), ("_ema", state.ema_params))
+        }
+        with contextlib.closing(self.test_batches.iterate(0)) as host_batches:
+            sums = [
+                {name: self.eval_step(v, batch, i) for name, v in variables.items()}
+                for i, batch in enumerate(host_batches)
+            ]
+        totals = jax.tree.map(lambda *parts: float(sum(parts)), *jax.device_get(sums))
+        return {
+            f"{score}{name}": total[key] / total["examples"]
+            for name, total in totals.items()
+            for score, key in (("accuracy", "correct"), ("loss", "loss"))
+        }
 
 
 def build_model(config: ConfigDict, num_classes: int) -> Network:

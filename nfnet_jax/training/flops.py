@@ -4,12 +4,6 @@ import dataclasses
 import math
 
 from jax.extend import core
-from ml_collections import ConfigDict
-
-from nfnet_jax.models.network import Network
-from nfnet_jax.models.statistics import multiply_adds, training_multiply_adds
-from nfnet_jax.optim.tree import Params
-from nfnet_jax.training.timeline import Timeline, differentiated_examples
 
 
 def matrix_flops(jaxpr: core.ClosedJaxpr) -> int:
@@ -89,29 +83,3 @@ class Work:
         """Operations of the updates after the first `start`, until there are `end`."""
         small = min(end, self.small_steps) - min(start, self.small_steps)
         return small * self.small + (end - start - small) * self.full
-
-
-def count_work(
-    config: ConfigDict,
-    model: Network,
-    image_shape: tuple[int, int, int],
-    timeline: Timeline,
-    frozen: Params,
-) -> Work:
-    """Counts the work of a run on images (H, W, C) by tracing; computes nothing.
-
-    `frozen`: True at the parameters that no gradient is computed for.
-    """
-    *_, channels = image_shape
-    small = config.train.small_size
-
-    def update(shape: tuple[int, int, int]) -> int:
-        macs = training_multiply_adds(model, shape, frozen)
-        return 2 * macs * differentiated_examples(config)
-
-    return Work(
-        image=multiply_adds(model, image_shape),
-        small=update((small, small, channels)) if timeline.small_steps else 0,
-        full=update(image_shape),
-        small_steps=timeline.small_steps,
-    )

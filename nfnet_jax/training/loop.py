@@ -18,7 +18,6 @@ from nfnet_jax.training.data_spec import (
 )
 from nfnet_jax.training.distributed import ending_with_the_others
 from nfnet_jax.training.experiment import Experiment
-from nfnet_jax.training.finetune import has_checkpoint, pin_model, record_origin
 from nfnet_jax.training.logging import (
     Diverged,
     MetricWriter,
@@ -32,8 +31,8 @@ from nfnet_jax.training.logging import (
 )
 from nfnet_jax.training.pretrained import Pretrained
 from nfnet_jax.training.recovery import Interruption, Rewinds
-from nfnet_jax.training.result import make_result
 from nfnet_jax.training.state import TrainState
+from nfnet_jax.training.trained import has_checkpoint, pin_model, record_origin
 from nfnet_jax.training.workdir import (
     check_result,
     check_unlocked,
@@ -42,9 +41,11 @@ from nfnet_jax.training.workdir import (
     is_moved,
     lock_workdir,
     read_result,
+    versions,
     write_json,
     writing,
 )
+from nfnet_jax.utils.strict_json import strict
 
 Scores = dict[str, float]
 
@@ -122,7 +123,8 @@ class _Session:
 
 
 def _train(experiment: Experiment, workdir: str) -> dict[str, Any]:
-    """Trains from the last checkpoint, or the start, and returns the result."""
+    """Trains from the last checkpoint, or the start; returns the result without
+    `seconds`."""
     config, steps = experiment.config, experiment.timeline.steps
     print(summarize(experiment), flush=True)
     stopwatch = Stopwatch(config.data.batch_size, experiment.work, experiment.timeline)
@@ -151,7 +153,14 @@ def _train(experiment: Experiment, workdir: str) -> dict[str, Any]:
             with ending_with_the_others(workdir):
                 state, scores = _train_with_rewinds(session, state)
                 checkpoints.wait()
-    return make_result(experiment, state, scores, stopwatch)
+    reached = {
+        "test_accuracy": scores["accuracy"],
+        "test_accuracy_ema": scores["accuracy_ema"],
+        "test_loss": scores["loss"],
+        "images_per_second": stopwatch.images_per_second,
+    }
+    # Unknown values, such as the rate of a run of one step, become None.
+    return strict(reached | experiment.facts | {"versions": versions()})
 
 
 def _train_with_rewinds(

@@ -4,10 +4,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from nfnet_jax.data.class_names import match_classes
 from nfnet_jax.optim.tree import Params
@@ -49,7 +48,7 @@ def merge_pretrained(
     Raises:
       UserError: a leaf outside of the classifier is missing, misshapen or left over.
     """
-    own, given = _flat(params), _flat(pretrained.params)
+    own, given = flatten_dict(params), flatten_dict(pretrained.params)
     head = {path for path in own.keys() | given.keys() if "classifier" in path}
     try:
         columns = _columns(pretrained, head, own, given, class_names)
@@ -59,7 +58,7 @@ def merge_pretrained(
         why = f": {error}"
         given = {path: leaf for path, leaf in given.items() if path not in head}
         given |= {path: leaf for path, leaf in own.items() if path in head}
-    stats, given_stats = _flat(batch_stats), _flat(pretrained.batch_stats)
+    stats, given_stats = flatten_dict(batch_stats), flatten_dict(pretrained.batch_stats)
     _check(own | stats, given | given_stats, source)
     taken = len(own) + len(stats) - (len(head & own.keys()) if why else 0)
     return (
@@ -95,10 +94,6 @@ def _columns(
     return np.asarray([*places, *range(len(places), logits)])
 
 
-def _flat(tree: Params) -> dict[tuple[str, ...], jax.Array]:
-    return traverse_util.flatten_dict(tree)
-
-
 def _check(own: Mapping, given: Mapping, source: str) -> None:
     problems = []
     for path in sorted(own.keys() | given.keys()):
@@ -121,4 +116,4 @@ def _check(own: Mapping, given: Mapping, source: str) -> None:
 def _take(given: Mapping, own: Mapping) -> Params:
     # Copied, because a training step gives the memory of its arguments away.
     leaves = {path: jnp.array(given[path], leaf.dtype) for path, leaf in own.items()}
-    return traverse_util.unflatten_dict(leaves)
+    return unflatten_dict(leaves)

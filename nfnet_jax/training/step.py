@@ -4,6 +4,7 @@
     state, metrics = step(state, batch, ...)
 
 `training.parallel` compiles the two into one function for all devices.
+`make_eval_step` is the step of an evaluation.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import optax
 from jaxtyping import Array, Float, UInt32
 from ml_collections import ConfigDict
 
-from nfnet_jax.data.augment import augment_batch, shrink
+from nfnet_jax.data.augment import augment_batch, normalize, shrink
 from nfnet_jax.data.batches import Batch, Batches, run_keys
 from nfnet_jax.models.network import Network
 from nfnet_jax.optim.agc import clip_fraction
@@ -24,7 +25,7 @@ from nfnet_jax.optim.groups import ParameterGroups
 from nfnet_jax.optim.sam import ascend_and_differentiate, ascent_rows
 from nfnet_jax.optim.tree import Params, gradient_ratios, keep_frozen
 from nfnet_jax.training.data_spec import DataSpec
-from nfnet_jax.training.parallel import GLOBAL, BatchView
+from nfnet_jax.training.parallel import GLOBAL, BatchView, gather, split_batch
 from nfnet_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -172,32 +173,6 @@ def batch_gradients(
     return (metrics, stats), grads
 
 
-def update(
-    state: TrainState,
-    grads: Params,
-    batch_stats: Params,
-    *,
-    optimizer: optax.GradientTransformation,
-    frozen: Params,
-    ema_decay: float,
-) -> TrainState:
-    """Returns the state after one update by `grads`, with the new `batch_stats`.
-
-    Frozen parameters and their average keep every bit.
-    """
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    ema = update_ema(state.ema_params, params, state.step, ema_decay)
-    # Adding an update of 0 would turn -0 into 0.
-    return state.replace(
-        step=state.step + 1,
-        params=keep_frozen(params, state.params, frozen),
-        ema_params=keep_frozen(ema, state.ema_params, frozen),
-        batch_stats=batch_stats,
-        opt_state=opt_state,
-    )
-
-
 def step(
     state: TrainState,
     batch: TrainingBatch,
@@ -219,13 +194,16 @@ def step(
     (metrics, batch_stats), grads = differentiate(
         state.params, state.batch_stats, batch
     )
-    new_state = update(
-        state,
-        grads,
-        batch_stats,
-        optimizer=optimizer,
-        frozen=groups.freeze,
-        ema_decay=config.optim.ema_decay,
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = update_ema(state.ema_params, params, state.step, config.optim.ema_decay)
+    # Frozen parameters keep every bit: adding an update of 0 would turn -0 into 0.
+    new_state = state.replace(
+        step=state.step + 1,
+        params=keep_frozen(params, state.params, groups.freeze),
+        ema_params=keep_frozen(ema, state.ema_params, groups.freeze),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
     )
     metrics["grad_norm"] = optax.tree.norm(grads)
     if (agc := config.optim.agc).clipping:
@@ -248,3 +226,32 @@ def skip_if_not_finite(
         lambda new, old: jnp.where(finite, new, old), new, old.replace(step=new.step)
     )
     return kept, metrics | {"skipped": 1.0 - finite.astype(jnp.float32)}
+
+
+def make_eval_step(
+    model: Network, batches: Batches, data_spec: DataSpec, dtype: str = "float32"
+) -> Callable[..., dict[str, jax.Array]]:
+    """Compiles `step(variables, host_batch, number) -> sums` over an evaluation batch.
+
+    Sums over the examples that there are: their number `examples`, `correct`, `loss`
+    (cross entropy without smoothing). Images are of `dtype`.
+    """
+    moments = data_spec.moments
+
+    @jax.jit
+    def step(variables, host_batch, number):
+        images, labels, _ = batches.materialize(host_batch, number)
+        images = normalize(images, *moments)
+        images, labels = split_batch(images.astype(dtype), labels)
+        logits: Any = model.apply(gather(variables), images, train=False)
+        real = labels >= 0
+        loss = optax.softmax_cross_entropy_with_integer_labels(
+            logits, jnp.where(real, labels, 0)
+        )
+        return {
+            "examples": jnp.sum(real),
+            "correct": jnp.sum(logits.argmax(-1) == labels),
+            "loss": jnp.sum(jnp.where(real, loss, 0.0)),
+        }
+
+    return step

@@ -93,10 +93,9 @@ def is_moved(workdir: str, config: ConfigDict) -> bool:
 
 def _same(workdir: str, key: str, theirs: Any, ours: Any) -> bool:
     """True if two values of a key mean the same, where data are compared by content."""
-    if ours == theirs or key not in ("data.name", "model.weights"):
-        return ours == theirs
-    if key == "model.weights" or _one_place(theirs, ours):
-        return _one_place(theirs, ours)
+    place = key in ("data.name", "model.weights") and _one_place(theirs, ours)
+    if ours == theirs or place or key != "data.name":
+        return ours == theirs or place
     facts = os.path.join(workdir, "data.json")
     folders = all(str(name).startswith(_FOLDER) for name in (theirs, ours))
     known = folders and os.path.exists(facts)

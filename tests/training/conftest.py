@@ -1,5 +1,6 @@
 """Whole runs, programs and first states that these tests share."""
 
+import functools
 import json
 
 import jax
@@ -20,6 +21,20 @@ def undisturbed(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
     loop.train(tiny_config(**UNDISTURBED), str(workdir))
     return workdir
+
+
+@pytest.fixture
+def replace_updates(build_once, monkeypatch):
+    """replace_updates(call): updates of later runs are `call(update, state, fed)`."""
+    make_train_step = Experiment.make_train_step
+
+    def replace(call):
+        def make(*arguments, **options):
+            return functools.partial(call, make_train_step(*arguments, **options))
+
+        monkeypatch.setattr(Experiment, "make_train_step", make)
+
+    return replace
 
 
 @pytest.fixture(scope="session")

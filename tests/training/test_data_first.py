@@ -42,9 +42,7 @@ def downloads(tmp_path, monkeypatch):
             r"batch_size is 32, expected at most 12.*--config.data.batch_size=12",
         ),
         ("set", ["data.train_split=trained"], "data.train_split"),
-        ("set", ["data.name=folder:set/0"], "a directory of images for every class"),
         ("set", ["data.name=tfds:cifar1O"], "TFDS knows no set"),
-        ("set", ["data.name=tfds:mnist:9.9.9"], "mnist"),
         (
             "set",
             ["model.num_classes=1", "data.batch_size=4"],

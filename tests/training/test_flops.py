@@ -30,25 +30,26 @@ def convolve(x, kernel, stride=1, groups=1):
     )
 
 
-def test_a_product_takes_two_for_each_of_its_terms():
-    assert flops(jnp.matmul, (3, 5), (5, 7)) == 2 * 3 * 5 * 7
-    assert flops(
-        lambda x, y: jnp.einsum("bij,bjk->bik", x, y), (2, 3, 5), (2, 5, 7)
-    ) == (2 * 2 * 3 * 5 * 7)
+def power(x):
+    return lax.scan(lambda y, _: (y @ x, None), x, None, length=11)[0]
 
 
-def test_a_loop_counts_as_often_as_it_runs():
-    def power(x):
-        return lax.scan(lambda y, _: (y @ x, None), x, None, length=11)[0]
-
-    assert flops(power, (4, 4)) == 11 * 2 * 4**3
+def either(x):
+    return lax.cond(x[0, 0] > 0, lambda y: y @ y, lambda y: y @ y @ y, x)
 
 
-def test_of_branches_the_largest_counts():
-    def either(x):
-        return lax.cond(x[0, 0] > 0, lambda y: y @ y, lambda y: y @ y @ y, x)
-
-    assert flops(either, (4, 4)) == 2 * 2 * 4**3
+@pytest.mark.parametrize(
+    ("function", "shapes", "products"),
+    [
+        (jnp.matmul, [(3, 5), (5, 7)], 3 * 5 * 7),
+        (jnp.matmul, [(2, 3, 5), (2, 5, 7)], 2 * 3 * 5 * 7),
+        (power, [(4, 4)], 11 * 4**3),
+        (either, [(4, 4)], 2 * 4**3),
+    ],
+)
+def test_products_take_two_for_each_of_their_terms(function, shapes, products):
+    """A loop counts as often as it runs; of branches the largest counts."""
+    assert flops(function, *shapes) == 2 * products
 
 
 @pytest.mark.parametrize(("stride", "groups"), [(1, 1), (2, 1), (1, 4), (2, 2)])

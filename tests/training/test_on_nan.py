@@ -1,7 +1,6 @@
 """Losses that are not finite: stop, skip or rewind."""
 
 import itertools
-import json
 import math
 import os
 import signal
@@ -12,10 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_run import tiny_config
+from tiny_run import last_state, metric_rows, state_at, tiny_config
 
 from nfnet_jax.training import loop, step
-from nfnet_jax.training.checkpoint import Checkpoints
 from nfnet_jax.training.experiment import Experiment
 from nfnet_jax.training.logging import Diverged, Reporter
 from nfnet_jax.utils.errors import Interrupted, UserError
@@ -27,11 +25,6 @@ REWIND = {
     "checkpoint.every_steps": 4,
     "checkpoint.keep": 10,
 }
-
-
-def restore(config, workdir):
-    with Checkpoints(str(workdir)) as checkpoints:
-        return checkpoints.restore(Experiment(config).abstract_state)
 
 
 # --- Skip -----------------------------------------------------------------------------
@@ -62,18 +55,15 @@ def test_a_bad_batch_changes_nothing_but_the_step(one_bad_batch, tmp_path):
     assert math.isfinite(result["test_loss"])
     states = {}
     for number in (6, 5, 4, 3, 2):
-        states[number] = restore(config, tmp_path)
+        states[number] = last_state(tmp_path)
         (tmp_path / f"checkpoints/{number}/manifest.json").unlink()
-    assert {number: int(state.step) for number, state in states.items()} == {
-        number: number for number in states
-    }
+    assert all(int(state.step) == number for number, state in states.items())
     before = states[3].replace(step=states[4].step)
     jax.tree.map(np.testing.assert_array_equal, states[4], before)
     for one, other in ((2, 3), (4, 5), (5, 6)):
         kernels = [states[n].params["stem"]["kernel"] for n in (one, other)]
         assert np.isfinite(kernels).all() and (kernels[0] != kernels[1]).any()
-    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = metric_rows(tmp_path)
     skipped = {row["step"]: row["train/skipped"] for row in rows if "epoch" in row}
     assert skipped == {1: 0, 2: 0, 3: 0, 4: 1, 5: 0, 6: 0}
 
@@ -121,28 +111,22 @@ def test_neither_loss_nor_gradient_may_be_without_bounds(metrics):
 
 
 @pytest.fixture
-def spoil(monkeypatch):
+def spoil(replace_updates):
     """spoil(numbers): updates by the batches of these numbers give nan."""
-    make_train_step = Experiment.make_train_step
 
     def spoil(numbers, interrupt=None):
-        def make(*arguments, **options):
-            update = make_train_step(*arguments, **options)
+        def call(update, state, fed):
+            number = int(state.batch_number)
+            if number == interrupt:
+                os.kill(os.getpid(), signal.SIGTERM)
+            state, metrics = update(state, fed)
+            if number in numbers:
+                broken = jax.tree.map(lambda leaf: leaf * NAN, state.params)
+                state = state.replace(params=broken)
+                metrics = metrics | {"loss": jnp.asarray(NAN)}
+            return state, metrics
 
-            def run(state, fed):
-                number = int(state.step) + int(state.skipped)
-                if number == interrupt:
-                    os.kill(os.getpid(), signal.SIGTERM)
-                state, metrics = update(state, fed)
-                if number in numbers:
-                    broken = jax.tree.map(lambda leaf: leaf * NAN, state.params)
-                    state = state.replace(params=broken)
-                    metrics = metrics | {"loss": jnp.asarray(NAN)}
-                return state, metrics
-
-            return run
-
-        monkeypatch.setattr(Experiment, "make_train_step", make)
+        replace_updates(call)
 
     return spoil
 
@@ -150,12 +134,7 @@ def spoil(monkeypatch):
 def without_batches(config, workdir, start: int, skipped: int):
     """From the checkpoint of step `start` to the end, `skipped` batches left out."""
     run = Experiment(config)
-    with Checkpoints(str(workdir)) as checkpoints:
-        for later in range(start + 1, config.train.steps + 1):
-            manifest = workdir / f"checkpoints/{later}/manifest.json"
-            manifest.unlink(missing_ok=True)
-        state = checkpoints.restore(run.abstract_state)
-    state = state.replace(skipped=jnp.int32(skipped))
+    state = state_at(workdir, start).replace(skipped=jnp.int32(skipped))
     feed = run.train_batches.iterate(start + skipped)
     for fed in itertools.islice(feed, config.train.steps - start):
         state, _ = run.train_step(state, fed)
@@ -170,7 +149,7 @@ def test_a_rewound_run_leaves_out_the_batches_up_to_the_bad_one(
     loop.train(config, str(tmp_path / "run"))
     told = "step 6: loss or gradient are not finite; back to step 4, leaving out 2 "
     assert told in capsys.readouterr().err
-    final = restore(config, tmp_path / "run")
+    final = last_state(tmp_path / "run")
     assert (int(final.step), int(final.skipped)) == (12, 2)
 
     # Stopped on its way, it comes to the same end.
@@ -179,7 +158,7 @@ def test_a_rewound_run_leaves_out_the_batches_up_to_the_bad_one(
         loop.train(config, str(tmp_path / "stopped"))
     spoil({5})
     loop.train(config, str(tmp_path / "stopped"))
-    stopped = restore(config, tmp_path / "stopped")
+    stopped = last_state(tmp_path / "stopped")
     jax.tree.map(np.testing.assert_array_equal, stopped, final)
 
     expected = without_batches(config, tmp_path / "run", start=4, skipped=2)
@@ -190,7 +169,7 @@ def test_without_a_checkpoint_it_goes_back_to_the_start(spoil, tmp_path):
     config = tiny_config(**REWIND)
     spoil({1, 8})
     loop.train(config, str(tmp_path))
-    final = restore(config, tmp_path)
+    final = last_state(tmp_path)
     # Batches 0 and 1, then 6 to 8: the checkpoint of step 4 was made by 2 to 5.
     assert (int(final.step), int(final.skipped)) == (12, 5)
 
@@ -199,4 +178,4 @@ def test_three_rewinds_in_a_row_are_enough(spoil, tmp_path):
     spoil(range(5, 1000))
     with pytest.raises(UserError, match="rewound 3 times to step 4 before"):
         loop.train(tiny_config(**REWIND), str(tmp_path))
-    assert int(restore(tiny_config(**REWIND), tmp_path).step) == 4
+    assert int(last_state(tmp_path).step) == 4

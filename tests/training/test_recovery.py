@@ -31,26 +31,23 @@ def checkpoint_files(workdir) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in files}
 
 
-def kill_at(step: int, number: signal.Signals, monkeypatch) -> None:
-    """Sends this process the signal when the run begins the step."""
-    make_train_step = Experiment.make_train_step
+@pytest.fixture
+def kill_in(replace_updates):
+    """kill_in(step, signal): this process gets the signal when later runs begin it."""
 
-    def make(*arguments, **options):
-        update = make_train_step(*arguments, **options)
-        steps = iter(range(1, 1000))
-
-        def run(state, fed):
-            if next(steps) == step:
+    def kill_in(step, number):
+        def call(update, state, fed):
+            if int(state.step) == step - 1:
                 os.kill(os.getpid(), number)
             return update(state, fed)
 
-        return run
+        replace_updates(call)
 
-    monkeypatch.setattr(Experiment, "make_train_step", make)
+    return kill_in
 
 
 def test_a_run_ended_in_every_way_continues_bit_for_bit(
-    undisturbed, tmp_path, monkeypatch, capfd
+    undisturbed, tmp_path, kill_in, capfd
 ):
     workdir, config = tmp_path / "run", tiny_config(**UNDISTURBED)
     with TinyRun(workdir, **UNDISTURBED) as run:
@@ -77,8 +74,8 @@ def test_a_run_ended_in_every_way_continues_bit_for_bit(
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         step = int(last_state(workdir).step) + 2
         capfd.readouterr()
-        with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
-            kill_at(2, number, patch)
+        kill_in(step, number)
+        with pytest.raises(SystemExit) as end:
             cli.run(lambda argv: loop.train(config, str(workdir)))
         assert end.value.code == code
         announced, stopped = capfd.readouterr().err.splitlines()
@@ -90,7 +87,7 @@ def test_a_run_ended_in_every_way_continues_bit_for_bit(
         jax.tree.map(np.testing.assert_array_equal, *states)
 
     # A signal in the last step lets the run finish.
-    kill_at(16 - step, signal.SIGTERM, monkeypatch)
+    kill_in(16, signal.SIGTERM)
     assert loop.train(config, str(workdir))["steps"] == 16
     states = last_state(workdir), last_state(undisturbed)
     jax.tree.map(np.testing.assert_array_equal, *states)

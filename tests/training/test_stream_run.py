@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 from jpeg_set import write_jpeg_set
+from tiny_run import last_state, tiny_config
 
-from nfnet_jax.config import base_config
 from nfnet_jax.data.sources.arrays import from_arrays
 from nfnet_jax.training import loop
 from nfnet_jax.training.checkpoint import Checkpoints
@@ -22,41 +22,35 @@ def data_dir(tmp_path_factory):
     return data_dir
 
 
-def make_config(data_dir, workers, **changes):
-    config = base_config()
-    config.model.name = "nf_wrn_10_1"
-    config.data.name = "tfds:jpegs"
-    config.data.dir = str(data_dir)
-    config.data.image_size = 16
-    config.data.batch_size = 32
-    config.data.workers = workers
-    config.data.augment.random_resized_crop = True
-    config.data.augment.flip = True
-    config.train.epochs = 2.0
-    config.optim.learning_rate = 0.01
-    config.checkpoint.every_epochs = 0.6
-    config.eval.every_epochs = 0.8
-    config.log.tensorboard = False
-    config.update_from_flattened_dict(changes)
-    return config
+def make_config(data_dir, workers):
+    options = {
+        "data.name": "tfds:jpegs",
+        "data.dir": str(data_dir),
+        "data.image_size": 16,
+        "data.batch_size": 32,
+        "data.workers": workers,
+        "data.augment.random_resized_crop": True,
+        "data.augment.flip": True,
+        # Two images are drawn for each of a batch.
+        "train.mixup": 0.2,
+        "train.cutmix": True,
+        "train.steps": 13,
+        "checkpoint.every_epochs": 0.6,
+        "eval.every_epochs": 0.8,
+    }
+    return tiny_config(**options)
 
 
 @pytest.fixture
-def seen(monkeypatch):
+def seen(replace_updates):
     """The labels, which number the images, of all batches that were trained on."""
     labels = []
-    make_train_step = Experiment.make_train_step
 
-    def recording(*arguments, **options):
-        step = make_train_step(*arguments, **options)
+    def record(update, state, fed):
+        labels.append(np.asarray(fed[1]))
+        return update(state, fed)
 
-        def record(state, fed):
-            labels.append(np.asarray(fed[1]))
-            return step(state, fed)
-
-        return record
-
-    monkeypatch.setattr(Experiment, "make_train_step", recording)
+    replace_updates(record)
     return labels
 
 
@@ -64,21 +58,18 @@ def stop_instead(experiment, state):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(
-    ("mixing", "drawn"), [({}, 1), ({"train.mixup": 0.2, "train.cutmix": True}, 2)]
-)
 def test_a_continued_run_sees_what_it_would_have_seen(
-    data_dir, seen, tmp_path, monkeypatch, mixing, drawn
+    data_dir, seen, tmp_path, monkeypatch
 ):
     straight, stopped = str(tmp_path / "straight"), str(tmp_path / "stopped")
-    config = make_config(data_dir, 0, **mixing)
-    result = loop.train(config, straight)
+    config = make_config(data_dir, workers=0)
+    loop.train(config, straight)
     expected = np.concatenate(seen)
-    assert len(expected) == result["steps"] * 32 * drawn == 13 * 32 * drawn
+    assert len(expected) == 2 * 13 * 32
     np.testing.assert_array_equal(np.sort(expected[:200]), np.arange(200))
 
     seen.clear()
-    config = make_config(data_dir, 2, **mixing)
+    config = make_config(data_dir, workers=2)
     with monkeypatch.context() as patch:
         patch.setattr(Experiment, "evaluate", stop_instead)
         with pytest.raises(KeyboardInterrupt):
@@ -88,36 +79,24 @@ def test_a_continued_run_sees_what_it_would_have_seen(
     del seen[4:]
     loop.train(config, stopped)
     np.testing.assert_array_equal(np.concatenate(seen), expected)
-    states = []
-    for workdir in (straight, stopped):
-        with Checkpoints(workdir) as checkpoints:
-            states.append(checkpoints.restore(Experiment(config).abstract_state))
+    states = [last_state(workdir, config) for workdir in (straight, stopped)]
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 
-def test_a_dead_worker_ends_the_run_which_continues(data_dir, tmp_path, monkeypatch):
-    workdir = str(tmp_path / "run")
+def test_a_dead_worker_ends_the_run_that_continues(data_dir, tmp_path, replace_updates):
     config = make_config(data_dir, workers=2)
-    make_train_step = Experiment.make_train_step
 
-    def killing(*arguments, **options):
-        step = make_train_step(*arguments, **options)
+    def kill_workers(update, state, fed):
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        return update(state, fed)
 
-        def run(state, fed):
-            for worker in multiprocessing.active_children():
-                worker.kill()
-            return step(state, fed)
-
-        return run
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Experiment, "make_train_step", killing)
-        with pytest.raises(
-            UserError, match="a worker of the data loader died"
-        ) as error:
-            loop.train(config, workdir)
+    replace_updates(kill_workers)
+    with pytest.raises(UserError, match="a worker of the data loader died") as error:
+        loop.train(config, str(tmp_path))
     assert "exit code -9" in str(error.value) and "\n" not in str(error.value)
-    assert loop.train(config, workdir)["steps"] == 13
+    replace_updates(lambda update, *arguments: update(*arguments))
+    assert loop.train(config, str(tmp_path))["steps"] == 13
 
 
 @pytest.mark.parametrize("loader", ["memory", "stream"])
@@ -128,11 +107,7 @@ def test_arrays_are_a_data_set(tmp_path, loader):
     dataset = from_arrays(
         {"train": (images, labels)}, train_split="train[:80%]", eval_split="train[80%:]"
     )
-    config = base_config()
-    config.model.name = "nf_wrn_10_1"
-    config.data.batch_size, config.train.steps = 16, 2
-    config.data.loader, config.data.workers = loader, 0
-    config.log.tensorboard = False
+    config = tiny_config(**{"train.steps": 2, "data.loader": loader, "data.workers": 0})
     result = loop.train(config, str(tmp_path), dataset=dataset)
     assert result["dataset"] == "arrays"
     assert 0 <= result["test_accuracy"] <= 1

@@ -1,11 +1,19 @@
-"""Configs that may continue the run of a work directory."""
+"""Work directories: configs that may continue, data.json, networks of runs."""
 
 import json
+import shutil
 
+import jax
+import numpy as np
 import pytest
+from tiny_run import last_state, tiny_config
 
 from nfnet_jax.config import base_config, to_json
 from nfnet_jax.config.keys import KEYS
+from nfnet_jax.training.data_spec import DataSpec, read_data_spec, write_data_spec
+from nfnet_jax.training.experiment import Experiment
+from nfnet_jax.training.loop import train
+from nfnet_jax.training.trained import load_run
 from nfnet_jax.training.workdir import check_workdir, create_workdir, may_change
 from nfnet_jax.utils.errors import UserError
 
@@ -32,19 +40,7 @@ def test_all_keys_that_differ_are_named(tmp_path):
     with pytest.raises(UserError, match="another config .*; and 2 more") as error:
         check_workdir(str(tmp_path), changed(**more))
     assert str(error.value).count(" there, ") == 5
-
-
-def test_what_training_does_not_depend_on_may_change(tmp_path):
-    create_workdir(str(tmp_path), base_config())
-    free = {
-        "name": "other",
-        "checkpoint.keep": 9,
-        "data.workers": 3,
-        "eval.every_epochs": 2.0,
-        "log.every_steps": 1,
-        "train.on_nan": "skip",
-    }
-    check_workdir(str(tmp_path), changed(**free))
+    check_workdir(str(tmp_path), changed(**{"name": "other", "checkpoint.keep": 9}))
 
 
 def test_exactly_these_keys_may_change():
@@ -81,3 +77,54 @@ def test_keys_that_have_come_since_have_their_defaults(tmp_path):
     check_workdir(str(tmp_path), base_config())
     with pytest.raises(UserError, match="optim.nesterov is True there, False here"):
         check_workdir(str(tmp_path), changed(**{"optim.nesterov": False}))
+
+
+# --- data.json and checkpoints --------------------------------------------------------
+
+
+SPEC = DataSpec((0.5,), (0.25,), ("no", "yes"), (8, 8, 1))
+
+
+def test_facts_are_read_as_they_were_written(tmp_path):
+    write_data_spec(str(tmp_path), SPEC)
+    assert read_data_spec(str(tmp_path)) == SPEC
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mean": [0.5, 0.5]},
+        {"mean": [None]},
+        {"std": [0.0]},
+        {"class_names": []},
+        {"class_names": ["a", 3]},
+        {"image_shape": [8, 8]},
+        {"more": []},
+    ],
+)
+def test_damaged_facts_are_one_line(tmp_path, change):
+    write_data_spec(str(tmp_path), SPEC)
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match="data.json is damaged"):
+        read_data_spec(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["nf_wrn_10_1", "bn_wrn_10_1"])
+def test_a_run_gives_back_its_averaged_network(tmp_path, name):
+    patterns = {
+        "optim.weight_decay_exclude": ("bias$",),
+        "optim.agc.exclude": ("head",),
+    }
+    config = tiny_config(**{"model.name": name, "train.steps": 2}, **patterns)
+    train(config, str(tmp_path))
+    trained = load_run(str(tmp_path))
+    assert trained.data_spec == Experiment(config).data_spec
+    ema = last_state(tmp_path, config).ema_params
+    jax.tree.map(np.testing.assert_array_equal, trained.variables["params"], ema)
+    assert bool(trained.variables.get("batch_stats")) == name.startswith("bn")
+    logits = trained.model.apply(trained.variables, np.zeros((3, 8, 8, 1), "float32"))
+    assert logits.shape == (3, 10)
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(UserError, match="no complete checkpoint"):
+        load_run(str(tmp_path))

@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 
 from nfnet_jax import create_model
 from nfnet_jax.config import base_config
-from nfnet_jax.training.finetune import load_weights
 from nfnet_jax.training.pretrained import merge_pretrained
+from nfnet_jax.training.trained import load_weights
 from nfnet_jax.utils.download import RemoteFile
 from nfnet_jax.utils.errors import UserError
 from nfnet_jax.weights import load as pretrained

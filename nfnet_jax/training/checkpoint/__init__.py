@@ -5,7 +5,6 @@ from nfnet_jax.training.checkpoint.manager import (
     SaveTimes,
     Scores,
     best_step,
-    kept_steps,
 )
 
-__all__ = ["Checkpoints", "SaveTimes", "Scores", "best_step", "kept_steps"]
+__all__ = ["Checkpoints", "SaveTimes", "Scores", "best_step"]

@@ -60,23 +60,14 @@ class SaveTimes:
     def due(self, step: int) -> bool:
         """True if a checkpoint is due after `step`; the same on all processes."""
         by_step = any(every and step % every == 0 for every in self._every)
-        return by_step or self._minutes_are_over(step)
+        if by_step or not self._minutes or step % self._look_every:
+            return by_step
+        over = time.monotonic() - self._since >= 60 * self._minutes
+        return bool(_of_first_process(np.bool_(over)))
 
     def saved(self) -> None:
         """Restarts the count of minutes."""
         self._since = time.monotonic()
-
-    def _minutes_are_over(self, step: int) -> bool:
-        if not self._minutes or step % self._look_every:
-            return False
-        over = time.monotonic() - self._since >= 60 * self._minutes
-        return bool(_of_first_process(np.bool_(over)))
-
-
-def kept_steps(scores: Mapping[int, Scores], keep: int, metric: str | None) -> set[int]:
-    """The last `keep` of the steps, and the best by `metric` if it is set."""
-    best = best_step(scores, metric)
-    return {*sorted(scores)[-keep:], *([] if best is None else [best])}
 
 
 def best_step(scores: Mapping[int, Scores], metric: str | None) -> int | None:
@@ -185,23 +176,14 @@ class Checkpoints:
         scores_of = {**self._scores, sys.maxsize: scores}
         return best_step(scores_of, self._best_metric) == sys.maxsize
 
-    def restore(self, like: TrainState) -> TrainState:
+    def restore(self, like: Any, *, whole: bool = True) -> Any:
         """The newest sound state, with the shapes and on the devices of `like`.
+
+        With `whole` false, `like` is a dictionary of some fields of the state.
 
         Raises:
           UserError: no checkpoint is sound, or it holds another model.
         """
-        return self._restore(like, whole=True)
-
-    def restore_some(self, shapes: dict[str, Any]) -> dict[str, Any]:
-        """Some fields of the newest sound state, of these shapes, on the first device.
-
-        Raises:
-          UserError: there is no checkpoint, none is sound, or it holds another model.
-        """
-        return self._restore(shapes, whole=False)
-
-    def _restore(self, like: Any, *, whole: bool) -> Any:
         from nfnet_jax.training.checkpoint.storage import OtherTree, restore
 
         self.wait()
@@ -256,7 +238,8 @@ class Checkpoints:
             if first:
                 seal(self._directory(step), step=step, scores=scores)
             self._scores[step] = scores
-            kept = kept_steps(self._scores, self._keep, self._best_metric)
+            best = best_step(self._scores, self._best_metric)
+            kept = {*sorted(self._scores)[-self._keep :], best}
             for other in self._steps() if first else []:
                 if other not in kept:
                     unseal(self._directory(other))

@@ -19,9 +19,28 @@ class OtherTree(Exception):
 
 @contextlib.contextmanager
 def open_writer() -> Iterator[ocp.StandardCheckpointer]:
-    """Orbax's asynchronous writer, which raises errors and prints none."""
-    with _errors_only_raised(), ocp.StandardCheckpointer() as writer:
-        yield writer
+    """Orbax's asynchronous writer, which raises errors and prints none.
+
+    Its log repeats the exception with a traceback; and writes that fail after the first
+    one report to an event loop that has ended with it, once for each array.
+    """
+    logger, hook = logging.getLogger("absl"), sys.unraisablehook
+
+    def is_not_raised(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and "orbax" in record.pathname)
+
+    def report(unraisable) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    logger.addFilter(is_not_raised)
+    sys.unraisablehook = report
+    try:
+        with ocp.StandardCheckpointer() as writer:
+            yield writer
+    finally:
+        sys.unraisablehook = hook
+        logger.removeFilter(is_not_raised)
 
 
 def restore(directory: str, like: Any, *, whole: bool) -> Any:
@@ -39,20 +58,19 @@ def restore(directory: str, like: Any, *, whole: bool) -> Any:
         stored: Any = orbax.metadata(directory).item_metadata
         if found := _difference(_shapes(stored.tree), _shapes(like), whole):
             raise OtherTree(found)
-        target = jax.tree.map(_placed, like)
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+        def placed(leaf: Any) -> jax.ShapeDtypeStruct:
+            sharding = getattr(leaf, "sharding", None) or here
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+        target = jax.tree.map(placed, like)
         args = ocp.args.PyTreeRestore(
             target,
             restore_args=ocp.checkpoint_utils.construct_restore_args(target),
             partial_restore=not whole,
         )
         return orbax.restore(directory, args=args)
-
-
-def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
-    sharding = getattr(leaf, "sharding", None)
-    if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
@@ -72,28 +90,3 @@ def _difference(stored: dict[str, Any], own: dict[str, Any], whole: bool) -> str
             return f"{name} has shape {stored[name]} there, {shape} here"
     more = [name for name in stored if name not in own]
     return f"{more[0]} is there only" if whole and more else ""
-
-
-@contextlib.contextmanager
-def _errors_only_raised() -> Iterator[None]:
-    """Silences errors that Orbax prints besides raising them.
-
-    Its log repeats the exception with a traceback; and writes that fail after the first
-    one report to an event loop that has ended with it, once for each array.
-    """
-    logger, hook = logging.getLogger("absl"), sys.unraisablehook
-
-    def is_not_raised(record: logging.LogRecord) -> bool:
-        return not (record.exc_info and "orbax" in record.pathname)
-
-    def report(unraisable) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            hook(unraisable)
-
-    logger.addFilter(is_not_raised)
-    sys.unraisablehook = report
-    try:
-        yield
-    finally:
-        sys.unraisablehook = hook
-        logger.removeFilter(is_not_raised)

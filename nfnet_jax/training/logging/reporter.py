@@ -78,7 +78,9 @@ class Reporter:
                 self._ratios = (step, ratios)
         step = fetched[-1][0]
         if self._ratios is not None:
-            self._write_ratios(*self._ratios)
+            at, ratios = self._ratios
+            names = [f"gradient_ratio/{layer}" for layer in self._layers]
+            self._writer.write(at, dict(zip(names, ratios.tolist(), strict=True)))
         row = {
             f"train/{name}": _mean([metrics[name] for _, metrics in fetched])
             for name in fetched[0][1]
@@ -87,10 +89,6 @@ class Reporter:
         row["epoch"] = step / self._experiment.timeline.steps_per_epoch
         self._writer.write(step, row)
         self._progress.show_training(step, row)
-
-    def _write_ratios(self, step: int, ratios: np.ndarray) -> None:
-        names = [f"gradient_ratio/{layer}" for layer in self._layers]
-        self._writer.write(step, dict(zip(names, ratios.tolist(), strict=True)))
 
     def _check(self, step: int, metrics: dict[str, Any]) -> None:
         if math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"]):

@@ -6,9 +6,9 @@ from PIL import Image
 
 from nfnet_jax.config import base_config
 from nfnet_jax.data import __main__ as command
+from nfnet_jax.data.__main__ import preview_batch
 from nfnet_jax.data.images.contact_sheet import contact_sheet
 from nfnet_jax.data.sources.digits import load_digits
-from nfnet_jax.training.preview import preview_batch
 from nfnet_jax.utils.errors import UserError
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_states import check_is, make_state, restore
 
-from nfnet_jax.training.checkpoint import Checkpoints, best_step, kept_steps
+from nfnet_jax.training.checkpoint import Checkpoints, best_step
 from nfnet_jax.utils.errors import UserError
 
 STEPS = (2, 4, 6, 8)
@@ -28,24 +28,13 @@ def kept_in(workdir: pathlib.Path) -> set[str]:
 # --- What is kept ---------------------------------------------------------------------
 
 
-def test_the_last_ones_and_the_best_are_kept():
-    scores = {1: {"loss": 0.5}, 2: {"loss": 0.1}, 3: {}, 4: {"loss": float("nan")}}
-    assert kept_steps(scores, 1, None) == {4}
-    assert kept_steps(scores, 2, "loss") == {2, 3, 4}
-    assert kept_steps(scores, 2, "accuracy") == {3, 4}
-
-
 def test_the_best_is_the_first_of_equals_and_never_nan():
     nan = float("nan")
     accuracies = [0.3, 0.7, nan, 0.7, 0.2]
     scores = {step: {"accuracy": value} for step, value in enumerate(accuracies)}
     assert best_step(scores, "accuracy") == 1
-    assert (
-        best_step(
-            {step: {"loss": -v["accuracy"]} for step, v in scores.items()}, ("loss")
-        )
-        == 1
-    )
+    losses = {step: {"loss": -v["accuracy"]} for step, v in scores.items()}
+    assert best_step(losses, "loss") == 1
     assert best_step({1: {"accuracy": nan}}, "accuracy") is None
     assert best_step(scores, None) is None
 
@@ -87,28 +76,29 @@ def files_below(path: pathlib.Path) -> list[pathlib.Path]:
     return sorted(p for p in path.rglob("*") if p.is_file())
 
 
+def one_of(files: list[pathlib.Path], random: np.random.RandomState) -> pathlib.Path:
+    return files[random.randint(len(files))]
+
+
 def truncate(path: pathlib.Path, random: np.random.RandomState) -> None:
-    files = [file for file in files_below(path) if file.stat().st_size]
-    file = files[random.randint(len(files))]
+    file = one_of([f for f in files_below(path) if f.stat().st_size], random)
     os.truncate(file, random.randint(file.stat().st_size))
 
 
 def flip_bit(path: pathlib.Path, random: np.random.RandomState) -> None:
-    files = [file for file in files_below(path) if file.stat().st_size]
-    file = files[random.randint(len(files))]
+    file = one_of([f for f in files_below(path) if f.stat().st_size], random)
     content = bytearray(file.read_bytes())
     content[random.randint(len(content))] ^= 1 << random.randint(8)
     file.write_bytes(content)
 
 
 def delete_file(path: pathlib.Path, random: np.random.RandomState) -> None:
-    files = files_below(path)
-    files[random.randint(len(files))].unlink()
+    one_of(files_below(path), random).unlink()
 
 
 def delete_directory(path: pathlib.Path, random: np.random.RandomState) -> None:
-    directories = [path, *sorted(p for p in path.rglob("*") if p.is_dir())]
-    shutil.rmtree(directories[random.randint(len(directories))])
+    below = sorted(p for p in path.rglob("*") if p.is_dir())
+    shutil.rmtree(one_of([path, *below], random))
 
 
 DAMAGES = (truncate, flip_bit, delete_file, delete_directory)
@@ -128,7 +118,7 @@ def untouched(workdir: pathlib.Path, original: pathlib.Path, step: int) -> bool:
     )
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_whatever_is_damaged_an_untouched_state_is_restored(
     damage, seed, sound, tmp_path, capsys
@@ -182,14 +172,6 @@ def test_a_damaged_step_is_saved_again(damage, sound, tmp_path):
     check_is(restore(tmp_path / "run"), 8)
 
 
-def test_a_state_of_another_model_is_told(sound):
-    like = make_state(0)
-    like = like.replace(params={"other": like.params["bias"]})
-    with Checkpoints(str(sound)) as checkpoints:
-        with pytest.raises(UserError, match="checkpoints/8 is of another model"):
-            checkpoints.restore(like)
-
-
 def test_an_array_of_another_shape_is_named_and_nothing_told_to_be_deleted(sound):
     like = make_state(0)
     bias = like.params["bias"]
@@ -202,7 +184,8 @@ def test_an_array_of_another_shape_is_named_and_nothing_told_to_be_deleted(sound
             with pytest.raises(UserError) as error:
                 checkpoints.restore(like.replace(params=params))
         message = str(error.value)
-        assert "params/" in message and words in message
+        assert "checkpoints/8 is of another model: params/" in message
+        assert words in message
         assert "delete" not in message and "\n" not in message
 
 

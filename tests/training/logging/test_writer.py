@@ -7,11 +7,12 @@ import itertools
 import json
 import re
 import sys
+from unittest import mock
 
 import jax
 import numpy as np
 import pytest
-from tiny_run import UNDISTURBED, last_state, tiny_config
+from tiny_run import UNDISTURBED, last_state, metric_rows, tiny_config
 
 from nfnet_jax.training import loop
 from nfnet_jax.training.logging import MetricWriter, traced_steps
@@ -20,89 +21,52 @@ from nfnet_jax.utils.errors import UserError
 
 ALL = {"log.tensorboard": True, "log.wandb": True, "log.profile_steps": 3}
 
-STUB = """
-import json, os
-
-CALLS = os.environ["WANDB_STUB_CALLS"]
-
-
-def _note(call, **values):
-    with open(CALLS, "a") as file:
-        file.write(json.dumps({"call": call, **values}) + "\\n")
-    if os.environ.get("WANDB_STUB_FAILS") == call:
-        raise RuntimeError(f"{call} has no\\nnetwork")
-
-
-class _Config:
-    def update(self, values, allow_val_change):
-        _note("config", values=values)
-
-
-class _Run:
-    config = _Config()
-
-    def define_metric(self, name, step_metric):
-        _note("define_metric", name=name, step_metric=step_metric)
-
-    def log(self, row):
-        _note("log", row=row)
-
-    def finish(self, exit_code):
-        _note("finish", exit_code=exit_code)
-
-
-def init(**options):
-    _note("init", **options)
-    return _Run()
-"""
-
 
 @pytest.fixture
-def wandb_calls(tmp_path, monkeypatch):
-    """`calls()`, the calls of a module in the place of wandb."""
-    folder, calls = tmp_path / "stub", tmp_path / "calls.jsonl"
-    folder.mkdir()
-    (folder / "wandb.py").write_text(STUB)
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.delitem(sys.modules, "wandb", raising=False)
-    monkeypatch.setenv("WANDB_STUB_CALLS", str(calls))
+def wandb(monkeypatch):
+    """A mock in the place of the module."""
+    module = mock.MagicMock(__spec__=mock.Mock())
+    monkeypatch.setitem(sys.modules, "wandb", module)
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
-    yield lambda: [json.loads(line) for line in calls.read_text().splitlines()]
-    sys.modules.pop("wandb", None)
+    return module
 
 
-def rows(workdir):
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def test_extra_logs_change_nothing(wandb_calls, undisturbed, tmp_path, capsys):
+def test_extra_logs_change_nothing(wandb, undisturbed, tmp_path, capsys):
     plain, full = undisturbed, tmp_path / "full"
     capsys.readouterr()
     loop.train(tiny_config(**UNDISTURBED | ALL), str(full))
     told = capsys.readouterr()
-    assert rows(full) == rows(plain)
+    assert metric_rows(full) == metric_rows(plain)
     states = [last_state(workdir) for workdir in (plain, full)]
     jax.tree.map(np.testing.assert_array_equal, *states)
     assert not {"events", "profile", "wandb_run.json"} & set(
         path.name for path in plain.iterdir()
     )
     assert told.err == ""
-    _check_wandb(wandb_calls(), full)
+    (events,) = (full / "events").iterdir()
+    written = events.read_bytes()
+    names = {name for row in metric_rows(full) for name in row} - {"step"}
+    assert all(name.encode() in written for name in names)
+    _check_wandb(wandb, full)
     _check_trace(told.out, full)
     assert re.search(r"images/s in the first \d+ steps that were measured", told.out)
     assert re.search(r"step 16/16  loss \S+  accuracy .*images/s", told.out)
 
 
-def _check_wandb(calls, workdir):
-    init, config, metric, *logs, finish = calls
-    assert init["project"] == "nfnet_jax" and init["name"] == "run"
-    assert init["dir"] == str(workdir) and init["resume"] == "allow"
-    assert init["id"] == json.loads((workdir / "wandb_run.json").read_text())["id"]
-    assert config["values"]["model"]["name"] == "nf_wrn_10_1"
-    assert (metric["name"], metric["step_metric"]) == ("*", "step")
-    assert [call["row"] for call in logs] == rows(workdir)
-    assert finish == {"call": "finish", "exit_code": 0}
+def _check_wandb(wandb, workdir):
+    (init,) = wandb.init.call_args_list
+    assert init.kwargs == {
+        "project": "nfnet_jax",
+        "name": "run",
+        "dir": str(workdir),
+        "id": json.loads((workdir / "wandb_run.json").read_text())["id"],
+        "resume": "allow",
+    }
+    run = wandb.init.return_value
+    assert run.config.update.call_args.args[0]["model"]["name"] == "nf_wrn_10_1"
+    run.define_metric.assert_called_once_with("*", step_metric="step")
+    assert [call.args[0] for call in run.log.call_args_list] == metric_rows(workdir)
+    run.finish.assert_called_once_with(exit_code=0)
 
 
 def _check_trace(told, workdir):
@@ -112,12 +76,12 @@ def _check_trace(told, workdir):
     with gzip.open(path) as file:
         events = json.load(file)["traceEvents"]
     names = [event.get("name", "") for event in events]
-    assert names.count("train") == 5
+    assert names.count("train") == 3
     assert any("PjitFunction(train_step)" in name for name in names)
     assert not [name for name in names if "compile_or_get_cached" in name]
 
 
-def test_a_continued_run_is_the_same_one_for_wandb(wandb_calls, tmp_path):
+def test_a_continued_run_is_the_same_one_for_wandb(wandb, tmp_path):
     config = tiny_config(**{"log.wandb": True})
     with pytest.raises(KeyboardInterrupt):
         with MetricWriter(str(tmp_path), config) as writer:
@@ -125,26 +89,27 @@ def test_a_continued_run_is_the_same_one_for_wandb(wandb_calls, tmp_path):
             raise KeyboardInterrupt
     with MetricWriter(str(tmp_path), config) as writer:
         writer.write(1, {"loss": 2.0})
-    calls = wandb_calls()
-    starts = [call for call in calls if call["call"] == "init"]
-    assert len(starts) == 2 and starts[0] == starts[1]
-    ends = [call["exit_code"] for call in calls if call["call"] == "finish"]
-    assert ends == [1, 0]
-    assert [call["row"] for call in calls if "row" in call] == rows(tmp_path)
+    one, two = wandb.init.call_args_list
+    assert one == two
+    run = wandb.init.return_value
+    assert run.finish.call_args_list == [mock.call(exit_code=1), mock.call(exit_code=0)]
+    assert [call.args[0] for call in run.log.call_args_list] == metric_rows(tmp_path)
 
 
-@pytest.mark.parametrize("failing", ["init", "config", "log", "finish"])
-def test_failures_of_wandb_end_nothing(
-    failing, wandb_calls, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setenv("WANDB_STUB_FAILS", failing)
+@pytest.mark.parametrize(
+    "failing", ["init", "run.config.update", "run.log", "run.finish"]
+)
+def test_failures_of_wandb_end_nothing(failing, wandb, tmp_path, capsys):
+    wandb.run = wandb.init.return_value
+    reason = f"{failing} has no\nnetwork"
+    wandb.configure_mock(**{f"{failing}.side_effect": RuntimeError(reason)})
     with MetricWriter(str(tmp_path), tiny_config(**{"log.wandb": True})) as writer:
         writer.write(1, {"loss": 2.0})
         writer.write(2, {"loss": 1.0})
     line = f"W&B: {failing} has no network; the run goes on without it\n"
     assert capsys.readouterr().err == line
-    assert wandb_calls()[-1]["call"] == failing
-    assert [row["loss"] for row in rows(tmp_path)] == [2.0, 1.0]
+    assert wandb.run.log.call_count == {"run.log": 1, "run.finish": 2}.get(failing, 0)
+    assert [row["loss"] for row in metric_rows(tmp_path)] == [2.0, 1.0]
 
 
 def test_wandb_that_is_not_installed_is_one_line_before_anything(tmp_path, monkeypatch):
