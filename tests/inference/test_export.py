@@ -222,15 +222,8 @@ def test_published_weights_are_exported_with_their_normalization(
         pretrained, "load_pretrained", lambda *_: (model, variables["params"])
     )
     path = tmp_path / "net"
-    entry_point.main(
-        [
-            "export",
-            "--model=nf_wrn_10_1",
-            "--weights=eca_nfnet_l0",
-            "--image_size=16",
-            f"--output={path}",
-        ]
-    )
+    flags = ("--model=nf_wrn_10_1", "--weights=eca_nfnet_l0", "--image_size=16")
+    entry_point.main(["export", *flags, f"--output={path}"])
     assert "[N, 16, 16, 3]" in capsys.readouterr().out
     assert agree(load_exported(str(path))(images), logits)
     sheet = json.loads((tmp_path / "net.json").read_text())
