@@ -7,11 +7,10 @@ import pytest
 
 from nfnet_jax.config import KEYS, base_config
 from nfnet_jax.optim.agc import adaptive_gradient_clipping
-from nfnet_jax.optim.ema import update_ema
 from nfnet_jax.optim.factory import OPTIMIZERS, build_optimizer
 from nfnet_jax.optim.groups import USUAL, describe_groups, parameter_groups
 from nfnet_jax.optim.rules import scale_by_layer_trust_ratio, scale_to_weights
-from nfnet_jax.optim.schedules import SCHEDULES, warmup_then
+from nfnet_jax.optim.schedules import SCHEDULES, update_ema, warmup_then
 from nfnet_jax.utils.errors import UserError
 
 PARAMS = {
