@@ -150,8 +150,9 @@ def kernel_gradient(x: Images, grad: Images, padding: Pairs, groups: int = 1) ->
     grads = _combine(OUTPUT.T, [grad[..., i, :, :] for i in range(ROWS)])
     inputs, parts = _input_rows(_by_group(x, groups), padding), []
     for rows, part in zip(inputs, lax.optimization_barrier(grads), strict=True):
-        columns, part = _columns(rows, part.shape[-2]), _pixels(part)
-        parts.append(jnp.stack([_multiply(c, part, (-2, -2)) for c in columns]))
+        columns = _columns(rows, part.shape[-2])
+        products = [_multiply(c, _pixels(part), (-2, -2)) for c in columns]
+        parts.append(jnp.stack(products))
     kernel_grad = jnp.stack(_combine(KERNEL.T, parts))
     if groups > 1:
         kernel_grad = kernel_grad.swapaxes(2, 3)
