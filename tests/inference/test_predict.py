@@ -139,12 +139,11 @@ def test_a_run_predicts_its_own_test_images(run, main):
     ]
     found = np.zeros_like(expected)
     for row, line in zip(found, lines, strict=True):
-        classes, names, values = zip(
-            *(g.values() for g in line["classes"]), strict=True
-        )
-        row[[*classes]] = values
-        assert names == tuple(map(str, classes))
-        assert values == tuple(sorted(values, reverse=True))
+        for guess in line["classes"]:
+            row[guess["class"]] = guess["probability"]
+            assert guess["name"] == str(guess["class"])
+        values = [guess["probability"] for guess in line["classes"]]
+        assert values == sorted(values, reverse=True)
     np.testing.assert_allclose(found, expected, atol=2e-4)
     np.testing.assert_array_equal(found.argmax(1), expected.argmax(1))
 
