@@ -44,7 +44,6 @@ PUBLIC = (
     "nfnet_jax.optim.factory",
     "nfnet_jax.optim.groups",
     "nfnet_jax.optim.rules",
-    "nfnet_jax.optim.ema",
     "nfnet_jax.optim.sam",
     "nfnet_jax.optim.schedules",
     "nfnet_jax.optim.tree",

@@ -22,12 +22,6 @@ def load(name: str) -> tuple[dict, np.ndarray, dict[str, np.ndarray]]:
     return tree, images.astype(np.float32), dict(np.load(GOLDEN / f"{name}.npz"))
 
 
-def statistics(outputs: dict[str, np.ndarray], name: str) -> np.ndarray:
-    """`name`_0, `name`_1, ... as one vector."""
-    indices = range(sum(key.startswith(f"{name}_") for key in outputs))
-    return np.array([outputs[f"{name}_{i}"] for i in indices])
-
-
 def _fill(module: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
     normal = np.random.RandomState(zlib.crc32(f"{module}:{name}".encode()))
     n = np.asarray(normal.standard_normal(shape))

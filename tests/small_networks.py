@@ -33,7 +33,7 @@ def small_network(name: str, size: int = 32, **changes):
     still = {"drop_rate": 0.0} | (
         {} if name.startswith("nf_air") else {"stochastic_depth": 0.0}
     )
-    model = create_model(name, 5, **(still | OPTIONS[name] | changes))
+    model = create_model(name, 5, **(still | OPTIONS.get(name, {}) | changes))
     images = jnp.zeros((1, size, size, 3))
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     rest = {

@@ -60,11 +60,8 @@ def fold(model: Network, params: Params) -> tuple[Network, Params]:
         )
     folding = _Folding.of(model)
     name, num_classes, overrides = model.spec
-    plain = create_model(
-        name,
-        num_classes,
-        **(dict(overrides) | PLAIN | {"skip_gain": folding.output_attention}),
-    )
+    changes = PLAIN | {"skip_gain": folding.output_attention}
+    plain = create_model(name, num_classes, **(dict(overrides) | changes))
     betas = [stage.betas for stage in model.stages]
     return plain, jax.jit(functools.partial(folding.network, betas))(params)
 
@@ -165,9 +162,8 @@ class _Folding:
         if self.output_attention:
             folded["skip"] = {"skip_gain": jnp.broadcast_to(scale, beta.shape)}
         if "shortcut" in block:
-            folded["shortcut"] = self.conv(
-                block["shortcut"], reads=1.0 if self.raw_shortcut else h
-            )
+            reads = 1.0 if self.raw_shortcut else h
+            folded["shortcut"] = self.conv(block["shortcut"], reads)
         return folded
 
     def conv(self, layer: Params, reads=1.0, writes=1.0) -> Params:

@@ -63,16 +63,11 @@ class ImageFailure(NamedTuple):
 
 def published_predictor(model: Network, params: dict) -> Predictor:
     """Predictor with published weights and their publisher's preprocessing."""
-    spec, variant = model.spec, find(model.spec.name)
-    names = None
-    if spec.num_classes == variant.num_classes == 1000:
-        names = imagenet_class_names()
-    return Predictor(
-        model,
-        {"params": params},
-        Preprocessing(variant.test_size, variant.crop, variant.mean, variant.std),
-        _or_numbers(names or (), spec.num_classes),
-    )
+    count, variant = model.spec.num_classes, find(model.spec.name)
+    known = count == variant.num_classes == 1000
+    names = _or_numbers((known and imagenet_class_names()) or (), count)
+    facts = variant.test_size, variant.crop, variant.mean, variant.std
+    return Predictor(model, {"params": params}, Preprocessing(*facts), names)
 
 
 def run_predictor(workdir: str) -> Predictor:
@@ -92,15 +87,11 @@ def run_predictor(workdir: str) -> Predictor:
             f"--workdir: {workdir!r} was trained on images {height}x{width} with "
             f"{channels} channels, expected squares that are grey or RGB"
         )
-    return Predictor(
-        trained.model,
-        trained.variables,
-        Preprocessing(
-            trained.eval_image_size or height, trained.crop, facts.mean, facts.std
-        ),
-        _or_numbers(facts.class_names, trained.model.spec.num_classes),
-        trained.dtype,
-    )
+    size = trained.eval_image_size or height
+    preprocess = Preprocessing(size, trained.crop, facts.mean, facts.std)
+    names = _or_numbers(facts.class_names, trained.model.spec.num_classes)
+    network = trained.model, trained.variables
+    return Predictor(*network, preprocess, names, trained.dtype)
 
 
 def with_class_names(

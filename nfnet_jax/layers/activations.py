@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-Activation = Callable[[Float[Array, "..."]], Float[Array, "..."]]
+Signal = Float[Array, "..."]
+Activation = Callable[[Signal], Signal]
 
 ACTIVATIONS: dict[str, Activation] = {
     "celu": jax.nn.celu,
@@ -71,10 +72,9 @@ def activation_gain(fn: Activation | str, gamma: str = "exact") -> float:
         raise ValueError(f"activation {fn!r}: expected one of {sorted(ACTIVATIONS)}")
     if gamma not in GAMMAS:
         raise ValueError(f"gamma {gamma!r}: expected one of {GAMMAS}")
-    if gamma == "none":
-        return 1.0
-    published = gamma == "published"
-    return PUBLISHED_GAIN[fn] if published else activation_gain(ACTIVATIONS[fn])
+    if gamma == "exact":
+        return activation_gain(ACTIVATIONS[fn])
+    return PUBLISHED_GAIN[fn] if gamma == "published" else 1.0
 
 
 @functools.cache
@@ -116,9 +116,7 @@ class ScaledActivation:
     name: str
     gamma: float = 1.0
 
-    def __call__(
-        self, x: Float[Array, "..."], *, train: bool = False
-    ) -> Float[Array, "..."]:
+    def __call__(self, x: Signal, *, train: bool = False) -> Signal:
         y = ACTIVATIONS[self.name](x)
         return y if self.gamma == 1 else y * self.gamma
 

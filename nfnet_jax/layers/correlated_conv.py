@@ -8,18 +8,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nfnet_jax.layers.initializers import fan_in_normal
-from nfnet_jax.layers.ws_conv import EPS
+from nfnet_jax.layers.ws_conv import EPS, fan_in_normal
 from nfnet_jax.ops.conv import conv2d
-from nfnet_jax.ops.precision import at_least_float32
+from nfnet_jax.ops.precision import Images, Kernel, at_least_float32
 from nfnet_jax.ops.standardize import FAN_IN
 
 SIZE = 3
 DECAY = 0.7
 """Decay of the correlation with distance in pixels. In the features of CIFAR-10 that
 the convolutions of an `nf_air_32` see at initialization, pixels side by side correlate
-by
-0.3 to 0.6; exp(-0.7) = 0.50."""
+by 0.3 to 0.6; exp(-0.7) = 0.50."""
 POOLED_DECAY = 0.28
 """Decay between averages of 2x2 pixels that overlap: of exp(-0.7 d) along a row,
 (1 + 2 exp(-0.7) + exp(-1.4)) / (2 + 2 exp(-0.7)) = 0.75 = exp(-0.28)."""
@@ -37,20 +35,17 @@ class CorrelatedConv(nn.Module):
     standardized: bool = True
 
     @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 features"]:
+    def __call__(self, x: Images) -> Images:
         shape = (SIZE, SIZE, x.shape[-1], self.features)
         kernel = self.param("kernel", fan_in_normal, shape, jnp.float32)
         if self.standardized:
-            kernel = standardize_correlated(
-                kernel, POOLED_DECAY if self.pool else DECAY
-            )
+            decay = POOLED_DECAY if self.pool else DECAY
+            kernel = standardize_correlated(kernel, decay)
         kernel = kernel.astype(x.dtype)
         return pooled_conv(x, kernel) if self.pool else conv2d(x, kernel)
 
 
-def standardize_correlated(
-    kernel: Float[Array, "KH KW C O"], decay: float
-) -> Float[Array, "KH KW C O"]:
+def standardize_correlated(kernel: Kernel, decay: float) -> Kernel:
     """Ŵ = V / sqrt(Σ_c V_cᵀ R V_c), V = W − mean, filter by filter.
 
     The root is the standard deviation of a filter's output where the input's channels
@@ -76,9 +71,7 @@ def correlation(height: int, width: int, decay: float) -> Float[Array, "H*W H*W"
     return jnp.exp(-decay * jnp.array(distances))
 
 
-def pooled_conv(
-    x: Float[Array, "N H W C"], kernel: Float[Array, "3 3 C O"]
-) -> Float[Array, "N H//2 W//2 O"]:
+def pooled_conv(x: Images, kernel: Kernel) -> Images:
     """Averages of 2x2 pixels, stride 2, of a 3x3 "SAME" convolution.
 
     The odd last row and column are left out. Averages and convolutions commute:

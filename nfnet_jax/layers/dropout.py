@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from nfnet_jax.ops.precision import scaled
+from nfnet_jax.ops.precision import Examples, Scalar, scaled
 
-Rate = float | Float[Array, ""]
+Signal = Float[Array, "N ..."]
 
 
 def kept(
     key: Key[Array, ""],
     examples: Int[Array, " N"],
-    probability: Rate,
+    probability: Scalar,
     shape: tuple[int, ...] = (),
 ) -> Bool[Array, "N ..."]:
     """Bernoulli draws [N, *shape], True with `probability`.
@@ -38,13 +38,7 @@ class Dropout(nn.Module):
     rate: float
 
     @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "N ..."],
-        examples: Int[Array, " N"] | None = None,
-        *,
-        train: bool,
-    ) -> Float[Array, "N ..."]:
+    def __call__(self, x: Signal, examples: Examples = None, *, train: bool) -> Signal:
         if not train or not self.rate:
             return x
         if examples is None:
@@ -65,13 +59,8 @@ class StochasticDepth(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "N ..."] | Float[Array, "1 ..."],
-        rate: Rate,
-        examples: Int[Array, " N"] | None = None,
-        *,
-        train: bool,
-    ) -> Float[Array, "N ..."]:
+        self, x: Signal, rate: Scalar, examples: Examples = None, *, train: bool
+    ) -> Signal:
         if not train or (isinstance(rate, int | float) and not rate):
             return x
         if examples is None:

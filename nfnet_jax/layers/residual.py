@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from nfnet_jax.layers.dropout import Rate, StochasticDepth
-from nfnet_jax.ops.precision import in_float32, scaled
+from nfnet_jax.layers.dropout import StochasticDepth
+from nfnet_jax.ops.precision import Examples, Images, Scalar, in_float32, scaled
 
 BETAS = ("std", "var", "none")
-Nonlinearity = Callable[..., Float[Array, "N H W C"]]
+Nonlinearity = Callable[..., Images]
 """(x, *, train) -> y; may create modules, so that it can be a BatchNorm and a ReLU."""
 
 
@@ -38,13 +38,13 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "N H W C"],
-        beta: float | Float[Array, ""],
-        drop_rate: Rate,
-        examples: Int[Array, " N"] | None = None,
+        x: Images,
+        beta: Scalar,
+        drop_rate: Scalar,
+        examples: Examples = None,
         *,
         train: bool,
-    ) -> Float[Array, "N H2 W2 C2"]:
+    ) -> Images:
         # An exported program, which is not for training, has any number of images.
         if train and examples is None:
             examples = jnp.arange(len(x))
@@ -113,6 +113,5 @@ class SkipGain(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        return scaled(
-            x, self.param("skip_gain", nn.initializers.zeros, (), jnp.float32)
-        )
+        gain = self.param("skip_gain", nn.initializers.zeros, (), jnp.float32)
+        return scaled(x, gain)

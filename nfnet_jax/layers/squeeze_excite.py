@@ -4,9 +4,8 @@ import math
 
 import flax.linen as nn
 import jax
-from jaxtyping import Array, Float
 
-from nfnet_jax.ops.precision import at_least_float32, in_float32
+from nfnet_jax.ops.precision import Images, at_least_float32, in_float32
 
 
 class SqueezeExcite(nn.Module):
@@ -19,7 +18,7 @@ class SqueezeExcite(nn.Module):
     hidden: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H W C"]:
+    def __call__(self, x: Images) -> Images:
         squeezed = _channel_means(x)
         dtype = squeezed.dtype
         hidden = nn.relu(nn.Dense(self.hidden, name="squeeze", dtype=dtype)(squeezed))
@@ -36,7 +35,7 @@ class EfficientChannelAttention(nn.Module):
     """
 
     @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H W C"]:
+    def __call__(self, x: Images) -> Images:
         size = max(3, int((math.log2(x.shape[-1]) + 1) / 2) | 1)
         squeezed = _channel_means(x)
         conv = nn.Conv(1, (size,), use_bias=False, name="conv", dtype=squeezed.dtype)

@@ -8,30 +8,40 @@ gap in unnormalized ResNets" (arXiv 2101.08692).
 
 from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
-from nfnet_jax.layers.initializers import fan_in_normal
 from nfnet_jax.ops.conv import conv2d
-from nfnet_jax.ops.precision import add_bias, at_least_float32, check_floating
+from nfnet_jax.ops.precision import (
+    Images,
+    Kernel,
+    add_bias,
+    at_least_float32,
+    check_floating,
+)
 from nfnet_jax.ops.standardize import with_fast_gradient
 from nfnet_jax.ops.windows import Padding, pair
 
 EPS = 1e-4
 
 
+def fan_in_normal(
+    key: Key[Array, ""], shape: Sequence[int], dtype: Any = jnp.float32
+) -> Kernel:
+    """Normal weights of variance 1 / fan-in; unlike Flax's own, it can be pickled."""
+    return nn.initializers.variance_scaling(1.0, "fan_in", "normal")(key, shape, dtype)
+
+
 @with_fast_gradient
 def standardize(
-    kernel: Float[Array, "KH KW C/groups O"],
-    gain: Float[Array, " O"],
-    eps: float = EPS,
-    var_eps: float = 0.0,
-) -> Float[Array, "KH KW C/groups O"]:
+    kernel: Kernel, gain: Float[Array, " O"], eps: float = EPS, var_eps: float = 0.0
+) -> Kernel:
     """Ŵ = gain · (W − mean) / sqrt(max(N · (var + var_eps), eps)), filter by filter.
 
     A filter is the N = KH · KW · C / groups weights of an output channel, `var` is
@@ -75,7 +85,7 @@ class WSConv(nn.Module):
     kernel_init: nn.initializers.Initializer = fan_in_normal
 
     @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 features"]:
+    def __call__(self, x: Images) -> Images:
         if self.pool:
             x = self.pool_gain * AveragePool(name="averaged")(x)
         check_floating(x.dtype)
@@ -109,7 +119,7 @@ class AveragePool(nn.Module):
     the signal around it.
     """
 
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H/2 W/2 C"]:
+    def __call__(self, x: Images) -> Images:
         dtype = at_least_float32(x.dtype)
         pixels = jnp.ones((1, *x.shape[1:3], 1), dtype)
         return (_sums(x.astype(dtype)) / _sums(pixels)).astype(x.dtype)

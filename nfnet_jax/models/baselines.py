@@ -14,7 +14,6 @@ import flax.linen as nn
 import jax
 
 from nfnet_jax.layers.activations import ScaledActivation
-from nfnet_jax.layers.residual import Nonlinearity
 from nfnet_jax.models.fixup import (
     FixupBlock,
     FixupBranch,
@@ -47,14 +46,8 @@ UNSCALED = {
 def bn(num_classes: int, options: Options, plan: Plan) -> Network:
     """ResNet v2: BatchNorm before every activation, convolutions without bias."""
     conv = options.conv(use_bias=False)
-    return preactivation_resnet(
-        num_classes,
-        options,
-        plan,
-        conv=conv,
-        stem_conv=conv,
-        activation=_batch_norm(options),
-    )
+    activation = functools.partial(_normalize, options.scaled_activation())
+    return preactivation_resnet(num_classes, options, plan, conv, activation=activation)
 
 
 def skipinit(num_classes: int, options: Options, plan: Plan) -> Network:
@@ -67,9 +60,8 @@ def skipinit(num_classes: int, options: Options, plan: Plan) -> Network:
         num_classes,
         options,
         plan,
-        conv=options.conv(use_bias=True),
+        options.conv(),
         stem_conv=options.conv(use_bias=False),
-        activation=options.scaled_activation(),
         classifier_init=nn.initializers.zeros,
     )
 
@@ -95,18 +87,15 @@ def fixup(num_classes: int, options: Options, plan: Plan) -> Network:
     )
     size, strides = ((7, 7), (2, 2)) if plan.imagenet_stem else ((3, 3), (1, 1))
     stem_conv = conv(plan.layout.stem_width, size, strides)
-    head = Head(
-        num_classes,
-        ScaledActivation("identity"),
-        options.drop_rate,
-        scalar_bias=True,
-        kernel_init=nn.initializers.zeros,
-    )
+    identity, zeros = ScaledActivation("identity"), nn.initializers.zeros
+    rate = options.drop_rate
+    head = Head(num_classes, identity, rate, scalar_bias=True, kernel_init=zeros)
     stem = FixupStem(stem_conv, activation, plan.imagenet_stem, options.padding)
     return Network(stem, stages, head)
 
 
-KINDS = {
+Kind = Callable[[int, Options, Plan], Network]
+KINDS: dict[str, tuple[Kind, dict[str, Any]]] = {
     "bn": (bn, UNSCALED | {"skip_gain": False}),
     "skipinit": (skipinit, UNSCALED),
     "fixup": (fixup, UNSCALED),
@@ -119,41 +108,35 @@ TRAITS: dict[str, dict[str, Any]] = {
 }
 
 
-def imagenet_form(kind: str) -> Callable[..., Network]:
-    """Returns the builder of the networks of this kind for large images."""
-
-    def build(
-        num_classes: int,
-        options: Options,
-        *,
-        depths: tuple[int, ...],
-        widths: tuple[int, ...] = WIDTHS,
-        width_multiplier: float = 1.0,
-    ) -> Network:
-        plan = imagenet_plan(depths, widths, width_multiplier)
-        return KINDS[kind][0](num_classes, options, plan)
-
-    return build
+def imagenet_form(
+    kind: Kind,
+    num_classes: int,
+    options: Options,
+    *,
+    depths: tuple[int, ...],
+    widths: tuple[int, ...] = WIDTHS,
+    width_multiplier: float = 1.0,
+) -> Network:
+    """Network of a kind for large images."""
+    return kind(num_classes, options, imagenet_plan(depths, widths, width_multiplier))
 
 
-def wide_form(kind: str) -> Callable[..., Network]:
-    """Returns the builder of wide networks for 32x32 images; see `wide_plan`."""
-
-    def build(num_classes: int, options: Options, *, depth: int, width: int) -> Network:
-        return KINDS[kind][0](num_classes, options, wide_plan(depth, width))
-
-    return build
+def wide_form(
+    kind: Kind, num_classes: int, options: Options, *, depth: int, width: int
+) -> Network:
+    """Wide network of a kind for 32x32 images; see `wide_plan`."""
+    return kind(num_classes, options, wide_plan(depth, width))
 
 
 VARIANTS = {
-    f"{kind}_resnet{layers}": Variant(
-        imagenet_form(kind),
+    f"{name}_resnet{layers}": Variant(
+        functools.partial(imagenet_form, kind),
         settings | {"depths": depths, "stochastic_depth": 0.1},
         224,
         224,
-        **TRAITS[kind],
+        **TRAITS[name],
     )
-    for kind, (_, settings) in KINDS.items()
+    for name, (kind, settings) in KINDS.items()
     for layers, depths in DEPTHS.items()
 }
 
@@ -161,15 +144,11 @@ VARIANTS = {
 def parse(name: str) -> Variant | None:
     """Returns the variant `name`, or None if no variant here has that name."""
     if match := re.fullmatch(rf"({'|'.join(KINDS)})_wrn_(\d+)_(\d+)", name):
-        kind = match[1]
+        kind, settings = KINDS[match[1]]
         sizes = {"depth": int(match[2]), "width": int(match[3])}
-        settings = KINDS[kind][1] | sizes
-        return cifar_variant(wide_form(kind), settings, **TRAITS[kind])
+        build = functools.partial(wide_form, kind)
+        return cifar_variant(build, settings | sizes, **TRAITS[match[1]])
     return VARIANTS.get(name)
-
-
-def _batch_norm(options: Options) -> Nonlinearity:
-    return functools.partial(_normalize, options.scaled_activation())
 
 
 def _normalize(activation: ScaledActivation, x: jax.Array, *, train: bool) -> jax.Array:

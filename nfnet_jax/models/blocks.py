@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-from jaxtyping import Array, Float
 
 from nfnet_jax.layers.residual import Nonlinearity
 from nfnet_jax.layers.squeeze_excite import EfficientChannelAttention, SqueezeExcite
 from nfnet_jax.ops.pooling import max_pool
+from nfnet_jax.ops.precision import Images
 
 Conv = Callable[..., nn.Module]
 """(features, kernel_size, strides, groups=..., name=...) -> a convolution."""
@@ -120,9 +120,7 @@ class Branch(nn.Module):
     attention_inside: bool = False
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "N H W C"], *, train: bool
-    ) -> Float[Array, "N H2 W2 features"]:
+    def __call__(self, x: Images, *, train: bool) -> Images:
         *inner, last = self.convs
         for spec in inner:
             x = spec.build(self.conv)(x)
@@ -147,7 +145,7 @@ class ImageNetStem(nn.Module):
     padding: str = "SAME"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H/4 W/4 width"]:
+    def __call__(self, x: Images) -> Images:
         x = self.conv(self.width, (7, 7), (2, 2), name="conv")(x)
         return max_pool(x, self.padding)
 

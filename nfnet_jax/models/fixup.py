@@ -10,14 +10,13 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 
 from nfnet_jax.layers.activations import ScaledActivation
-from nfnet_jax.layers.dropout import Rate, StochasticDepth
-from nfnet_jax.layers.initializers import normal
+from nfnet_jax.layers.dropout import StochasticDepth
 from nfnet_jax.models.blocks import Conv, ConvSpec
+from nfnet_jax.models.network import normal
 from nfnet_jax.ops.pooling import max_pool
-from nfnet_jax.ops.precision import add_bias, scaled
+from nfnet_jax.ops.precision import Examples, Images, Scalar, add_bias, scaled
 
 
 class FixupStem(nn.Module):
@@ -29,7 +28,7 @@ class FixupStem(nn.Module):
     padding: str = "SAME"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 C2"]:
+    def __call__(self, x: Images) -> Images:
         x = self.activation(_add_bias(self, "bias1", self.conv(x)))
         return max_pool(x, self.padding) if self.pool else x
 
@@ -47,9 +46,7 @@ class FixupBranch(nn.Module):
     blocks: int
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "N H W C"], *, train: bool
-    ) -> Float[Array, "N H2 W2 features"]:
+    def __call__(self, x: Images, *, train: bool) -> Images:
         *inner, last = self.convs
         for i, spec in enumerate(inner, 1):
             x = _add_bias(self, f"bias{i}a", x) if i > 1 else x
@@ -81,13 +78,13 @@ class FixupBlock(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "N H W C"],
-        beta: float | Float[Array, ""],
-        drop_rate: Rate,
-        examples: Int[Array, " N"] | None = None,
+        x: Images,
+        beta: Scalar,
+        drop_rate: Scalar,
+        examples: Examples = None,
         *,
         train: bool,
-    ) -> Float[Array, "N H2 W2 C2"]:
+    ) -> Images:
         x = _add_bias(self, "bias1a", x)
         y = self.branch(x, train=train)
         y = StochasticDepth()(y, drop_rate, examples, train=train)

@@ -1,19 +1,25 @@
 """Networks of all families: stem, residual stages, head."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import chex
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Key
 
 from nfnet_jax.layers.dropout import Dropout
-from nfnet_jax.layers.initializers import normal
 from nfnet_jax.layers.residual import Nonlinearity
 from nfnet_jax.models.stage import Layout, MakeBranch, MakeShortcut, Stage, make_stages
 from nfnet_jax.models.variant import Options
-from nfnet_jax.ops.precision import add_bias, at_least_float32, check_floating
+from nfnet_jax.ops.precision import (
+    Examples,
+    Images,
+    add_bias,
+    at_least_float32,
+    check_floating,
+)
 
 
 class Spec(NamedTuple):
@@ -46,10 +52,10 @@ class Network(nn.Module):
     @nn.compact
     def __call__(
         self,
-        images: Float[Array, "N H W C"],
+        images: Images,
         *,
         train: bool = False,
-        examples: Int[Array, " N"] | None = None,
+        examples: Examples = None,
         features: bool = False,
         return_stages: bool = False,
     ) -> Any:
@@ -78,6 +84,13 @@ def rematerialized(model: Network) -> Network:
     return model.clone(stages=stages)
 
 
+def normal(
+    key: Key[Array, ""], shape: Sequence[int], dtype: Any = jnp.float32, *, std: float
+) -> Float[Array, "..."]:
+    """Normal weights of standard deviation `std`; unlike Flax's own, can be pickled."""
+    return nn.initializers.normal(std)(key, shape, dtype)
+
+
 class Head(nn.Module):
     """Final convolution if any, activation, global mean, dropout, float32 classifier.
 
@@ -95,8 +108,8 @@ class Head(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "N H W C"],
-        examples: Int[Array, " N"] | None = None,
+        x: Images,
+        examples: Examples = None,
         *,
         train: bool,
         features: bool = False,
@@ -110,13 +123,8 @@ class Head(nn.Module):
             x = add_bias(x, self.param("bias2", zeros, (), jnp.float32))
         if features:
             return x
-        classifier = nn.Dense(
-            self.num_classes,
-            dtype=x.dtype,
-            kernel_init=self.kernel_init,
-            name="classifier",
-        )
-        return classifier(x)
+        dense = functools.partial(nn.Dense, dtype=x.dtype, kernel_init=self.kernel_init)
+        return dense(self.num_classes, name="classifier")(x)
 
 
 def preactivation_network(
@@ -133,11 +141,6 @@ def preactivation_network(
 ) -> Network:
     """Network of `ResidualBlock`s, which ends in an activation and a linear layer."""
     stages = make_stages(layout, options, options.block(activation), branch, shortcut)
-    head = Head(
-        num_classes,
-        activation,
-        options.drop_rate,
-        final_conv,
-        kernel_init=classifier_init,
-    )
+    rate, init = options.drop_rate, classifier_init
+    head = Head(num_classes, activation, rate, final_conv, kernel_init=init)
     return Network(stem, stages, head)

@@ -15,14 +15,20 @@ import re
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from nfnet_jax.layers.activations import ScaledActivation
 from nfnet_jax.layers.correlated_conv import CorrelatedConv
 from nfnet_jax.models.network import Head, Network
 from nfnet_jax.models.variant import Options, Variant, cifar_variant
 from nfnet_jax.ops.conv import conv2d
-from nfnet_jax.ops.precision import at_least_float32, in_float32
+from nfnet_jax.ops.precision import (
+    Examples,
+    Images,
+    Kernel,
+    at_least_float32,
+    in_float32,
+)
 from nfnet_jax.utils.errors import UserError
 
 WIDTHS = (1, 4, 4)
@@ -59,14 +65,9 @@ def nf_air(num_classes: int, options: Options, *, width: int) -> Network:
 def parse(name: str) -> Variant | None:
     """Returns the variant `name`, or None if no variant here has that name."""
     if match := re.fullmatch(r"nf_air_(\d+)", name):
+        traits = {"foldable": False, "follows_beta_schedule": False}
         settings = {"width": int(match[1]), "activation": "gelu"}
-        return cifar_variant(
-            nf_air,
-            settings,
-            foldable=False,
-            initialized_from_images=True,
-            follows_beta_schedule=False,
-        )
+        return cifar_variant(nf_air, settings, initialized_from_images=True, **traits)
     return None
 
 
@@ -86,7 +87,7 @@ class Whitening(nn.Module):
     activation: ScaledActivation
 
     @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H-1 W-1 8*C"]:
+    def __call__(self, x: Images) -> Images:
         if min(x.shape[1:3]) < LEAST_SIZE:
             raise UserError(
                 f"images of {x.shape[1]}x{x.shape[2]} pixels are too small for nf_air "
@@ -96,8 +97,8 @@ class Whitening(nn.Module):
         return self.activation(conv2d(x, kernel.astype(x.dtype), padding="VALID"))
 
 
-def whitening_kernel(images: Float[Array, "N H W C"]) -> Float[Array, "2 2 C 8*C"]:
-    """Float32 filters with uncorrelated outputs of unit variance.
+def whitening_kernel(images: Images) -> Kernel:
+    """Float32 filters [2, 2, C, 8 C] with uncorrelated outputs of unit variance.
 
     With λ, v the eigenvalues and vectors of the covariance of all 2x2 patches of
     `images`, the filters are ± v / sqrt(λ + VARIANCE_FLOOR), those of the
@@ -105,15 +106,14 @@ def whitening_kernel(images: Float[Array, "N H W C"]) -> Float[Array, "2 2 C 8*C
     """
     channels = images.shape[-1]
     height, width = images.shape[1] - PATCH + 1, images.shape[2] - PATCH + 1
-    patches = jnp.stack(
-        [
-            images[:, row : row + height, column : column + width]
-            for row in range(PATCH)
-            for column in range(PATCH)
-        ],
-        axis=3,
+    shifted = [
+        images[:, row : row + height, column : column + width]
+        for row in range(PATCH)
+        for column in range(PATCH)
+    ]
+    patches = (
+        jnp.stack(shifted, 3).reshape(-1, PATCH * PATCH * channels).astype(jnp.float32)
     )
-    patches = patches.reshape(-1, PATCH * PATCH * channels).astype(jnp.float32)
     values, vectors = jnp.linalg.eigh(jnp.cov(patches, rowvar=False))
     scales = jax.lax.rsqrt(values + VARIANCE_FLOOR)
     filters = (vectors * scales[None])[:, ::-1]
@@ -132,13 +132,7 @@ class ConvGroup(nn.Module):
     standardized: bool
 
     @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "N H W C"],
-        examples: Int[Array, " N"] | None = None,
-        *,
-        train: bool,
-    ) -> Float[Array, "N H//2 W//2 width"]:
+    def __call__(self, x: Images, examples: Examples = None, *, train: bool) -> Images:
         conv = functools.partial(
             CorrelatedConv, self.width, standardized=self.standardized
         )

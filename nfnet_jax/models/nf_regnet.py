@@ -41,8 +41,7 @@ def nf_regnet(
     rounded down to a multiple of `group_width`. Other widths are rounded down, or to
     multiples of `divisor`. `attention`: see `channel_attention`.
     """
-    conv = options.conv()
-    activation = options.scaled_activation()
+    conv, activation = options.conv(), options.scaled_activation()
     head_width = round_channels(1280 * widths[-1] // 440 * width_multiplier, divisor)
     widths = scaled_widths(widths, width_multiplier, divisor)
     scale = channel_attention(attention, se_ratio, divisor)
@@ -50,9 +49,8 @@ def nf_regnet(
     def branch(place: Place) -> nn.Module:
         inner = place.width_in * (expansion if place.index else 1)
         groups = group_count(round_channels(inner, divisor), group_width)
-        convs = bottleneck(
-            groups * group_width, place.width, place.stride, groups=groups
-        )
+        inner = groups * group_width
+        convs = bottleneck(inner, place.width, place.stride, groups=groups)
         return Branch(convs, conv, activation, scale, attention_inside=True)
 
     return preactivation_network(

@@ -101,20 +101,21 @@ def preactivation_resnet(
     num_classes: int,
     options: Options,
     plan: Plan,
-    *,
     conv: Conv,
-    stem_conv: Conv,
-    activation: Nonlinearity,
+    *,
+    stem_conv: Conv | None = None,
+    activation: Nonlinearity | None = None,
     attention: Attention | None = None,
     projection: Projection = strided_projection,
     classifier_init: nn.initializers.Initializer = Head.kernel_init,
 ) -> Network:
-    """Network of `plan` from these convolutions and this nonlinearity."""
+    """Network of `plan` from these convolutions; a `stem_conv` of None is `conv`."""
+    activation = activation or options.scaled_activation()
     return preactivation_network(
         num_classes,
         options,
         plan.layout,
-        plan.stem(stem_conv, options.padding),
+        plan.stem(stem_conv or conv, options.padding),
         lambda place: Branch(plan.convs(place), conv, activation, attention),
         functools.partial(projection, conv),
         activation=activation,
@@ -138,10 +139,14 @@ def nf_resnet(
     `pooled`: projections average-pool instead of skipping pixels. `attention`: see
     `channel_attention`.
     """
-    plan = imagenet_plan(depths, widths, width_multiplier)
-    projection = pooled_projection if pooled else strided_projection
-    scale = channel_attention(attention, se_ratio)
-    return _network(num_classes, options, plan, scale, projection)
+    return preactivation_resnet(
+        num_classes,
+        options,
+        imagenet_plan(depths, widths, width_multiplier),
+        options.conv(),
+        attention=channel_attention(attention, se_ratio),
+        projection=pooled_projection if pooled else strided_projection,
+    )
 
 
 def nf_wrn(
@@ -154,10 +159,9 @@ def nf_wrn(
     Raises:
       ValueError: depth is not 6n + 4 with n >= 1, or width is not positive.
     """
+    plan, conv = wide_plan(depth, width), options.conv()
     projection = pooled_projection if pooled else strided_projection
-    return _network(
-        num_classes, options, wide_plan(depth, width), projection=projection
-    )
+    return preactivation_resnet(num_classes, options, plan, conv, projection=projection)
 
 
 def nf_bottleneck(
@@ -168,14 +172,12 @@ def nf_bottleneck(
     Three stages of `blocks` blocks, `width`, 2 `width` and 4 `width` channels inside
     and four times as many outside; for 32x32 images.
     """
-    plan = cifar_plan(
-        blocks,
-        4 * width,
-        lambda place: bottleneck(
-            place.width // 4, place.width, place.stride, spatial_convs=2
-        ),
-    )
-    return _network(num_classes, options, plan)
+
+    def convs(place: Place) -> tuple[ConvSpec, ...]:
+        return bottleneck(place.width // 4, place.width, place.stride, spatial_convs=2)
+
+    plan = cifar_plan(blocks, 4 * width, convs)
+    return preactivation_resnet(num_classes, options, plan, options.conv())
 
 
 VARIANTS = {
@@ -208,23 +210,3 @@ def parse(name: str) -> Variant | None:
         settings = {"blocks": int(match[1]), "width": int(match[2])}
         return cifar_variant(nf_bottleneck, settings)
     return VARIANTS.get(name)
-
-
-def _network(
-    num_classes: int,
-    options: Options,
-    plan: Plan,
-    attention: Attention | None = None,
-    projection: Projection = strided_projection,
-) -> Network:
-    conv = options.conv()
-    return preactivation_resnet(
-        num_classes,
-        options,
-        plan,
-        conv=conv,
-        stem_conv=conv,
-        activation=options.scaled_activation(),
-        attention=attention,
-        projection=projection,
-    )

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 
 import flax.linen as nn
-from jaxtyping import Array, Float
 
 from nfnet_jax.layers.activations import ScaledActivation
 from nfnet_jax.models.blocks import (
@@ -24,6 +23,7 @@ from nfnet_jax.models.blocks import (
 from nfnet_jax.models.network import Network, preactivation_network
 from nfnet_jax.models.stage import Layout, Place, scaled_widths
 from nfnet_jax.models.variant import TIMM, Options, Variant
+from nfnet_jax.ops.precision import Images
 
 DEPTHS = (1, 2, 6, 3)
 """Depths of F0; those of Fn are n + 1 times as large."""
@@ -53,7 +53,7 @@ class NFNetStem(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H/4 W/4 width"]:
+    def __call__(self, x: Images) -> Images:
         for i, width in enumerate((16, 32, 64, self.width)):
             stride = 2 if i in (0, 3) else 1
             x = self.activation(x) if i else x
@@ -81,8 +81,7 @@ def nfnet(
     `group_width`. The final convolution has `head_multiplier` times the last width.
     `attention`: see `channel_attention`.
     """
-    conv = options.conv()
-    activation = options.scaled_activation()
+    conv, activation = options.conv(), options.scaled_activation()
     scale = channel_attention(attention, se_ratio)
     stem_width = widths[0] // 2
     widths = scaled_widths(widths, width_multiplier)

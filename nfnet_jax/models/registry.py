@@ -22,11 +22,7 @@ EXAMPLES = (
     "nf_wrn_40_4",
     "nf_wrn_100_2",
     "nf_wrn_1000_2",
-    *(
-        f"{kind}_wrn_{size}"
-        for kind in baselines.KINDS
-        for size in ("16_4", "28_10", "40_4")
-    ),
+    *(f"{k}_wrn_{size}" for k in baselines.KINDS for size in ("16_4", "28_10", "40_4")),
 )
 """Members of the families with free depth and width that `list_models` shows."""
 

@@ -9,11 +9,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
 
 from nfnet_jax.layers.residual import beta_schedule
 from nfnet_jax.models.blocks import round_channels
 from nfnet_jax.models.variant import Options
+from nfnet_jax.ops.precision import Examples, Images
 
 
 class Place(NamedTuple):
@@ -64,13 +64,7 @@ class Stage(nn.Module):
         return self.blocks[index - 1] if isinstance(self.blocks, tuple) else self.blocks
 
     @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "N H W C"],
-        examples: Int[Array, " N"] | None = None,
-        *,
-        train: bool,
-    ) -> Float[Array, "N H2 W2 C2"]:
+    def __call__(self, x: Images, examples: Examples = None, *, train: bool) -> Images:
         def run(block, x, beta, drop_rate):
             return block(x, beta, drop_rate, examples, train=train)
 
@@ -167,10 +161,8 @@ def make_stages(
     for width, depth, stride, stage_betas in zip(
         layout.widths, layout.depths, layout.strides, betas, strict=True
     ):
-        transition = block(
-            branch(Place(width_in, width, stride, index)),
-            shortcut=shortcut(width, stride),
-        )
+        first = branch(Place(width_in, width, stride, index))
+        transition = block(first, shortcut=shortcut(width, stride))
         other = functools.partial(branch, Place(width, width, 1, index + 1))
         others = _further_blocks(block, other, depth - 1)
         stage_rates = tuple(map(float, rates[index : index + depth]))

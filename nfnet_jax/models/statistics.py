@@ -53,30 +53,18 @@ def model_info(name: str) -> ModelInfo:
       ValueError: unknown name.
     """
     variant = find(name)
-    model = create_model(name, variant.num_classes)
-    size = variant.test_size
-    return ModelInfo(
-        name=name,
-        num_classes=variant.num_classes,
-        **counts(model, (size, size, 3))._asdict(),
-        train_size=variant.train_size,
-        test_size=size,
-        top1=variant.top1,
-        top5=variant.top5,
-    )
+    classes, size = variant.num_classes, variant.test_size
+    found = counts(create_model(name, classes), (size, size, 3))
+    sizes, accuracies = (variant.train_size, size), (variant.top1, variant.top5)
+    return ModelInfo(name, classes, *found, *sizes, *accuracies)
 
 
 def counts(model: Network, image_shape: tuple[int, int, int]) -> Counts:
     """Counts parameters, and `multiply_adds`, by tracing alone."""
     sizes, positions = _trace(model, image_shape)
-    return Counts(
-        parameters=sum(sizes.values()),
-        multiply_adds=sum(
-            size * positions[path[:-1]]
-            for path, size in sizes.items()
-            if path[-1] == "kernel"
-        ),
-    )
+    kernels = {path: size for path, size in sizes.items() if path[-1] == "kernel"}
+    products = sum(size * positions[path[:-1]] for path, size in kernels.items())
+    return Counts(sum(sizes.values()), products)
 
 
 def multiply_adds(model: Network, image_shape: tuple[int, int, int]) -> int:

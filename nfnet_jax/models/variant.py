@@ -7,11 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from nfnet_jax.layers.activations import (
-    ScaledActivation,
-    activation_gain,
-    scaled_activation,
-)
+from nfnet_jax.layers.activations import ScaledActivation, activation_gain
 from nfnet_jax.layers.residual import Nonlinearity, ResidualBlock, beta_schedule
 from nfnet_jax.layers.ws_conv import WSConv
 
@@ -70,10 +66,8 @@ class Options:
             raise ValueError(f"var_eps {self.var_eps}: expected at least 0")
         beta_schedule((1,), self.alpha, self.beta)
         for name in ("alpha", "pool_gain"):
-            if not getattr(self, name) > 0:
-                raise ValueError(
-                    f"{name} {getattr(self, name)}: expected a positive number"
-                )
+            if not (value := getattr(self, name)) > 0:
+                raise ValueError(f"{name} {value}: expected a positive number")
         for name in ("stochastic_depth", "drop_rate"):
             rate = getattr(self, name)
             if not 0 <= rate < 1:
@@ -82,7 +76,8 @@ class Options:
     def scaled_activation(self) -> ScaledActivation:
         """Activation of the network, with γ unless the kernels have it."""
         gamma = "none" if self.gamma_in_kernel else self.gamma
-        return scaled_activation(self.activation, gamma)
+        gain = activation_gain(self.activation, gamma)
+        return ScaledActivation(self.activation, gain)
 
     def conv(self, **settings: Any) -> Callable[..., nn.Module]:
         """Constructor of the network's convolutions; `settings` of `WSConv`."""

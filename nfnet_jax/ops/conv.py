@@ -12,12 +12,11 @@ from numbers import Integral
 
 import jax
 from jax import lax
-from jaxtyping import Array, Float
 
 from nfnet_jax.ops import cpu_conv
 from nfnet_jax.ops.cpu_conv import native_conv
-from nfnet_jax.ops.precision import check_floating
-from nfnet_jax.ops.windows import Padding, Pairs, Window, padding_pixels, pair
+from nfnet_jax.ops.precision import Images, Kernel, check_floating
+from nfnet_jax.ops.windows import Padding, Pair, Pairs, Window, padding_pixels, pair
 
 _native_only = contextvars.ContextVar("native_only", default=False)
 
@@ -43,13 +42,13 @@ def is_native_only() -> bool:
 
 
 def conv2d(
-    x: Float[Array, "N H W C"],
-    kernel: Float[Array, "KH KW C/groups O"],
+    x: Images,
+    kernel: Kernel,
     *,
     strides: int | Sequence[int] = (1, 1),
     padding: Padding = "SAME",
     groups: int = 1,
-) -> Float[Array, "N H2 W2 O"]:
+) -> Images:
     """2-D cross-correlation without bias.
 
     Args:
@@ -115,13 +114,13 @@ def _conv2d(x, kernel, strides, padding, groups):
     return _forward(x, kernel, strides, padding, groups)
 
 
-def _forward(x, kernel, strides, padding, groups):
-    return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=functools.partial(cpu_conv.forward, strides, padding, groups),
-        default=functools.partial(native_conv, strides, padding, groups),
-    )
+def _forward(x, kernel, *static):
+    return _by_platform(cpu_conv.forward, native_conv, static, x, kernel)
+
+
+def _by_platform(cpu, default, static, *arrays):
+    cpu, default = (functools.partial(own, *static) for own in (cpu, default))
+    return lax.platform_dependent(*arrays, cpu=cpu, default=default)
 
 
 def _save_inputs(x, kernel, strides, padding, groups):
@@ -130,14 +129,8 @@ def _save_inputs(x, kernel, strides, padding, groups):
 
 
 def _gradients(strides, padding, groups, inputs, grad):
-    x, kernel = inputs
-    return lax.platform_dependent(
-        x,
-        kernel,
-        grad,
-        cpu=functools.partial(cpu_conv.gradients, strides, padding, groups),
-        default=functools.partial(native_gradients, strides, padding, groups),
-    )
+    static = strides, padding, groups
+    return _by_platform(cpu_conv.gradients, native_gradients, static, *inputs, grad)
 
 
 _conv2d.defvjp(_save_inputs, _gradients)
@@ -145,13 +138,8 @@ _conv2d.defvjp(_save_inputs, _gradients)
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def native_gradients(
-    strides: tuple[int, int],
-    padding: Pairs,
-    groups: int,
-    x: Float[Array, "N H W C"],
-    kernel: Float[Array, "KH KW C/groups O"],
-    grad: Float[Array, "N H2 W2 O"],
-) -> tuple[Float[Array, "N H W C"], Float[Array, "KH KW C/groups O"]]:
+    strides: Pair, padding: Pairs, groups: int, x: Images, kernel: Kernel, grad: Images
+) -> tuple[Images, Kernel]:
     """Gradients of images and kernel as JAX derives them."""
     conv = functools.partial(native_conv, strides, padding, groups)
     return jax.vjp(conv, x, kernel)[1](grad)

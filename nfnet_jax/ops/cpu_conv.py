@@ -26,8 +26,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from nfnet_jax.ops import windows, winograd
-from nfnet_jax.ops.precision import at_least_float32
-from nfnet_jax.ops.windows import Pairs, Window
+from nfnet_jax.ops.precision import Images, Kernel, at_least_float32
+from nfnet_jax.ops.windows import Pair, Pairs, Window
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 MANY_WEIGHTS = 2**16
@@ -40,31 +40,19 @@ many equal convolutions, and tracing them is a part of every start."""
 
 
 def native_conv(
-    strides: tuple[int, int],
-    padding: Pairs,
-    groups: int,
-    x: Float[Array, "N H W C"],
-    kernel: Float[Array, "KH KW C/groups O"],
-) -> Float[Array, "N H2 W2 O"]:
+    strides: Pair, padding: Pairs, groups: int, x: Images, kernel: Kernel
+) -> Images:
     """Convolution of XLA."""
+    dilation = None, None
     return lax.conv_general_dilated(
-        x,
-        kernel,
-        strides,
-        padding,
-        dimension_numbers=DIMENSIONS,
-        feature_group_count=groups,
+        x, kernel, strides, padding, *dilation, DIMENSIONS, groups
     )
 
 
 @_traced_once
 def forward(
-    strides: tuple[int, int],
-    padding: Pairs,
-    groups: int,
-    x: Float[Array, "N H W C"],
-    kernel: Float[Array, "KH KW C/groups O"],
-) -> Float[Array, "N H2 W2 O"]:
+    strides: Pair, padding: Pairs, groups: int, x: Images, kernel: Kernel
+) -> Images:
     """Convolution of images with a kernel."""
     if winograd.is_faster(x, kernel, strides, padding, groups):
         return winograd.convolve(x, kernel, padding, groups)
@@ -85,13 +73,8 @@ def forward(
 
 @_traced_once
 def gradients(
-    strides: tuple[int, int],
-    padding: Pairs,
-    groups: int,
-    x: Float[Array, "N H W C"],
-    kernel: Float[Array, "KH KW C/groups O"],
-    grad: Float[Array, "N H2 W2 O"],
-) -> tuple[Float[Array, "N H W C"], Float[Array, "KH KW C/groups O"]]:
+    strides: Pair, padding: Pairs, groups: int, x: Images, kernel: Kernel, grad: Images
+) -> tuple[Images, Kernel]:
     """Gradients of images and kernel from the gradient of the output."""
     return (
         _input_gradient(strides, padding, groups, x.shape, kernel, grad),
@@ -105,18 +88,10 @@ def _input_gradient(strides, padding, groups, x_shape, kernel, grad):
     if winograd.is_faster(grad, kernel, strides, turned_padding, groups):
         return winograd.input_gradient(grad, kernel, turned_padding, groups)
     if groups > 1:
-        width = kernel.shape[2]
-        parts = [
-            _input_gradient(
-                strides,
-                padding,
-                1,
-                (*x_shape[:3], merged * width),
-                block_diagonal(own, merged),
-                part,
-            )
-            for merged, own, part in split_groups(groups, width, kernel, grad)
-        ]
+        width, parts = kernel.shape[2], []
+        for merged, own, part in split_groups(groups, width, kernel, grad):
+            shape, whole = (*x_shape[:3], merged * width), block_diagonal(own, merged)
+            parts.append(_input_gradient(strides, padding, 1, shape, whole, part))
         return jnp.concatenate(parts, -1)
     if _is_pointwise(kernel, padding):
         return _spread(strides, x_shape, grad @ kernel[0, 0].T)
@@ -136,17 +111,11 @@ def _kernel_gradient(strides, padding, groups, x, kernel, grad):
     if winograd.is_faster(x, kernel, strides, padding, groups, least_pixels=least):
         return winograd.kernel_gradient(x, grad, padding, groups)
     if groups > 1:
-        parts = [
-            diagonal_blocks(
-                _kernel_gradient(
-                    strides, padding, 1, part, block_diagonal(own, merged), part_grad
-                ),
-                merged,
-            )
-            for merged, part, own, part_grad in split_groups(
-                groups, kernel.shape[2], x, kernel, grad
-            )
-        ]
+        width, parts = kernel.shape[2], []
+        for merged, part, own, out in split_groups(groups, width, x, kernel, grad):
+            whole = block_diagonal(own, merged)
+            found = _kernel_gradient(strides, padding, 1, part, whole, out)
+            parts.append(diagonal_blocks(found, merged))
         return jnp.concatenate(parts, -1)
     if _is_pointwise(kernel, padding):
         # The derived product would be the other way round, which is slower.
@@ -168,16 +137,10 @@ def _kernel_gradient(strides, padding, groups, x, kernel, grad):
 
 def _turned_padding(strides, padding, x_shape, kernel, grad) -> Pairs:
     """Padding of the convolution that takes the gradient back to the input."""
+    axes = x_shape[1:3], kernel.shape[:2], grad.shape[1:3], strides, padding
     height, width = (
         (window - 1 - low, size - 1 - (out - 1) * stride + low)
-        for size, window, out, stride, (low, _) in zip(
-            x_shape[1:3],
-            kernel.shape[:2],
-            grad.shape[1:3],
-            strides,
-            padding,
-            strict=True,
-        )
+        for size, window, out, stride, (low, _) in zip(*axes, strict=True)
     )
     return height, width
 
@@ -223,9 +186,7 @@ def _channels(array: jax.Array, groups: int, first: int, last: int) -> jax.Array
     return array[..., first * width : last * width]
 
 
-def block_diagonal(
-    kernel: Float[Array, "KH KW C/groups O"], groups: int
-) -> Float[Array, "KH KW C O"]:
+def block_diagonal(kernel: Kernel, groups: int) -> Kernel:
     """Kernel without groups that computes the same convolution."""
     if groups == 1:
         return kernel
@@ -236,9 +197,7 @@ def block_diagonal(
     return blocks.reshape(*size, groups * inputs, features)
 
 
-def diagonal_blocks(
-    kernel: Float[Array, "KH KW C O"], groups: int
-) -> Float[Array, "KH KW C/groups O"]:
+def diagonal_blocks(kernel: Kernel, groups: int) -> Kernel:
     """Inverse of `block_diagonal`; weights outside of all blocks are dropped."""
     if groups == 1:
         return kernel

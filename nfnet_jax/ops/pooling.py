@@ -7,16 +7,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
 
 from nfnet_jax.ops.conv import is_native_only
-from nfnet_jax.ops.precision import check_floating
+from nfnet_jax.ops.precision import Images, check_floating
 from nfnet_jax.ops.windows import Window, add_views, padding_pixels, views
 
 
-def max_pool(
-    x: Float[Array, "N H W C"], padding: str = "SAME"
-) -> Float[Array, "N H/2 W/2 C"]:
+def max_pool(x: Images, padding: str = "SAME") -> Images:
     """3x3 max pooling, stride 2, padded with -inf: "SAME", or "symmetric" by 1.
 
     Odd sides are rounded up. The gradient goes to the first of equal maxima, row by
@@ -43,14 +40,9 @@ def _save(x, window):
 
 def _gradient(window, saved, grad):
     x, y = saved
-    x_grad = lax.platform_dependent(
-        x,
-        y,
-        grad,
-        cpu=functools.partial(_gradient_by_views, window),
-        default=functools.partial(_native_gradient, window),
-    )
-    return (x_grad,)
+    cpu = functools.partial(_gradient_by_views, window)
+    default = functools.partial(_native_gradient, window)
+    return (lax.platform_dependent(x, y, grad, cpu=cpu, default=default),)
 
 
 _max_pool.defvjp(_save, _gradient)

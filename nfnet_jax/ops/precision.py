@@ -21,7 +21,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
+
+Images = Float[Array, "N H W C"]
+"""Images, or a signal between two layers."""
+Kernel = Float[Array, "KH KW C/groups O"]
+Scalar = float | Float[Array, ""]
+Examples = Int[Array, " N"] | None
+"""Numbers of examples; None for 0, 1, ..."""
 
 
 def check_floating(dtype: Any) -> None:

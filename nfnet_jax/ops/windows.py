@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
 
-from nfnet_jax.ops.precision import at_least_float32
+from nfnet_jax.ops.precision import Images, Kernel, at_least_float32
 
+Pair = tuple[int, int]
 Pairs = tuple[tuple[int, int], tuple[int, int]]
 """((top, bottom), (left, right))."""
 Padding = str | int | Sequence[int | Sequence[int]]
@@ -44,9 +44,9 @@ def pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
 
 def padding_pixels(
     padding: Padding,
-    image_size: tuple[int, ...],
-    window: tuple[int, ...],
-    strides: tuple[int, ...],
+    image_size: Sequence[int],
+    window: Sequence[int],
+    strides: Sequence[int],
 ) -> Pairs:
     """Padding in pixels: "SAME" (as XLA defines it), "VALID", "symmetric" or numbers.
 
@@ -102,9 +102,7 @@ class Window(NamedTuple):
         return [(i, j) for i in range(self.size[0]) for j in range(self.size[1])]
 
 
-def views(
-    x: Float[Array, "N H W C"], window: Window, fill: float = 0.0
-) -> list[Float[Array, "N H2 W2 C"]]:
+def views(x: Images, window: Window, fill: float = 0.0) -> list[Images]:
     """Pixels of the image, padded with `fill`, under each pixel of the window."""
     height, width = window.places(x.shape[1:3])
     down, right = window.strides
@@ -117,10 +115,8 @@ def views(
 
 
 def add_views(
-    seen: Iterable[Float[Array, "N H2 W2 C"]],
-    window: Window,
-    image_size: tuple[int, ...],
-) -> Float[Array, "N H W C"]:
+    seen: Iterable[Images], window: Window, image_size: tuple[int, ...]
+) -> Images:
     """Transpose of `views`: sums for every pixel of the image what was seen of it.
 
     No place of the window sees two pixels that differ modulo the strides. Each such
@@ -151,9 +147,7 @@ def add_views(
     return whole[:, top : top + image_size[0], left : left + image_size[1]]
 
 
-def convolve_patches(
-    x: Float[Array, "N H W C"], kernel: Float[Array, "KH KW C O"], window: Window
-) -> Float[Array, "N H2 W2 O"]:
+def convolve_patches(x: Images, kernel: Kernel, window: Window) -> Images:
     """Product of the patches, [N · H2 · W2, KH · KW · C], with the kernel."""
     return jnp.einsum(
         "nhwk,ko->nhwo",
@@ -163,9 +157,7 @@ def convolve_patches(
     ).astype(x.dtype)
 
 
-def kernel_gradient(
-    x: Float[Array, "N H W C"], grad: Float[Array, "N H2 W2 O"], window: Window
-) -> Float[Array, "KH KW C O"]:
+def kernel_gradient(x: Images, grad: Images, window: Window) -> Kernel:
     """Product of the transposed patches with the gradient of the output."""
     patches, features = _patches(x, window), grad.shape[-1]
     product = jnp.matmul(
@@ -177,11 +169,8 @@ def kernel_gradient(
 
 
 def input_gradient(
-    x_shape: tuple[int, ...],
-    kernel: Float[Array, "KH KW C O"],
-    grad: Float[Array, "N H2 W2 O"],
-    window: Window,
-) -> Float[Array, "N H W C"]:
+    x_shape: tuple[int, ...], kernel: Kernel, grad: Images, window: Window
+) -> Images:
     """Product of the output's gradient with the transposed kernel, patches summed."""
     patches = jnp.einsum(
         "nhwo,ko->nhwk",

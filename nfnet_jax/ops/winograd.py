@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
 
-from nfnet_jax.ops.windows import Pairs
+from nfnet_jax.ops.precision import Images, Kernel
+from nfnet_jax.ops.windows import Pair, Pairs
 
 ROWS = 4
 """Output rows of a tile."""
@@ -66,9 +66,9 @@ OUTPUT = np.array(
 
 
 def is_faster(
-    x: Float[Array, "N H W C"],
-    kernel: Float[Array, "KH KW C/groups O"],
-    strides: tuple[int, int],
+    x: Images,
+    kernel: Kernel,
+    strides: Pair,
     padding: Pairs,
     groups: int,
     least_pixels: int = LEAST_PIXELS,
@@ -91,12 +91,7 @@ def is_faster(
     return height >= LEAST_HEIGHT and enough
 
 
-def convolve(
-    x: Float[Array, "N H W C"],
-    kernel: Float[Array, "3 3 C/groups O"],
-    padding: Pairs,
-    groups: int = 1,
-) -> Float[Array, "N H2 W2 O"]:
+def convolve(x: Images, kernel: Kernel, padding: Pairs, groups: int = 1) -> Images:
     """Convolution of images with a kernel."""
     parts = [
         _by_group(part.reshape(-1, part.shape[-1]), groups)
@@ -106,11 +101,8 @@ def convolve(
 
 
 def input_gradient(
-    grad: Float[Array, "N H2 W2 O"],
-    kernel: Float[Array, "3 3 C/groups O"],
-    padding: Pairs,
-    groups: int = 1,
-) -> Float[Array, "N H W C"]:
+    grad: Images, kernel: Kernel, padding: Pairs, groups: int = 1
+) -> Images:
     """Convolution of the gradient with the flipped and transposed kernel of each group.
 
     The kernel is multiplied from the other side instead of being transposed, which
@@ -149,31 +141,18 @@ def _filter(
     return y.reshape(x.shape[-4], tiles * ROWS, width, -1)[:, :height]
 
 
-def kernel_gradient(
-    x: Float[Array, "N H W C"],
-    grad: Float[Array, "N H2 W2 O"],
-    padding: Pairs,
-    groups: int = 1,
-) -> Float[Array, "3 3 C/groups O"]:
+def kernel_gradient(x: Images, grad: Images, padding: Pairs, groups: int = 1) -> Kernel:
     """Gradient of the kernel from that of the output."""
     height, _, features = grad.shape[1:]
     lacking = -height % ROWS
     grad = jnp.pad(grad, ((0, 0), (0, lacking), (0, 0), (0, 0)))
     grad = _by_group(_by_tile(grad), groups)
     grads = _combine(OUTPUT.T, [grad[..., i, :, :] for i in range(ROWS)])
-    parts = [
-        jnp.stack(
-            [
-                _multiply(column, _pixels(part), (-2, -2))
-                for column in _columns(rows, part.shape[-2])
-            ]
-        )
-        for rows, part in zip(
-            _input_rows(_by_group(x, groups), padding),
-            lax.optimization_barrier(grads),
-            strict=True,
-        )
-    ]
+    inputs, parts = _input_rows(_by_group(x, groups), padding), []
+    for rows, part in zip(inputs, lax.optimization_barrier(grads), strict=True):
+        columns = _columns(rows, part.shape[-2])
+        products = [_multiply(c, _pixels(part), (-2, -2)) for c in columns]
+        parts.append(jnp.stack(products))
     kernel_grad = jnp.stack(_combine(KERNEL.T, parts))
     if groups > 1:
         kernel_grad = kernel_grad.swapaxes(2, 3)

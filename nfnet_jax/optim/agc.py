@@ -23,9 +23,10 @@ from nfnet_jax.optim.tree import (
 from nfnet_jax.utils.errors import UserError
 
 Axis = int | tuple[int, ...] | None
+Leaf = Float[Array, "..."]
 
 
-def unit_norm(x: Float[Array, "..."], axis: Axis = None) -> Float[Array, "..."]:
+def unit_norm(x: Leaf, axis: Axis = None) -> Leaf:
     """Euclidean norm of every unit of one parameter, float32, with kept axes.
 
     A unit is an output channel of a kernel [..., in, out], or a whole vector or scalar;
@@ -37,21 +38,15 @@ def unit_norm(x: Float[Array, "..."], axis: Axis = None) -> Float[Array, "..."]:
     return jnp.sqrt(jnp.sum(jnp.square(x), axis, keepdims=True))
 
 
-def largest_norm(
-    param: Float[Array, "..."], clipping: float, eps: float, axis: Axis = None
-) -> Float[Array, "..."]:
+def largest_norm(param: Leaf, clipping: float, eps: float, axis: Axis = None) -> Leaf:
     """Largest gradient that AGC admits, λ · max(‖W_i‖, ε), for each unit i."""
     return clipping * jnp.maximum(unit_norm(param, axis), eps)
 
 
 @functools.partial(jax.jit, static_argnames="axis")
 def clip_units(
-    grad: Float[Array, "*shape"],
-    param: Float[Array, "*shape"],
-    clipping: float,
-    eps: float,
-    axis: Axis = None,
-) -> Float[Array, "*shape"]:
+    grad: Leaf, param: Leaf, clipping: float, eps: float, axis: Axis = None
+) -> Leaf:
     """Clips each unit i: G_i ← G_i · min(1, λ · max(‖W_i‖, ε) / max(‖G_i‖, 1e-6))."""
     largest, norm = largest_norm(param, clipping, eps, axis), unit_norm(grad, axis)
     scale = jnp.where(norm > largest, largest / jnp.maximum(norm, 1e-6), 1.0)
@@ -127,10 +122,8 @@ def clip_fraction(
     def is_clipped(grad, param):
         return unit_norm(grad) > largest_norm(param, clipping, eps)
 
-    leaves = jax.tree.leaves(map_layers(is_clipped, grads, params))
-    covered = [
-        leaf for leaf, hit in zip(leaves, jax.tree.leaves(mask), strict=True) if hit
-    ]
+    leaves = map(jax.tree.leaves, (map_layers(is_clipped, grads, params), mask))
+    covered = [leaf for leaf, hit in zip(*leaves, strict=True) if hit]
     units = sum(leaf.size for leaf in covered)
     clipped = sum(jnp.sum(leaf, dtype=jnp.float32) for leaf in covered)
     return jnp.asarray(clipped / max(1, units), jnp.float32)

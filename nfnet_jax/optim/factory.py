@@ -26,24 +26,23 @@ def _sgd(
 def _adamw(
     config: ConfigDict, rate: optax.Schedule, decayed: Params
 ) -> optax.GradientTransformation:
-    moments = {"b1": config.adam.b1, "b2": config.adam.b2, "eps": config.adam.eps}
-    return optax.adamw(rate, **moments, weight_decay=config.weight_decay, mask=decayed)
+    return optax.adamw(
+        rate, **config.adam, weight_decay=config.weight_decay, mask=decayed
+    )
 
 
 def _lamb(
     config: ConfigDict, rate: optax.Schedule, decayed: Params
 ) -> optax.GradientTransformation:
-    moments = {"b1": config.adam.b1, "b2": config.adam.b2, "eps": config.adam.eps}
-    return lamb(rate, **moments, weight_decay=config.weight_decay, decayed=decayed)
+    return lamb(rate, **config.adam, weight_decay=config.weight_decay, decayed=decayed)
 
 
 def _muon(
     config: ConfigDict, rate: optax.Schedule, decayed: Params
 ) -> optax.GradientTransformation:
-    share, nesterov = config.muon.adam_share, config.nesterov
     return optax.chain(
         optax.add_decayed_weights(config.weight_decay, decayed),
-        muon(rate, share, momentum=config.momentum, nesterov=nesterov),
+        muon(rate, config.muon.adam_share, config.momentum, config.nesterov),
     )
 
 

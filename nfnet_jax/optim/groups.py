@@ -45,19 +45,13 @@ class _Treatment(NamedTuple):
 
 
 def _treatments(config: ConfigDict) -> dict[str, _Treatment]:
+    decay = config.weight_decay, "optim.weight_decay_exclude"
+    clipping = config.agc.clipping, "optim.agc.exclude"
     return {
         "weight_decay": _Treatment(
-            "optim.weight_decay",
-            config.weight_decay,
-            "optim.weight_decay_exclude",
-            config.weight_decay_exclude,
+            "optim.weight_decay", *decay, config.weight_decay_exclude
         ),
-        "agc": _Treatment(
-            "optim.agc.clipping",
-            config.agc.clipping,
-            "optim.agc.exclude",
-            config.agc.exclude,
-        ),
+        "agc": _Treatment("optim.agc.clipping", *clipping, config.agc.exclude),
     }
 
 

@@ -5,20 +5,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from nfnet_jax.optim.tree import (
-    Params,
-    layered,
-    map_layers,
-    path_name,
-    require_params,
-)
+from nfnet_jax.optim.tree import Params, layered, map_layers, path_name, require_params
 
+Matrices = Float[Array, "*layers rows columns"]
 NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),) * 5
 """Coefficients a, b, c of each step, those of Jordan."""
 
 
 def muon(
-    schedule: optax.Schedule, adam_share: float, *, momentum: float, nesterov: bool
+    schedule: optax.Schedule, adam_share: float, momentum: float, nesterov: bool
 ) -> optax.GradientTransformation:
     """Muon for convolution kernels, and Adam for all other parameters.
 
@@ -27,8 +22,7 @@ def muon(
     hidden layers in neural networks", kellerjordan.github.io/posts/muon) and the norms
     are Frobenius norms. The rate η is thus the size of the change relative to the
     weights, the right measure because weight standardization makes the scale of the
-    weights arbitrary. Adam
-    (β₁ = 0.9, β₂ = 0.99) has the rate `adam_share` · η.
+    weights arbitrary. Adam (β₁ = 0.9, β₂ = 0.99) has the rate `adam_share` · η.
     """
     kernels = optax.chain(
         optax.trace(momentum, nesterov),
@@ -61,9 +55,7 @@ def _orthogonal(moment: jax.Array) -> jax.Array:
 
 
 @jax.default_matmul_precision("float32")
-def orthogonalize(
-    matrix: Float[Array, "*layers rows columns"],
-) -> Float[Array, "*layers rows columns"]:
+def orthogonalize(matrix: Matrices) -> Matrices:
     """Newton-Schulz steps X ← a X + b X G + c X G², G = Xᵀ X, by `NEWTON_SCHULZ`.
 
     Starts from X = M / ‖M‖. Every X is M times a polynomial of the first G, and every G
@@ -78,9 +70,8 @@ def orthogonalize(
     rows, columns = matrix.shape[-2:]
     if rows < columns:
         return orthogonalize(matrix.mT).mT
-    matrix = matrix / jnp.maximum(
-        jnp.linalg.norm(matrix, axis=(-2, -1), keepdims=True), 1e-12
-    )
+    norm = jnp.linalg.norm(matrix, axis=(-2, -1), keepdims=True)
+    matrix = matrix / jnp.maximum(norm, 1e-12)
     gram = matrix.mT @ matrix
     identity = jnp.broadcast_to(jnp.eye(columns, dtype=matrix.dtype), gram.shape)
     product = identity

@@ -35,9 +35,8 @@ def sam_value_and_grad(
         def differentiate(params, *arguments):
             return value_and_grad(params, *arguments, **options)
 
-        return ascend_and_differentiate(
-            differentiate, rho, params, arguments, arguments
-        )[1]
+        twice = arguments, arguments
+        return ascend_and_differentiate(differentiate, rho, params, *twice)[1]
 
     return at_ascent
 

@@ -1,10 +1,14 @@
-"""Learning rate as a function of the step."""
+"""Learning rate, and average of the parameters, as functions of the step."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Int
+
+from nfnet_jax.optim.tree import Params
 
 DECAYS: dict[str, Callable[[Any], Any]] = {
     "cosine": lambda progress: (1 + jnp.cos(jnp.pi * progress)) / 2,
@@ -46,3 +50,16 @@ def warmup_then(
         return peak * warmup * (final_fraction + (1 - final_fraction) * decay)
 
     return schedule
+
+
+def update_ema(
+    ema: Params, params: Params, step: Int[Array, ""], decay: float
+) -> Params:
+    """Average ema ← d · ema + (1 − d) · params with d = min(decay, (1 + t) / (10 + t)).
+
+    `step` is t, the number of updates before this one; the warm-up makes short runs
+    forget their initialization (Brock, De, Smith, Simonyan 2021, arXiv 2102.06171,
+    appendix A). decay = 0 copies the parameters.
+    """
+    own = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda e, p: p + own * (e - p), ema, params)

@@ -140,13 +140,10 @@ def gradient_ratios(grads: Params, params: Params) -> Float[Array, " layers"]:
 def kernel_norms(tree: Params) -> Float[Array, " layers"]:
     """Norms of all kernels, or of their gradients, in the order of `layer_names`."""
     norms = jax.tree.leaves(map_layers(jnp.linalg.norm, tree))
-    leaves = _named_leaves(tree)
-    kernels = [
-        jnp.ravel(norm)
-        for norm, (_, leaf, many) in zip(norms, leaves, strict=True)
-        if leaf.ndim - many > 1
-    ]
-    return jnp.concatenate(kernels)
+    rows = zip(norms, _named_leaves(tree), strict=True)
+    return jnp.concatenate(
+        [jnp.ravel(norm) for norm, (_, leaf, many) in rows if leaf.ndim - many > 1]
+    )
 
 
 def layer_names(params: Params) -> list[str]:

@@ -20,9 +20,9 @@ from nfnet_jax.data.augment import augment_batch, normalize, shrink
 from nfnet_jax.data.batches import Batch, Batches, run_keys
 from nfnet_jax.models.network import Network
 from nfnet_jax.optim.agc import clip_fraction
-from nfnet_jax.optim.ema import update_ema
 from nfnet_jax.optim.groups import ParameterGroups
 from nfnet_jax.optim.sam import ascend_and_differentiate, ascent_rows
+from nfnet_jax.optim.schedules import update_ema
 from nfnet_jax.optim.tree import Params, gradient_ratios, keep_frozen
 from nfnet_jax.training.data_spec import DataSpec
 from nfnet_jax.training.parallel import GLOBAL, BatchView, gather, split_batch

@@ -120,11 +120,8 @@ def _haiku_network(name: str, tree: Any, overrides: Mapping) -> tuple[Network, d
 
 
 def _timm_network(name: str, arrays: Any, overrides: Mapping) -> tuple[Network, dict]:
-    heads = [
-        array
-        for entry, array in arrays.items()
-        if re.search(r"(^|[./:])head\.fc\.bias$", entry)
-    ]
+    is_bias = re.compile(r"(^|[./:])head\.fc\.bias$").search
+    heads = [array for entry, array in arrays.items() if is_bias(entry)]
     model = create_model(_timm_name(name), _classes(heads), **overrides)
     return model, from_timm(arrays, model)
 

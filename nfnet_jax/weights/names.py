@@ -77,10 +77,8 @@ def collect(published: Mapping[Any, np.ndarray], table: dict[Path, Entry]) -> di
         (f"{n} of {t}, expected floats" for n, t in types.items() if t.kind != "f"),
     )
     _refuse("not finite", (n for n, a in arrays.items() if not np.isfinite(a).all()))
-    layers = {
-        path: entry.read(np.asarray(arrays[name]))
-        for name, (path, entry) in entries.items()
-    }
+    found = {name: np.asarray(array) for name, array in arrays.items()}
+    layers = {path: entry.read(found[name]) for name, (path, entry) in entries.items()}
     return stack_blocks(traverse_util.unflatten_dict(layers))
 
 

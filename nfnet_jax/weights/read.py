@@ -139,12 +139,9 @@ def _read_npz(file: BinaryIO) -> Weights:
                 )
         if sum(member.file_size for member in members) > _MOST_BYTES:
             raise UserError("refused, it would unpack to more than 8 GiB")
-        return _nested(
-            {
-                member.filename.removesuffix(".npy"): _read_member(archive, member)
-                for member in members
-            }
-        )
+        names = (member.filename.removesuffix(".npy") for member in members)
+        arrays = (_read_member(archive, member) for member in members)
+        return _nested(dict(zip(names, arrays, strict=True)))
 
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:

@@ -62,18 +62,13 @@ def to_timm(params: Mapping, model: Network) -> dict[str, np.ndarray]:
 
 def _table(model: Network) -> dict[Path, Entry]:
     shapes = layer_shapes(model)
-    if ("stem", "gain") not in shapes and not any(
-        path[:1] == ("stem",) and path[-1] == "gain" for path in shapes
-    ):
+    if not any(path[0] == "stem" and path[-1] == "gain" for path in shapes):
         raise UserError(
             "timm has no network like this model, only normalizer-free ones"
         )
-    attention = "attn" if _attends_inside(model) else "attn_last"
+    inside = model.stages[0].transition.branch.attention_inside
+    attention = "attn" if inside else "attn_last"
     return {path: _entry(path, shape, attention) for path, shape in shapes.items()}
-
-
-def _attends_inside(model: Network) -> bool:
-    return model.stages[0].transition.branch.attention_inside
 
 
 def _entry(path: Path, shape: tuple[int, ...], attention: str) -> Entry:

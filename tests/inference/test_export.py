@@ -48,12 +48,10 @@ def network(name="nf_wrn_10_1", shape=SHAPE, **overrides):
     model = create_model(name, 10, **overrides)
     variables = {"params": perturbed(model, shape)}
     init = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, *shape), "f"))
-    if "batch_stats" in init:
-        variables["batch_stats"] = jax.tree.map(
-            lambda leaf: np.full(leaf.shape, 1.5, np.float32), init["batch_stats"]
-        )
-    rng = np.random.default_rng(2)
-    images = rng.standard_normal((7, *shape)).astype(np.float32)
+    for name in init.keys() - variables:
+        ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, "f"), init[name])
+        variables[name] = jax.tree.map(lambda one: 1.5 * one, ones)
+    images = np.random.default_rng(2).standard_normal((7, *shape)).astype(np.float32)
     return model, variables, images, jax.jit(model.apply)(variables, images)
 
 
@@ -222,15 +220,8 @@ def test_published_weights_are_exported_with_their_normalization(
         pretrained, "load_pretrained", lambda *_: (model, variables["params"])
     )
     path = tmp_path / "net"
-    entry_point.main(
-        [
-            "export",
-            "--model=nf_wrn_10_1",
-            "--weights=eca_nfnet_l0",
-            "--image_size=16",
-            f"--output={path}",
-        ]
-    )
+    flags = ("--model=nf_wrn_10_1", "--weights=eca_nfnet_l0", "--image_size=16")
+    entry_point.main(["export", *flags, f"--output={path}"])
     assert "[N, 16, 16, 3]" in capsys.readouterr().out
     assert agree(load_exported(str(path))(images), logits)
     sheet = json.loads((tmp_path / "net.json").read_text())

@@ -15,21 +15,17 @@ from nfnet_jax.utils.errors import UserError
 
 RESNET = {"depths": (1, 2), "widths": (32, 64)}
 REGNET = {"depths": (1, 2), "widths": (48, 104), "width_multiplier": 0.5}
-NFNET = {"depths": (1, 1, 1, 1), "widths": (32, 64, 64, 64), "group_width": 16}
+NFNET = {"depths": (1,) * 4, "widths": (32,) * 4, "group_width": 8}
 CASES = [
-    ("nf_wrn_16_1", {"activation": "silu", "gamma": "published"}, 17),
-    ("nf_wrn_46_1", {"activation": "gelu", "alpha": 0.5, "beta": "var"}, 16),
-    ("nf_bottleneck_1_4", {"activation": "tanh"}, 16),
-    ("nf_resnet50", RESNET | {"se_ratio": 0.25}, 32),
+    ("nf_wrn_46_1", {"activation": "gelu", "alpha": 0.5, "beta": "var"}, 8),
+    ("nf_wrn_10_1", {"pooled": True, "pool_gain": 2.0, "raw_shortcut": True}, 9),
+    ("nf_bottleneck_1_4", {"activation": "tanh", "gamma": "published"}, 8),
     ("nf_resnet50", RESNET | {"se_ratio": 0.25, "skip_gain": False}, 33),
     ("timm_nf_resnet50", RESNET, 33),
     ("nf_regnet_b0", REGNET, 32),
-    ("nf_regnet_b0", REGNET, 33),
-    ("nfnet_f0", NFNET, 32),
     ("dm_nfnet_f0", NFNET, 33),
-    ("eca_nfnet_l0", NFNET | {"group_width": 8}, 33),
-    ("nf_wrn_10_1", {"pooled": True, "pool_gain": 2.0, "raw_shortcut": True}, 17),
-    ("skipinit_wrn_10_1", {"activation": "silu", "alpha": 0.1}, 16),
+    ("eca_nfnet_l0", NFNET, 32),
+    ("skipinit_wrn_10_1", {"activation": "silu", "alpha": 0.1}, 8),
 ]
 
 
@@ -45,7 +41,7 @@ def worst(found, expected) -> float:
 
 
 @pytest.mark.parametrize(
-    ("name", "overrides", "size"), CASES, ids=[f"{c[0]} {c[2]}" for c in CASES]
+    ("name", "overrides", "size"), CASES, ids=[case[0] for case in CASES]
 )
 def test_logits_are_the_same_without_standardization(name, overrides, size):
     model = create_model(name, 10, **overrides)
@@ -67,35 +63,6 @@ def test_logits_are_the_same_without_standardization(name, overrides, size):
     assert "'gain'" not in str(shapes)
 
 
-def test_the_scales_are_where_they_belong():
-    """In a projection γ / β, in the classifier γ, at the end of a branch α · gain."""
-    model = create_model("nf_wrn_10_1", 10)
-    params = perturbed(model, (8, 8, 3))
-    _, folded = fold(model, params)
-    gamma = np.sqrt(2 / (1 - 1 / np.pi))
-    np.testing.assert_allclose(
-        folded["head"]["classifier"]["kernel"],
-        gamma * params["head"]["classifier"]["kernel"],
-        rtol=1e-6,
-    )
-    block = params["stages_1"]["transition"]
-    beta = np.sqrt(1.04)
-    shortcut, folded_shortcut = (
-        block["shortcut"],
-        folded["stages_1"]["transition"]["shortcut"],
-    )
-    norms = np.linalg.norm(folded_shortcut["kernel"].reshape(-1, 32), axis=0)
-    np.testing.assert_allclose(
-        norms, gamma / beta * np.abs(shortcut["gain"]), rtol=1e-5
-    )
-    np.testing.assert_array_equal(folded_shortcut["bias"], shortcut["bias"])
-    np.testing.assert_allclose(
-        folded["stages_1"]["transition"]["branch"]["conv1"]["bias"],
-        0.2 * block["skip"]["skip_gain"] * block["branch"]["conv1"]["bias"],
-        rtol=1e-6,
-    )
-
-
 def test_pooled_features_are_gamma_times_smaller():
     model = create_model("nf_wrn_10_1", 10, gamma="published")
     params = perturbed(model, (8, 8, 3))
@@ -107,17 +74,6 @@ def test_pooled_features_are_gamma_times_smaller():
 
     features, smaller = pooled(model, params), pooled(folded, folded_params)
     assert worst(1.7139588594436646 * smaller, features) < 1e-5
-
-
-def test_bfloat16_images():
-    model = create_model("nf_wrn_10_1", 10, activation="gelu")
-    params = perturbed(model, (8, 8, 3))
-    folded, folded_params = fold(model, params)
-    x = images(8, batch=8)
-    expected = jax.jit(model.apply)({"params": params}, x)
-    halved = jax.jit(folded.apply)({"params": folded_params}, x.astype(jnp.bfloat16))
-    assert halved.dtype == jnp.float32
-    assert worst(halved, expected) < 0.05
 
 
 def test_folding_twice_changes_nothing():

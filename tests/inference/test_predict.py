@@ -352,10 +352,8 @@ def test_a_file_that_vanishes_is_named(by_brightness, tmp_path, monkeypatch):
     monkeypatch.setattr(predict, "_load", vanish)
     code, out, err = by_brightness(tmp_path, "--json")
     assert code == 2
-    answered = [
-        os.path.basename(json.loads(line)["image"]) for line in out.split("\n")[:-1]
-    ]
-    assert answered == ["0.png", "2.png"]
+    answered = [json.loads(line)["image"] for line in out.splitlines()]
+    assert answered == [f"{tmp_path}/0.png", f"{tmp_path}/2.png"]
     assert err == [f"error: {tmp_path}/1.png cannot be read: No such file or directory"]
 
 
@@ -405,12 +403,7 @@ def test_published_weights(tmp_path, monkeypatch, main):
     """A small NF-ResNet-50 from a file in the published naming."""
     small = {"width_multiplier": 0.125, "depths": (1, 2, 1, 1)}
     model = create_model("nf_resnet50", 1000, gamma="published", **small)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 64, 64, 3)))
-    random = np.random.RandomState(0)
-    params = jax.tree.map(
-        lambda leaf: 0.3 * random.standard_normal(leaf.shape).astype("float32"),
-        shapes["params"],
-    )
+    params = perturbed(model, (64, 64, 3))
     arrays = {
         f"{module}:{name}": array
         for module, own in haiku.to_haiku(params, model).items()
@@ -420,7 +413,7 @@ def test_published_weights(tmp_path, monkeypatch, main):
     load = functools.partial(pretrained.load_pretrained, **small)
     monkeypatch.setattr(pretrained, "load_pretrained", load)
 
-    pixels = random.randint(0, 256, (270, 400, 3), dtype=np.uint8)
+    pixels = np.random.RandomState(0).randint(0, 256, (270, 400, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "x.png")
     weights = f"--weights={tmp_path}/weights.npz"
     out = main("--model=nf_resnet50", weights, "--json", f"{tmp_path}/x.png")

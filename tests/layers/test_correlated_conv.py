@@ -1,10 +1,11 @@
 """Convolutions standardized for correlated pixels, against sums in float64."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
 from nfnet_jax.layers.correlated_conv import (
     DECAY,
@@ -14,6 +15,7 @@ from nfnet_jax.layers.correlated_conv import (
     pooled_conv,
     standardize_correlated,
 )
+from nfnet_jax.ops.conv import conv2d
 
 
 def correlated_images(number, side, channels, decay, seed=0):
@@ -43,25 +45,14 @@ def test_standardized_filters_by_their_formula(kernel):
         centred = filter - filter.mean()
         variance = sum(
             np.exp(-0.7 * np.hypot(i - k, j - m)) * centred[i, j] @ centred[k, m]
-            for i in range(3)
-            for j in range(3)
-            for k in range(3)
-            for m in range(3)
+            for i, j, k, m in itertools.product(range(3), repeat=4)
         )
         np.testing.assert_allclose(found, centred / np.sqrt(variance), rtol=2e-5)
 
 
 def test_outputs_have_unit_variance_for_correlated_images(kernel):
     x = correlated_images(400, 5, 6, 0.7)
-    y = np.asarray(
-        lax.conv_general_dilated(
-            x,
-            standardize_correlated(kernel, 0.7),
-            (1, 1),
-            "VALID",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-    )
+    y = np.asarray(conv2d(x, standardize_correlated(kernel, 0.7), padding="VALID"))
     np.testing.assert_allclose((y**2).mean(), 1, atol=0.03)
 
 
@@ -84,9 +75,7 @@ def test_pooled_convolution_is_pooling_of_the_convolution(shape):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(2, *shape, 5)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(3, 3, 5, 4)), jnp.float32)
-    y = lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    y = conv2d(x, kernel)
     height, width = (pixels // 2 for pixels in shape)
     y = y[:, : height * 2, : width * 2]
     expected = y.reshape(2, height, 2, width, 2, 4).mean((2, 4))

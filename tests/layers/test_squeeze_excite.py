@@ -15,10 +15,3 @@ def test_squeeze_excite_is_the_formula():
     excite = hidden @ p["excite"]["kernel"] + p["excite"]["bias"]
     expected = 2 / (1 + np.exp(-excite))[:, None, None] * x
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_zero_weights_leave_the_signal_as_it_is():
-    x = np.random.RandomState(0).standard_normal((2, 3, 3, 4)).astype(np.float32)
-    variables = SqueezeExcite(2).init(jax.random.key(0), x)
-    zeros = jax.tree.map(np.zeros_like, variables)
-    np.testing.assert_array_equal(SqueezeExcite(2).apply(zeros, x), x)

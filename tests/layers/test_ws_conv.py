@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
 from nfnet_jax.layers.ws_conv import EPS, WSConv, standardize
+from nfnet_jax.ops.conv import conv2d
 
 
 def formula(kernel, gain, eps=1e-4, var_eps=0.0):
@@ -30,16 +30,6 @@ def test_standardize_is_the_formula(shape, scale):
     gain = rng.standard_normal(shape[-1]).astype(np.float32)
     np.testing.assert_allclose(
         standardize(kernel, gain), formula(kernel, gain), rtol=2e-4, atol=1e-5
-    )
-
-
-@pytest.mark.parametrize("scale", [1e-1, 1.0, 7.0])
-def test_standardize_ignores_scale_and_shift(scale):
-    kernel = np.random.RandomState(0).standard_normal((3, 3, 16, 32))
-    kernel = kernel.astype(np.float32)
-    ones = np.ones(32, np.float32)
-    np.testing.assert_allclose(
-        standardize(scale * kernel + 0.3, ones), standardize(kernel, ones), atol=2e-5
     )
 
 
@@ -110,14 +100,8 @@ def test_layer_is_a_convolution_with_the_standardized_kernel(groups, strides):
     assert (params["gain"] == 1).all() and (params["bias"] == 0).all()
     params = jax.tree.map(lambda p: rng.standard_normal(p.shape), params)
     params = jax.tree.map(lambda p: p.astype(np.float32), params)
-    expected = lax.conv_general_dilated(
-        x,
-        formula(params["kernel"], params["gain"]).astype(np.float32),
-        strides,
-        "SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
+    kernel = formula(params["kernel"], params["gain"]).astype(np.float32)
+    expected = conv2d(x, kernel, strides=strides, groups=groups)
     np.testing.assert_allclose(
         layer.apply({"params": params}, x),
         np.asarray(expected) + params["bias"],

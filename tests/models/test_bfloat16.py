@@ -15,15 +15,17 @@ PRODUCT = re.compile(r"stablehlo\.(convolution|dot_general|dot)\b.*: \((.*?)\) -
 OPERAND = re.compile(r"tensor<(?:(.*)x)?(\w+)>")
 
 
+DISTINCT = ("nf_air_16", "timm_nf_ecaresnet50", "nf_regnet_b0", "bn_wrn_10_1")
+DISTINCT += ("skipinit_wrn_10_1", "fixup_wrn_10_1")
+"""Networks that have every kind of parameter; the others combine them."""
+
+
 def products(text):
     """(operation, [(shape, dtype), ...]) of every convolution and matrix product."""
     for line in text.splitlines():
         if found := PRODUCT.search(line):
             operands = [OPERAND.fullmatch(part.strip()) for part in found[2].split(",")]
-            yield (
-                found[1],
-                [(tuple(map(int, o[1].split("x"))), o[2]) for o in operands],
-            )
+            yield found[1], [(tuple(map(int, o[1].split("x"))), o[2]) for o in operands]
         else:
             assert not re.search(r"stablehlo\.(convolution|dot)", line), line
 
@@ -82,22 +84,19 @@ def by_kind(gradients):
     return {kind: np.concatenate(parts).astype(float) for kind, parts in kinds.items()}
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", DISTINCT)
 def test_gradients_of_every_kind_are_as_near_as_those_of_kernels(name):
     model, variables = small_network(name)
-    pixels = np.abs(np.random.default_rng(0).standard_normal((16, 32, 32, 3)))
+    pixels = np.abs(np.random.default_rng(0).standard_normal((16, 24, 24, 3)))
     pixels = jnp.asarray(pixels, jnp.bfloat16)
 
     @jax.jit
     def gradients(params, x):
         def energy(params):
             """Squares: what opens a branch or lifts a channel adds to their mean."""
+            options = {"train": True, "return_stages": True}
             (logits, signals), _ = model.apply(
-                variables | {"params": params},
-                x,
-                train=True,
-                mutable=["batch_stats"],
-                return_stages=True,
+                variables | {"params": params}, x, mutable=["batch_stats"], **options
             )
             every = (logits, *signals)
             return sum(jnp.square(y.astype(jnp.float32)).mean() for y in every)

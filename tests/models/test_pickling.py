@@ -6,7 +6,7 @@ import pickle
 import jax
 import numpy as np
 import pytest
-from small_networks import OPTIONS, small_network
+from small_networks import small_network
 
 from nfnet_jax.models.network import rematerialized
 from nfnet_jax.models.registry import create_model, list_models
@@ -17,17 +17,14 @@ def test_every_network_can_be_pickled():
         pickle.dumps(create_model(name, 10))
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize(
-    "send", [lambda network: pickle.loads(pickle.dumps(network)), copy.deepcopy]
-)
-def test_what_arrives_computes_the_same(name, send):
+@pytest.mark.parametrize("name", ["nf_regnet_b0", "nf_air_16", "bn_wrn_10_1"])
+def test_what_arrives_computes_the_same(name):
     model, variables = small_network(name)
-    images = np.random.default_rng(0).standard_normal((1, 32, 32, 3))
-    images = images.astype(np.float32)
-    there = send(model).clone(name="there")
+    images = jax.random.normal(jax.random.key(0), (1, 32, 32, 3))
     expected = jax.jit(model.apply)(variables, images)
-    np.testing.assert_array_equal(jax.jit(there.apply)(variables, images), expected)
+    for arrived in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        found = jax.jit(arrived.clone(name="there").apply)(variables, images)
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_what_was_changed_stays_changed():

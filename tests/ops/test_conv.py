@@ -26,57 +26,57 @@ def reference(x, kernel, strides, padding, groups):
     )
 
 
+def random(*shape, seed=0, dtype=jnp.float32):
+    return jnp.asarray(np.random.RandomState(seed).standard_normal(shape), dtype)
+
+
+def assert_matches_lax(x, kernel, strides, padding, groups):
+    """Compares values and gradients, to 1e-5 of the largest of each array."""
+
+    def derivatives(function, gradient):
+        y, vjp = jax.vjp(function, x, kernel)
+        return y, *vjp(gradient)
+
+    static = {"strides": strides, "padding": padding, "groups": groups}
+    ours = jax.jit(lambda x, k: conv2d(x, k, **static))
+    stock = jax.jit(lambda x, k: reference(x, k, **static))
+    gradient = random(*jax.eval_shape(stock, x, kernel).shape, seed=1)
+    for found, expected in zip(
+        derivatives(ours, gradient), derivatives(stock, gradient), strict=True
+    ):
+        largest = np.abs(expected).max()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * largest)
+
+
 CASES = [
-    dict(size=size, window=window, strides=(stride, stride), padding=pad, groups=groups)
-    for size, window, stride, pad, groups in itertools.product(
+    *itertools.product(
         [(8, 7)],
         [(1, 1), (3, 3), (5, 2), (7, 7)],
-        [1, 2],
+        [(1, 1), (2, 2)],
         ["SAME", "VALID", ((1, 2), (0, 1))],
         [1, 2],
-    )
+    ),
+    *itertools.product([(2, 2), (5, 1)], [(3, 3)], [(1, 1)], ["SAME"], [1, 2]),
+    # Strides wider than the kernel.
+    ((9, 8), (1, 1), (2, 3), ((1, 1), (2, 0)), 1),
+    ((9, 8), (2, 3), (3, 2), ((1, 1), (2, 0)), 1),
 ]
-CASES += [
-    dict(size=size, window=(3, 3), strides=(1, 1), padding="SAME", groups=groups)
-    for size, groups in itertools.product([(2, 2), (5, 1)], [1, 2])
-]
+"""Sizes of images and windows, strides, padding, groups."""
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join(map(str, c.values())))
+@pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join(map(str, c)))
 def test_values_and_gradients_match_lax(case):
-    groups, strides, padding = case["groups"], case["strides"], case["padding"]
-    rng = np.random.RandomState(0)
-    x = jnp.asarray(rng.standard_normal((3, *case["size"], 4)), jnp.float32)
-    kernel_shape = (*case["window"], 4 // groups, 6)
-    kernel = jnp.asarray(rng.standard_normal(kernel_shape), jnp.float32)
-
-    ours = jax.jit(
-        lambda x, k: conv2d(x, k, strides=strides, padding=padding, groups=groups)
-    )
-    stock = jax.jit(lambda x, k: reference(x, k, strides, padding, groups))
-    y, y_vjp = jax.vjp(ours, x, kernel)
-    expected, expected_vjp = jax.vjp(stock, x, kernel)
-    cotangent = jnp.asarray(rng.standard_normal(expected.shape), jnp.float32)
-    chex.assert_trees_all_close(y, expected, rtol=1e-5, atol=1e-5)
-    chex.assert_trees_all_close(
-        y_vjp(cotangent), expected_vjp(cotangent), rtol=1e-5, atol=2e-5
-    )
+    size, window, strides, padding, groups = case
+    kernel = random(*window, 4 // groups, 6, seed=2)
+    assert_matches_lax(random(3, *size, 4), kernel, strides, padding, groups)
 
 
 @pytest.mark.parametrize("groups, width", [(5, 8), (11, 16), (3, 40), (2, 128)])
 def test_groups_of_every_width_match_lax(groups, width):
     """Merged evenly, with a rest, by pairs, and not at all."""
-    rng = np.random.RandomState(0)
-    x = jnp.asarray(rng.standard_normal((2, 5, 6, groups * width)), jnp.float32)
-    shape = (3, 3, width, 2 * groups * width)
-    kernel = jnp.asarray(rng.standard_normal(shape), jnp.float32) / width
-    y, vjp = jax.vjp(lambda x, k: conv2d(x, k, groups=groups), x, kernel)
-    static = ((1, 1), "SAME", groups)
-    expected, expected_vjp = jax.vjp(lambda x, k: reference(x, k, *static), x, kernel)
-    chex.assert_trees_all_close(y, expected, rtol=1e-4, atol=1e-4)
-    chex.assert_trees_all_close(
-        vjp(expected), expected_vjp(expected), rtol=1e-4, atol=2e-3
-    )
+    channels = groups * width
+    kernel = random(3, 3, width, 2 * channels, seed=2)
+    assert_matches_lax(random(2, 5, 6, channels), kernel, (1, 1), "SAME", groups)
 
 
 @pytest.mark.parametrize(
@@ -85,40 +85,12 @@ def test_groups_of_every_width_match_lax(groups, width):
 )
 def test_many_channels_match_lax(size, channels, stride):
     """Products for few pixels, minimal filtering, and products over skipped pixels."""
-    rng = np.random.RandomState(0)
-    inputs, features = channels
-    x = jnp.asarray(rng.standard_normal((16, *size, inputs)), jnp.float32)
-    kernel = jnp.asarray(rng.standard_normal((3, 3, *channels)), jnp.float32) / inputs
-    static = ((stride, stride), "SAME", 1)
-    y, vjp = jax.vjp(lambda x, k: conv2d(x, k, strides=static[0]), x, kernel)
-    expected, expected_vjp = jax.vjp(lambda x, k: reference(x, k, *static), x, kernel)
-    grad = jnp.asarray(rng.standard_normal(expected.shape), jnp.float32)
-    found, wanted = (y, *vjp(grad)), (expected, *expected_vjp(grad))
-    for own, stock in zip(found, wanted, strict=True):
-        error = jnp.abs(own - stock).max() / jnp.abs(stock).max()
-        assert error < 1e-5
-
-
-@pytest.mark.parametrize("window, strides", [((1, 1), (2, 3)), ((2, 3), (3, 2))])
-def test_strides_wider_than_the_kernel_match_lax(window, strides):
-    rng = np.random.RandomState(0)
-    x = jnp.asarray(rng.standard_normal((2, 9, 8, 4)), jnp.float32)
-    kernel = jnp.asarray(rng.standard_normal((*window, 4, 6)), jnp.float32)
-    static = (strides, ((1, 1), (2, 0)), 1)
-    y, vjp = jax.vjp(
-        lambda x, k: conv2d(x, k, strides=strides, padding=static[1]), x, kernel
-    )
-    expected, expected_vjp = jax.vjp(lambda x, k: reference(x, k, *static), x, kernel)
-    chex.assert_trees_all_close(y, expected, rtol=1e-5, atol=1e-5)
-    chex.assert_trees_all_close(
-        vjp(expected), expected_vjp(expected), rtol=1e-5, atol=1e-4
-    )
+    x, kernel = random(16, *size, channels[0]), random(3, 3, *channels, seed=2)
+    assert_matches_lax(x, kernel, (stride, stride), "SAME", 1)
 
 
 def test_native_lowering_of_accelerators_matches_lax():
-    rng = np.random.RandomState(1)
-    x = jnp.asarray(rng.standard_normal((2, 7, 8, 4)), jnp.float32)
-    kernel = jnp.asarray(rng.standard_normal((3, 3, 2, 6)), jnp.float32)
+    x, kernel = random(2, 7, 8, 4), random(3, 3, 2, 6, seed=2)
     static = ((2, 1), ((1, 1), (0, 1)), 2)
     expected, vjp = jax.vjp(lambda x, k: reference(x, k, *static), x, kernel)
     np.testing.assert_allclose(
@@ -137,9 +109,8 @@ def test_bfloat16_stays_bfloat16():
 
 
 def test_strided_gradients_of_bfloat16_are_rounded_once():
-    rng = np.random.RandomState(0)
-    x = jnp.asarray(rng.standard_normal((2, 8, 8, 32)), jnp.bfloat16)
-    kernel = jnp.asarray(rng.standard_normal((3, 3, 32, 48)), jnp.bfloat16)
+    x = random(2, 8, 8, 32, dtype=jnp.bfloat16)
+    kernel = random(3, 3, 32, 48, seed=2, dtype=jnp.bfloat16)
     y, vjp = jax.vjp(lambda x, k: conv2d(x, k, strides=(2, 2)), x, kernel)
     exact = (array.astype(jnp.float32) for array in (x, kernel))
     _, exact_vjp = jax.vjp(lambda x, k: reference(x, k, (2, 2), "SAME", 1), *exact)

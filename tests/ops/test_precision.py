@@ -152,9 +152,8 @@ def test_gradients_have_the_dtype_of_what_they_are_of(name, image_dtype, param_d
             y, back = jax.vjp(layer.apply, params, x)
             gradients, x_gradient = back(jnp.ones_like(y))
     assert y.dtype == x_gradient.dtype == image_dtype
-    assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {
-        jnp.dtype(param_dtype)
-    }
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(gradients)}
+    assert dtypes == {jnp.dtype(param_dtype)}
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -180,8 +179,7 @@ def test_gradients_of_single_examples_in_bfloat16():
         for gradient in (jax.grad(loss), product):
             mapped = jax.jit(jax.vmap(gradient))(both, x)
             alone = jax.jit(gradient)(params, x[1])
-            for one, other in zip(
-                jax.tree.leaves(mapped), jax.tree.leaves(alone), strict=True
-            ):
+            pairs = zip(*map(jax.tree.leaves, (mapped, alone)), strict=True)
+            for one, other in pairs:
                 largest = np.abs(other).max()
                 np.testing.assert_allclose(one[1], other, atol=0.03 * largest)

@@ -17,25 +17,23 @@ from nfnet_jax.utils.errors import UserError
 from nfnet_jax.weights.haiku import from_haiku, to_haiku
 
 MODELS = {
-    "nf_resnet50_64": {"name": "nf_resnet50", "gamma": "published"},
-    "nf_seresnet50_65": {
-        "name": "nf_resnet50",
-        "se_ratio": 0.25,
-        "activation": "silu",
-        "gamma": "published",
-    },
-    "nfnet_f0_64": {"name": "nfnet_f0", "gamma": "published"},
-    "nf_regnet_b0_64": {"name": "nf_regnet_b0", "gamma": "published"},
-    "skipinit_resnet50_64": {"name": "skipinit_resnet50"},
-    "fixup_resnet50_64": {"name": "fixup_resnet50"},
+    "nf_resnet50_64": {"gamma": "published"},
+    "nf_seresnet50_65": {"gamma": "published", "se_ratio": 0.25, "activation": "silu"},
+    "nfnet_f0_64": {"gamma": "published"},
+    "nf_regnet_b0_64": {"gamma": "published"},
+    "skipinit_resnet50_64": {},
+    "fixup_resnet50_64": {},
 }
+QUICK = ("nf_resnet50_64", "fixup_resnet50_64")
+MARKED = [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in MODELS]
 
 
-def model_of(golden_name: str):
-    return create_model(num_classes=1000, **MODELS[golden_name])
+def model_of(name: str):
+    own = name.rpartition("_")[0].replace("nf_seresnet50", "nf_resnet50")
+    return create_model(own, 1000, **MODELS[name])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", MARKED)
 def test_outputs_match_the_reference_and_parameters_return(name):
     tree, images, outputs = golden.load(name)
     model = model_of(name)
@@ -57,32 +55,15 @@ def test_outputs_match_the_reference_and_parameters_return(name):
     chex.assert_trees_all_equal_dtypes(to_haiku(params, model), tree)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(n, marks=[pytest.mark.slow] * (n != "nf_resnet50_64"))
-        for n in MODELS
-    ],
-)
+@pytest.mark.parametrize("name", [MARKED[i] for i in (0, 2, 4, 5)])
 def test_block_statistics_match_the_reference(name):
     tree, images, outputs = golden.load(name)
     model = model_of(name)
     signal = measure(model, {"params": from_haiku(tree, model)}, images)
     for statistic in ("avg_sq_mean", "avg_var", "res_avg_var"):
-        found, expected = (
-            getattr(signal, statistic),
-            golden.statistics(outputs, statistic),
-        )
-        np.testing.assert_allclose(found, expected, rtol=1e-4)
-
-
-@pytest.mark.slow
-def test_exact_gamma_differs_from_the_published_one():
-    tree, images, outputs = golden.load("nf_resnet50_64")
-    model = create_model("nf_resnet50", 1000)
-    logits = jax.jit(model.apply)({"params": from_haiku(tree, model)}, images)
-    worst = np.abs(logits - outputs["logits"]).max() / np.abs(outputs["logits"]).max()
-    assert 1e-3 < worst < 5e-2
+        indices = range(sum(key.startswith(f"{statistic}_") for key in outputs))
+        expected = [outputs[f"{statistic}_{i}"] for i in indices]
+        np.testing.assert_allclose(getattr(signal, statistic), expected, rtol=1e-4)
 
 
 def test_stacked_parameters_return(monkeypatch):
@@ -98,23 +79,3 @@ def test_models_that_the_published_code_lacks_are_refused():
     model = create_model("nf_wrn_10_1", 10)
     with pytest.raises(UserError, match="only NFNet"):
         from_haiku({}, model)
-
-
-def test_entries_that_do_not_fit_are_listed_by_name():
-    model, variables = small_network("nf_resnet50")
-    tree = to_haiku(variables["params"], model)
-
-    def refuses(changed, *words):
-        with pytest.raises(UserError) as error:
-            from_haiku(tree | changed, model)
-        for word in words:
-            assert word in str(error.value)
-
-    refuses({"NF_ResNet/~/extra": {"w": np.zeros(1)}}, "unknown", "extra:w")
-    refuses({"NF_ResNet/~/nf_res_block_99": {"skip_gain": np.zeros(())}}, "_99")
-    refuses({"NF_ResNet/~/nf_res_block_3": {}}, "missing", "_res_block_3:skip_gain")
-    refuses(
-        {"NF_ResNet/~/linear": {"w": np.zeros((9, 10)), "b": np.zeros(10)}},
-        "misshapen",
-        "(5,)",
-    )

@@ -5,7 +5,6 @@ import pickle
 import jax
 import numpy as np
 import pytest
-import timm_reference
 from perturbed import perturbed
 from safetensors.numpy import save_file
 
@@ -275,25 +274,3 @@ def test_every_published_network_exists():
     for name, remote in PUBLISHED.items():
         assert create_model(name, 1000).spec.name == name
         assert remote.url.startswith("https://")
-
-
-# --- Against timm, where it is installed ----------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["nf_regnet_b1"])
-def test_randomly_initialized_networks_of_timm(name, tmp_path):
-    torch, library = pytest.importorskip("torch"), pytest.importorskip("timm")
-    torch.manual_seed(0)
-    theirs = library.create_model(name).eval()
-    images = timm_reference.images(65)
-    with torch.no_grad():
-        for key, value in theirs.named_parameters():
-            if key.endswith("gain"):
-                value.add_(0.3 + 0.1 * torch.randn(value.shape))
-        expected = theirs(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
-    state = {key: value.numpy() for key, value in theirs.state_dict().items()}
-    save_file(state, tmp_path / "model.safetensors")
-    model, params = load_pretrained(name, tmp_path / "model.safetensors")
-    found = jax.jit(model.apply)({"params": params}, images)
-    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())

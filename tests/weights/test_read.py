@@ -260,14 +260,10 @@ def encoded(text, encoding):
 ATTACKS = {
     "os.system": (in_tree(Call(os.system, COMMAND)), "'posix.system'"),
     "eval": (in_tree(Call(eval, "1")), "'builtins.eval'"),
-    "getattr": (in_tree(Call(getattr, {}, "clear")), "'builtins.getattr'"),
     "numpy.load": (in_tree(Call(np.load, "x.npy", None, True)), "'numpy.load'"),
-    "fromfile": (in_tree(Call(np.fromfile, "/etc/passwd")), "numpy.fromfile'"),
-    "memmap": (in_tree(Call(np.memmap, "x", "u1", "w+")), "memmap'"),
     "a runner of programs in NumPy": (
         in_tree(Call(Named("numpy.testing", "runstring"), "1", {})), "runstring'",
     ),
-    "torch": (in_tree(Named("torch._utils", "_rebuild")), "'torch._utils._rebuild'"),
     "protocol 2": (
         pickle.dumps({"m": {"w": Call(os.system, COMMAND)}}, 2), "'posix.system'",
     ),
@@ -293,14 +289,8 @@ ATTACKS = {
     ),
     "another codec": (encoded("x", "rot13"), "damaged"),
     "a codec of bytes": (encoded(b"x", "latin1"), "damaged"),
-    "a codec of tuples": (encoded((), "latin1"), "damaged"),
     "objects": (in_tree(np.array([{}], object)), "an array of type 'O8'"),
-    "strings": (in_tree(np.array(["x"])), "an array of type 'U1'"),
-    "records": (in_tree(np.zeros(1, "i4,f4")), "an array of type 'V8'"),
-    "complex numbers": (in_tree(np.zeros(1, complex)), "an array of type 'c16'"),
     "a persistent id": (b"\x80\x02Pmoby\n.", "instruction PERSID"),
-    "a persistent object": (b"\x80\x02K\x01Q.", "instruction BINPERSID"),
-    "an extension": (b"\x80\x02\x82\x01.", "instruction EXT1"),
     "an instance": (b"\x80\x02(S'x'\nios\nsystem\n.", "instruction"),
     "a new object": (instructions(imported("numpy", "ndarray"), b")\x81"), "NEWOBJ"),
     "a buffer elsewhere": (b"\x80\x05\x97.", "instruction NEXT_BUFFER"),
@@ -321,7 +311,6 @@ ATTACKS = {
     "a plain dictionary": (
         pickle.dumps({"w": np.zeros(2)}), "'w' is not a dictionary",
     ),
-    "a single array": (pickle.dumps(np.zeros(2)), "a pickle of something else"),
     "numbers as keys": (
         pickle.dumps({3: {"w": np.zeros(1)}}), "a pickle of something else",
     ),
@@ -392,8 +381,6 @@ MILLION = struct.pack("<I", 10**6) + b"x" * 10**6
 DTYPE = imported("numpy", "dtype")
 FROM_BUFFER = imported("numpy._core.numeric", "_frombuffer")
 BYTES = FROM_BUFFER + b"(C\x04\0\0\0\0" + DTYPE + word("f4") + b"\x89\x88\x87R"
-LONG_NAMES = [b"X" + struct.pack("<I", 300) + b"%0300d" % i for i in range(220)]
-INNER = b"}q\x00(" + b"".join(name + b"}" for name in LONG_NAMES) + b"u"
 BOMBS = {
     "deep": (b")" + b"\x85" * 100_000, "something else"),
     "deep key": (b"})" + b"\x85" * 100_000 + b"Ns", "something else"),
@@ -403,7 +390,6 @@ BOMBS = {
         often(BYTES + b"K\x01\x85" + word("K") + nested_tuples() + b"tR", 1), "damaged",
     ),
     "tuples as a key": (b"}" + nested_tuples() + b"K\x01s", "something else"),
-    "tuples as a tree": (nested_tuples(), "something else"),
     "calls in calls": (
         imported("dill._dill", "_create_array") + b"q\x01)"
         + b"q\x00h\x01h\x00)\x87" * 20_000 + b"q\x00h\x01h\x00R",
@@ -434,12 +420,6 @@ BOMBS = {
         + FROM_BUFFER + b"q\x02"
         + often(b"h\x02(h\x00h\x01J" + struct.pack("<i", 500_000) + b"\x85C\x01CtR"),
         "far more than its size",
-    ),
-    "one dictionary of long names often": (
-        b"}(" + LONG_NAMES[0] + INNER
-        + b"".join(name + b"h\x00" for name in LONG_NAMES[1:])
-        + word("m") + b"}" + word("x") + b"}" + word("y") + b"K\x01ssu",
-        "not an array",
     ),
     "one dictionary often": (
         b"}(" + word("m") + b"}q\x00("
@@ -488,11 +468,9 @@ def zipped(members, compression=zipfile.ZIP_STORED):
         (zipped({"w.npy": npy(shape="(-1,)")}), "impossible shape"),
         (zipped({"w.npy": npy(shape=f"({'1,' * 33})")}), "33 axes"),
         (zipped({"w.npy": npy(dtype="O")}), "an array of type |O"),
-        (zipped({"w.npy": npy(dtype="<U1")}), "an array of type <U1"),
         (zipped({"w.npy": npy(version=(3, 0))}), "damaged or truncated .npz"),
         (zipped({"w.npy": npy()}, zipfile.ZIP_LZMA), "packed in an unsupported way"),
         (zipped({"w.npy": ATTACKS["os.system"][0]}), "damaged or truncated .npz"),
-        (npz({"w": np.array([{}], object)}), "an array of type |O"),
         (zipped({"w.txt": b""}), "a zip archive with 'w.txt', expected arrays"),
         (zipped({"model/data.pkl": b"", "model/data/0": b""}), "a PyTorch checkpoint"),
         (pickle.dumps(0x1950A86A20F9469CFC6C, 2), "convert it to safetensors"),
