@@ -7,9 +7,9 @@ import time
 import jax
 import numpy as np
 import pytest
-from jpeg_set import write_jpeg_set
+from data_sets import refusal, write_jpeg_set
 
-from nfnet_jax.config import base_config, check_config
+from nfnet_jax.config import base_config
 from nfnet_jax.data import loading
 from nfnet_jax.data.load import load_dataset
 from nfnet_jax.data.loading import choose_loader, streaming
@@ -148,8 +148,8 @@ def test_an_error_in_a_worker_is_the_users(jpegs):
     batches = HostBatches(split, 8, center_crop)
     piece = batches.fill(0, np.empty((8, 16, 16, 3), np.uint8))
     assert piece.error == "records are damaged"
-    with pytest.raises(UserError, match="records are damaged"):
-        streaming.assemble(batches, iter([(0, piece)]), None, None)
+    line = refusal(streaming.assemble, batches, iter([(0, piece)]), None, None)
+    assert line == "records are damaged"
 
 
 def test_the_death_of_a_worker_ends_a_run_in_one_line(jpegs):
@@ -161,15 +161,9 @@ def test_the_death_of_a_worker_ends_a_run_in_one_line(jpegs):
         (worker,) = set(multiprocessing.active_children()) - before
         worker.kill()
         started = time.monotonic()
-        with pytest.raises(UserError, match="worker of the data loader died.*-9"):
-            for _ in host_batches:
-                pass
+        line = refusal(lambda: list(host_batches))
+        assert "worker of the data loader died with exit code -9" in line
     assert time.monotonic() - started < 20
-
-
-def test_two_crops_are_one_too_many():
-    with pytest.raises(UserError, match="expected only one crop"):
-        check_config(make_config(**{"data.augment.crop_padding": 4}))
 
 
 def test_images_are_streamed_that_would_be_resized_before_they_are_cropped():
