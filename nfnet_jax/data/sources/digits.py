@@ -5,7 +5,6 @@ import numpy as np
 from nfnet_jax.data.dataset import Dataset
 from nfnet_jax.data.images.preprocess import resize_and_crop
 from nfnet_jax.data.sources.arrays import from_arrays
-from nfnet_jax.utils.errors import UserError
 
 _TEST_FRACTION = 0.2
 # Never change it: every number measured on this data set depends on it.
@@ -38,12 +37,8 @@ def load_digits(
 
 
 def _images_and_labels(image_size: int | None) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        from sklearn import datasets
-    except ImportError as error:
-        raise UserError(
-            "data.name 'digits' needs scikit-learn: pip install scikit-learn"
-        ) from error
+    from sklearn import datasets
+
     bunch = datasets.load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
     if image_size is not None:
