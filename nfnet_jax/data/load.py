@@ -170,20 +170,13 @@ def check_name(name: str) -> None:
       UserError: neither `digits` nor `folder:PATH` nor `tfds:NAME` with a plausible
         NAME.
     """
-    if name == "digits":
-        return
     kind, _, rest = str(name).partition(":")
-    if kind == "tfds" and _TFDS_NAME.fullmatch(rest):
+    known = kind == "folder" and rest or kind == "tfds" and _TFDS_NAME.fullmatch(rest)
+    if known or name == "digits":
         return
-    if kind == "folder" and rest:
-        return
+    is_folder = os.path.isdir(os.path.expanduser(str(name)))
+    hint = f"; did you mean 'folder:{name}'?" if is_folder else None
     raise UserError(
         f"data.name is {name!r}, expected 'digits', 'folder:PATH' or 'tfds:NAME' with"
-        f" NAME such as cifar10 or NAME/CONFIG:1.2.3{_nearest_name(str(name))}"
+        f" NAME such as cifar10 or NAME/CONFIG:1.2.3{hint or nearest(str(name), _WELL_KNOWN)}"
     )
-
-
-def _nearest_name(name: str) -> str:
-    if os.path.isdir(os.path.expanduser(name)):
-        return f"; did you mean 'folder:{name}'?"
-    return nearest(name, _WELL_KNOWN)

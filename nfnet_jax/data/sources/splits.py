@@ -28,24 +28,6 @@ def select(
     return selected
 
 
-def wrong_split(
-    spec: str, known: Mapping[str, int] | list[str], key: str, owner: str
-) -> UserError:
-    """Makes the error for a `spec` that TFDS's parser refuses."""
-    known = list(known)
-    for part in spec.split("+"):
-        base = part.split("[")[0].strip()
-        if base not in known:
-            return UserError(
-                f"data.{key} is {spec!r}, {owner} has {', '.join(known)}"
-                f"{nearest(base, known)}"
-            )
-    return UserError(
-        f"data.{key} is {spec!r}, expected a split or a slice of one such as "
-        f"{known[0]}[:90%]"
-    )
-
-
 def _parse(
     spec: str, sizes: Mapping[str, int], key: str, owner: str
 ) -> list[tuple[str, slice]]:
@@ -60,5 +42,16 @@ def _parse(
         parts = core.ReadInstruction.from_spec(spec).to_absolute(infos)
     # TFDS adds notes and types of its own to what its parser raises.
     except Exception as error:
-        raise wrong_split(spec, sizes, key, owner) from error
+        known = list(sizes)
+        for part in spec.split("+"):
+            base = part.split("[")[0].strip()
+            if base not in known:
+                raise UserError(
+                    f"data.{key} is {spec!r}, {owner} has {', '.join(known)}"
+                    f"{nearest(base, known)}"
+                ) from error
+        raise UserError(
+            f"data.{key} is {spec!r}, expected a split or a slice of one such as "
+            f"{known[0]}[:90%]"
+        ) from error
     return [(part.splitname, slice(part.from_, part.to)) for part in parts]
