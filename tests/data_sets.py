@@ -47,34 +47,42 @@ def jpeg(height, width, seed):
     return encode(coarse.resize((width, height)), "JPEG")
 
 
+def write_tfds_set(data_dir, name, features, splits, **info):
+    """Prepares version 1.2.3 of `tfds:NAME`; `splits` are lists of its examples."""
+    import tensorflow_datasets as tfds
+
+    set_name = name
+
+    class Written(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.2.3")
+        name = set_name
+        pkg_dir_path = None
+
+        def _info(self):
+            known = tfds.features.FeaturesDict(features)
+            return tfds.core.DatasetInfo(builder=self, features=known, **info)
+
+        def _split_generators(self, dl_manager):
+            return {name: enumerate(examples) for name, examples in splits.items()}
+
+        def _generate_examples(self):
+            raise NotImplementedError
+
+    Written(data_dir=str(data_dir), file_format="array_record").download_and_prepare()
+
+
 def write_jpeg_set(data_dir, train=200, test=50):
     """Prepares `tfds:jpegs`, JPEGs of mixed sizes; labels number the images."""
     import tensorflow_datasets as tfds
 
-    sizes = np.random.RandomState(0).randint(20, 90, (train + test, 2))
-
-    class Jpegs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version("1.0.0")
-        name = "jpegs"
-        pkg_dir_path = None
-
-        def _info(self):
-            features = {
-                "image": tfds.features.Image(shape=(None, None, 3)),
-                "label": tfds.features.ClassLabel(num_classes=train + test),
-            }
-            return tfds.core.DatasetInfo(
-                builder=self, features=tfds.features.FeaturesDict(features)
-            )
-
-        def _split_generators(self, dl_manager):
-            return {
-                "train": self._generate_examples(0, train),
-                "test": self._generate_examples(train, train + test),
-            }
-
-        def _generate_examples(self, start, stop):
-            for i in range(start, stop):
-                yield i, {"image": jpeg(*sizes[i], seed=i), "label": i}
-
-    Jpegs(data_dir=str(data_dir), file_format="array_record").download_and_prepare()
+    count = train + test
+    features = {
+        "image": tfds.features.Image(shape=(None, None, 3)),
+        "label": tfds.features.ClassLabel(num_classes=count),
+    }
+    sizes = np.random.RandomState(0).randint(20, 90, (count, 2))
+    examples = [
+        {"image": jpeg(*size, seed=i), "label": i} for i, size in enumerate(sizes)
+    ]
+    splits = {"train": examples[:train], "test": examples[train:]}
+    write_tfds_set(data_dir, "jpegs", features, splits)

@@ -175,8 +175,9 @@ def check_name(name: str) -> None:
     if known or name == "digits":
         return
     is_folder = os.path.isdir(os.path.expanduser(str(name)))
-    hint = f"; did you mean 'folder:{name}'?" if is_folder else None
+    hint = f"; did you mean 'folder:{name}'?" if is_folder else ""
+    hint = hint or nearest(str(name), _WELL_KNOWN)
     raise UserError(
         f"data.name is {name!r}, expected 'digits', 'folder:PATH' or 'tfds:NAME' with"
-        f" NAME such as cifar10 or NAME/CONFIG:1.2.3{hint or nearest(str(name), _WELL_KNOWN)}"
+        f" NAME such as cifar10 or NAME/CONFIG:1.2.3{hint}"
     )

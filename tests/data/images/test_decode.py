@@ -305,15 +305,7 @@ def test_white_may_be_zero_in_a_tiff(bits, photometric):
 
 
 def test_transparent_16_bit_grey_is_composited_on_white():
-    def chunk(kind, data):
-        body = kind + data
-        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
-
-    header = struct.pack(">IIBBBBB", 3, 1, 16, 0, 0, 0, 0)
-    row = b"\0" + struct.pack(">HHH", 0, 30_000, 65_535)
-    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
-    content += chunk(b"tRNS", struct.pack(">H", 0)) + chunk(b"IDAT", zlib.compress(row))
-    content += chunk(b"IEND", b"")
+    content = encode(np.array([[0, 30_000, 65_535]], np.uint16), transparency=0)
     grey = round(30_000 / 257)
     assert decode_image(content, channels=1)[0, :, 0].tolist() == [255, grey, 255]
     assert decode_image(content, channels=4)[0, :, 3].tolist() == [0, 255, 255]

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from data_sets import encode, noise, refusal
+from data_sets import encode, noise, refusal, write_tfds_set
 
 from nfnet_jax.data.dataset import contents
 from nfnet_jax.data.load import load_dataset
@@ -27,44 +27,24 @@ def private_directories(tmp_path, monkeypatch):
 
 
 def write_set(
-    data_dir,
-    images,
-    labels,
-    *,
-    shape=(None, None, 3),
-    features=None,
-    supervised_keys=None,
-    **png_options,
+    data_dir, images, labels, *, shape=(None, None, 3), features=None, info=None, **png
 ):
     """Prepares a set whose splits both hold `images` (in TFDS's shuffled order)."""
     features = features or {
         "image": tfds.features.Image(shape=shape),
         "label": tfds.features.ClassLabel(names=CLASSES),
     }
-    image_key, label_key = list(features)[:2]
-
-    class Little(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version("1.2.3")
-        name = "little"
-        pkg_dir_path = None
-
-        def _info(self):
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict(features),
-                supervised_keys=supervised_keys,
-            )
-
-        def _split_generators(self, dl_manager):
-            return {split: self._generate_examples() for split in ("train", "test")}
-
-        def _generate_examples(self):
-            rest = {key: 0 for key in list(features)[2:]}
-            for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-                content = encode(image.squeeze(), **png_options)
-                yield i, {image_key: content, label_key: label, **rest}
-
-    Little(data_dir=str(data_dir), file_format="array_record").download_and_prepare()
+    image_key, label_key, *others = features
+    examples = [
+        {
+            image_key: encode(image.squeeze(), **png),
+            label_key: label,
+            **dict.fromkeys(others, 0),
+        }
+        for image, label in zip(images, labels, strict=True)
+    ]
+    splits = {"train": examples, "test": examples}
+    write_tfds_set(data_dir, "little", features, splits, **info or {})
 
 
 def pairs(images, labels):
@@ -159,8 +139,8 @@ def test_supervised_label_wins_over_other_labels(tmp_path):
         "fine": tfds.features.ClassLabel(names=CLASSES),
         "coarse": tfds.features.ClassLabel(num_classes=2),
     }
-    keys = ("image", "fine")
-    write_set(tmp_path, noise(1, 4, 4, 3), [2], features=features, supervised_keys=keys)
+    info = {"supervised_keys": ("image", "fine")}
+    write_set(tmp_path, noise(1, 4, 4, 3), [2], features=features, info=info)
     assert load(tmp_path).class_names == tuple(CLASSES)
 
 
