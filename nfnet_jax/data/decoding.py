@@ -51,11 +51,8 @@ class BadImages:
         self._reasons: dict[str, str] = {}
 
     def add(self, reasons: Mapping[str, str]) -> None:
-        """Warns of images by name, each the first time that it is added.
-
-        Raises:
-          UserError: the fraction of broken images is too large; it lists them.
-        """
+        """Warns of images by name, each the first time that it is added; raises
+        UserError if they are too many."""
         new = {name: why for name, why in reasons.items() if name not in self._reasons}
         for name, reason in new.items():
             _logger.warning("skipped %s: %s", name, reason)
@@ -75,11 +72,7 @@ class BadImages:
 
 
 def decode(split: EncodedSplit, encoded: Encoded) -> np.ndarray:
-    """Pixels of one image of `split` in its own size, uint8 [h, w, C].
-
-    Raises:
-      BadImage: the image is broken.
-    """
+    """Pixels of one image of `split` in its own size, uint8 [h, w, C], or BadImage."""
     if isinstance(encoded, BadImage):
         raise encoded
     if isinstance(encoded, np.ndarray):
@@ -88,11 +81,8 @@ def decode(split: EncodedSplit, encoded: Encoded) -> np.ndarray:
 
 
 def fit(split: EncodedSplit, image: np.ndarray) -> np.ndarray:
-    """The image, resized and cropped if the split resizes: uint8 `split.image_shape`.
-
-    Raises:
-      UserError: another shape.
-    """
+    """The image, resized and cropped if the split resizes: uint8 `split.image_shape`;
+    raises UserError for another shape."""
     if split.resize:
         image = crop_to_size(image, split.crop, split.image_shape[0])
     check_shape(split, image.shape)

@@ -176,11 +176,7 @@ def _meaning(name: str) -> str | None:
 
 def _check_look(root: Path, directories: Sequence[os.DirEntry[str]]) -> None:
     """Refuses training_set/CLASS/... beside test_set/CLASS/..., else two classes, and
-    CLASS/train/... beside CLASS/test/..., whose images would be mixed.
-
-    Raises:
-      UserError: the directories look like splits, and none is called like one.
-    """
+    CLASS/train/... beside CLASS/test/..., whose images would be mixed."""
     looks = {}
     for d in directories:
         inside = [inner.name for inner in _directories(d, Listing())]

@@ -12,14 +12,9 @@ def select(
 ) -> list[tuple[str, np.ndarray]]:
     """Names of the splits that `spec` selects, each with its rows, int64.
 
-    Args:
-      spec: value of the config key `data.KEY`.
-      sizes: examples of each split that `owner` has.
-      key: `train_split` or `eval_split`.
-      owner: name of the data set, for messages.
-
-    Raises:
-      UserError: not the syntax, an unknown split, or nothing selected.
+    `spec` is the value of the config key `data.KEY`, `sizes` are the examples of each
+    split of the set called `owner`. Raises UserError if the syntax is another, a split
+    unknown, or nothing selected.
     """
     parts = [(spec, slice(None))] if spec in sizes else _parse(spec, sizes, key, owner)
     selected = [(name, np.arange(sizes[name])[part]) for name, part in parts]

@@ -112,11 +112,8 @@ class TfdsSource:
         return self.builder.as_data_source(split=self.split, decoders=skip)
 
     def read(self, rows: Sequence[int]) -> list[tuple[Encoded, int]]:
-        """Encoded images and labels of some records.
-
-        Raises:
-          UserError: a record is missing, damaged or without a label.
-        """
+        """Encoded images and labels of some records; UserError for one that is missing,
+        damaged or without a label."""
         try:
             examples: list[tuple[Encoded, int]] = [
                 (bytes(record[self.image_key]), int(record[self.label_key]))
