@@ -40,13 +40,6 @@ def test_std_of_a_constant_channel_is_one():
     np.testing.assert_array_equal(dataset.std, [1.0])
 
 
-def test_shapes_and_classes():
-    dataset = make_dataset(np.zeros((4, 2, 3, 1), np.uint8))
-    assert dataset.image_shape == (2, 3, 1)
-    assert dataset.num_classes == 2
-    assert len(dataset.train) == 4
-
-
 @pytest.mark.parametrize(
     ("images", "labels"),
     [

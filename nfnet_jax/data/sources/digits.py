@@ -22,7 +22,13 @@ def load_digits(
     Raises:
       UserError: a split other than 'train', 'test' and slices of them.
     """
-    images, labels = _images_and_labels(image_size)
+    from sklearn import datasets
+
+    bunch = datasets.load_digits()
+    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    if image_size is not None:
+        images = np.stack([resize_and_crop(image, image_size) for image in images])
+    labels = bunch.target.astype(np.int32)
     is_test = _test_mask(labels)
     return from_arrays(
         {
@@ -34,16 +40,6 @@ def load_digits(
         class_names=tuple(str(digit) for digit in range(10)),
         name="digits",
     )
-
-
-def _images_and_labels(image_size: int | None) -> tuple[np.ndarray, np.ndarray]:
-    from sklearn import datasets
-
-    bunch = datasets.load_digits()
-    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
-    if image_size is not None:
-        images = np.stack([resize_and_crop(image, image_size) for image in images])
-    return images, bunch.target.astype(np.int32)
 
 
 def _test_mask(labels: np.ndarray) -> np.ndarray:

@@ -262,14 +262,6 @@ def test_paths_that_are_not_files(tmp_path):
     assert "is not a file" in refusal(open_image, "/dev/zero")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_the_right_to_read_it(save):
-    path = save(GREY)
-    path.chmod(0)
-    line = refusal(open_image, path)
-    assert line == f"{path} cannot be read: Permission denied"
-
-
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("subsampling", [0, 2])
 @pytest.mark.parametrize("progressive", [False, True])
