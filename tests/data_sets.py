@@ -71,18 +71,17 @@ def write_tfds_set(data_dir, name, features, splits, **info):
     Written(data_dir=str(data_dir), file_format="array_record").download_and_prepare()
 
 
-def write_jpeg_set(data_dir, train=200, test=50):
-    """Prepares `tfds:jpegs`, JPEGs of mixed sizes; labels number the images."""
+def write_jpeg_set(data_dir):
+    """Prepares `tfds:jpegs`, 200 + 50 JPEGs of mixed sizes; labels number them."""
     import tensorflow_datasets as tfds
 
-    count = train + test
     features = {
         "image": tfds.features.Image(shape=(None, None, 3)),
-        "label": tfds.features.ClassLabel(num_classes=count),
+        "label": tfds.features.ClassLabel(num_classes=250),
     }
-    sizes = np.random.RandomState(0).randint(20, 90, (count, 2))
+    sizes = np.random.RandomState(0).randint(20, 90, (250, 2))
     examples = [
         {"image": jpeg(*size, seed=i), "label": i} for i, size in enumerate(sizes)
     ]
-    splits = {"train": examples[:train], "test": examples[train:]}
+    splits = {"train": examples[:200], "test": examples[200:]}
     write_tfds_set(data_dir, "jpegs", features, splits)

@@ -128,12 +128,11 @@ def decode_dataset(dataset: Dataset, max_bad_fraction: float) -> Dataset:
         if decoded is None:
             decoded = _decode_all(split)
             cache.write(decoded)
-        ready.append(dataclasses.replace(decoded, source=split.source))
-    for split, decoded in zip(encoded, ready, strict=True):
         bad = BadImages(split.name, len(split), max_bad_fraction)
         bad.add(decoded.skipped)
         if not len(decoded):
             raise bad.error()
+        ready.append(dataclasses.replace(decoded, source=split.source))
     train, test = ready
     highest = max(train.labels.max(initial=0), test.labels.max(initial=0))
     numbers = tuple(str(label) for label in range(highest + 1))

@@ -88,14 +88,54 @@ NF_REGNETS = {
     "b5": (384, 456, 0.4, 0.0001),
 }
 NF_RESNETS = ("50", "101", "152", "200", "288")
-EVERY_VARIANT = [
-    *(f"imagenet_nfnet.py:{variant}" for variant in NFNETS),
-    *(f"imagenet_nf_regnet.py:{variant}" for variant in NF_REGNETS),
-    *(f"imagenet_nf_resnet.py:{depth}" for depth in NF_RESNETS),
-]
 
 
-@pytest.mark.parametrize("file", EVERY_VARIANT)
+def own_values():
+    """Lists each variant with keys that its file sets, and options of its network."""
+    for name, (size, eval_size, dropout, magnitude, rho) in NFNETS.items():
+        yield (
+            f"imagenet_nfnet.py:{name}",
+            {
+                "model.name": f"nfnet_{name}",
+                "data.image_size": size,
+                "data.eval_image_size": eval_size,
+                "data.augment.randaugment.magnitude": magnitude,
+                "optim.sam.rho": rho,
+                "optim.sam.fraction": pytest.approx(0.2 if rho else 1.0, abs=0.005),
+            },
+            {"drop_rate": dropout, "stochastic_depth": 0.25, "activation": "gelu"},
+        )
+    for name, (size, eval_size, dropout, weight_decay) in NF_REGNETS.items():
+        yield (
+            f"imagenet_nf_regnet.py:{name}",
+            {
+                "model.name": f"nf_regnet_{name}",
+                "data.image_size": size,
+                "data.eval_image_size": eval_size,
+                "optim.weight_decay": pytest.approx(weight_decay),
+            },
+            {"drop_rate": dropout, "stochastic_depth": 0.1},
+        )
+    for depth in NF_RESNETS:
+        values = {
+            "model.name": f"nf_resnet{depth}",
+            "data.image_size": 224,
+            "optim.weight_decay": pytest.approx(5e-5),
+        }
+        yield f"imagenet_nf_resnet.py:{depth}", values, {"stochastic_depth": 0.1}
+
+
+@pytest.mark.parametrize(("file", "values", "options"), list(own_values()))
+def test_what_a_variant_sets_itself(file, values, options):
+    config = read(file)
+    found = leaves(config)
+    assert {key: found[key] for key in values} == values
+    network = model_options(build_model(config, 1000).spec)
+    assert {name: getattr(network, name) for name in options} == options
+    assert find(config.model.name).crop == config.data.crop
+
+
+@pytest.mark.parametrize("file", [file for file, *_ in own_values()])
 def test_every_row_of_the_recipe_is_there(file):
     config = read(file)
     own, peak, last = RECIPES[file.partition(":")[0]]
@@ -110,47 +150,6 @@ def test_every_row_of_the_recipe_is_there(file):
     steps = IMAGENET * epochs / own["data.batch_size"]
     assert plan.steps == pytest.approx(steps, abs=1)
     assert plan.warmup_steps == round(5 * IMAGENET / own["data.batch_size"])
-
-
-def network(config):
-    return model_options(build_model(config, 1000).spec)
-
-
-@pytest.mark.parametrize("variant", NFNETS)
-def test_what_the_nfnet_sets_itself(variant):
-    config = read(f"imagenet_nfnet.py:{variant}")
-    train_size, test_size, dropout, magnitude, rho = NFNETS[variant]
-    assert config.model.name == f"nfnet_{variant}"
-    assert config.data.image_size == train_size
-    assert config.data.eval_image_size == test_size
-    assert config.data.augment.randaugment.magnitude == magnitude
-    assert config.optim.sam.rho == rho
-    assert config.optim.sam.fraction == pytest.approx(0.2 if rho else 1.0, abs=0.005)
-    assert network(config).drop_rate == dropout
-    assert network(config).stochastic_depth == 0.25
-    assert network(config).activation == "gelu"
-    assert find(config.model.name).crop == config.data.crop
-
-
-@pytest.mark.parametrize("variant", NF_REGNETS)
-def test_what_the_nf_regnet_sets_itself(variant):
-    config = read(f"imagenet_nf_regnet.py:{variant}")
-    train_size, test_size, dropout, weight_decay = NF_REGNETS[variant]
-    assert config.model.name == f"nf_regnet_{variant}"
-    assert config.data.image_size == train_size
-    assert config.data.eval_image_size == test_size
-    assert config.optim.weight_decay == pytest.approx(weight_decay)
-    assert network(config).drop_rate == dropout
-    assert network(config).stochastic_depth == 0.1
-
-
-@pytest.mark.parametrize("depth", NF_RESNETS)
-def test_what_the_nf_resnet_sets_itself(depth):
-    config = read(f"imagenet_nf_resnet.py:{depth}")
-    assert config.model.name == f"nf_resnet{depth}"
-    assert config.data.image_size == 224
-    assert config.optim.weight_decay == pytest.approx(5e-5)
-    assert network(config).stochastic_depth == 0.1
 
 
 def test_rates_follow_the_batch_where_the_recipe_says_so():

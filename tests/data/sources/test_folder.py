@@ -282,18 +282,13 @@ def test_turned_images_are_upright_in_every_loader(tmp_path, loader):
     exif = Image.Exif()
     for orientation in range(1, 9):
         exif[0x0112] = orientation
-        content = encode(noise(9, 14, 3), "JPEG", exif=exif)
-        comment = b"\xff\xfe" + (6002).to_bytes(2) + bytes(6000)
-        content = content[:2] + comment + content[2:]
-        for name in ("a", "b"):
-            path = tmp_path / "set" / name / f"{orientation}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-    dataset = load(tmp_path / "set", train_split="train+test", loader=loader)
-    found = dataset.train
+        path = tmp_path / "set" / str(orientation % 2) / f"{orientation}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(noise(9, 14, 3), "JPEG", exif=exif))
+    found = load(tmp_path / "set", train_split="train+test", loader=loader).train
     if loader == "stream":
-        encoded = [image for image, _ in found.source.read(range(16))]
-        images = [decoding.fit(found, decoding.decode(found, e)) for e in encoded]
+        contents = [content for content, _ in found.source.read(range(8))]
+        images = [decoding.fit(found, decoding.decode(found, c)) for c in contents]
     else:
         images = list(found.images)
     expected = []
