@@ -238,6 +238,16 @@ def check_network_flags(flags: SimpleNamespace) -> None:
             raise UserError(f"--{other} is missing, --{name} needs it")
 
 
+def load_published(flags: SimpleNamespace) -> tuple[Any, Any]:
+    """Network and parameters of --model and --weights; UserError if there are none."""
+    from nfnet_jax.weights.load import load_pretrained
+
+    try:
+        return load_pretrained(flags.model, flags.weights)
+    except ValueError as error:
+        raise UserError(f"--model: {error}") from error
+
+
 def _help(
     path: str,
     about: str,

@@ -38,17 +38,11 @@ def main(argv: list[str]) -> None:
     if flags.workdir:
         model, variables, image_shape, facts = _of_run(flags.workdir)
     else:
-        model, variables, image_shape, facts = _published(flags.model, flags.weights)
+        model, variables, image_shape, facts = _published(flags)
     if flags.image_size:
         image_shape = (flags.image_size, flags.image_size, image_shape[-1])
-    export_network(
-        flags.output,
-        model,
-        variables,
-        image_shape,
-        file_format=file_format,
-        facts=facts,
-    )
+    network = (model, variables, image_shape)
+    export_network(flags.output, *network, file_format=file_format, facts=facts)
     shape = ", ".join(map(str, image_shape))
     print(
         f"{flags.output}: {model.spec.name}, normalized float32 images [N, {shape}] -> "
@@ -67,18 +61,14 @@ def _of_run(workdir: str):
     return run.model, run.variables, facts.pop("image_shape"), facts
 
 
-def _published(name: str, weights: str):
+def _published(flags):
     """Network, variables, image shape and facts of published or converted weights."""
     from nfnet_jax.models.registry import find
-    from nfnet_jax.weights.load import load_pretrained
 
-    try:
-        model, params = load_pretrained(name, weights)
-    except ValueError as error:
-        raise UserError(f"--model: {error}") from error
+    model, params = cli.load_published(flags)
     variant = find(model.spec.name)
     shape = (variant.test_size, variant.test_size, 3)
-    facts = {"weights": weights, "mean": variant.mean, "std": variant.std}
+    facts = {"weights": flags.weights, "mean": variant.mean, "std": variant.std}
     return model, {"params": params}, shape, facts
 
 

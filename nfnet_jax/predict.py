@@ -67,13 +67,7 @@ def _load(flags):
 
     if flags.workdir:
         return run_predictor(flags.workdir)
-    from nfnet_jax.weights.load import load_pretrained
-
-    try:
-        model, params = load_pretrained(flags.model, flags.weights)
-    except ValueError as error:
-        raise UserError(f"--model: {error}") from error
-    return published_predictor(model, params)
+    return published_predictor(*cli.load_published(flags))
 
 
 def _block(path: str, best) -> str:

@@ -119,11 +119,8 @@ def _keys_below(section: str) -> list[str]:
 
 
 def override(config: ConfigDict, values: Mapping[str, Any]) -> None:
-    """Sets keys by path, {"optim.learning_rate": 0.1, ...}.
-
-    Raises:
-      UserError: an unknown key or a value of another type.
-    """
+    """Sets keys by path, {"optim.learning_rate": 0.1, ...}; raises UserError for an
+    unknown key or a value of another type."""
     for path, value in values.items():
         check_key(path)
         try:
@@ -133,11 +130,8 @@ def override(config: ConfigDict, values: Mapping[str, Any]) -> None:
 
 
 def override_by_text(config: ConfigDict, path: str, text: str) -> None:
-    """Sets the key `path` to the value that `text` writes, as a flag does.
-
-    Raises:
-      UserError: an unknown key or a text of no such value.
-    """
+    """Sets the key `path` to the value that `text` writes, as a flag does; raises
+    UserError for an unknown key or a text of no such value."""
     check_key(path)
     try:
         value = KEYS[path].read(text)
@@ -182,11 +176,6 @@ def from_json(values: dict[str, Any]) -> ConfigDict:
       UserError: a key that this version does not have, or a value of the wrong type.
     """
     config = base_config()
-    override(
-        config,
-        {
-            path: tuple(value) if isinstance(value, list) else value
-            for path, value in leaves(values).items()
-        },
-    )
+    for path, value in leaves(values).items():
+        override(config, {path: tuple(value) if isinstance(value, list) else value})
     return config

@@ -9,17 +9,23 @@ classes of every image and their shares below it.
 """
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from nfnet_jax import cli
 from nfnet_jax.config.kinds import Text
 from nfnet_jax.utils.errors import UserError
 
 if TYPE_CHECKING:
-    import numpy as np
     from ml_collections import ConfigDict
 
 MOST_IMAGES = 64
+_LEAST_SIDE = 96
+_MARGIN = 4
+_LINE = 14
 
 
 def main(argv: list[str]) -> None:
@@ -29,8 +35,6 @@ def main(argv: list[str]) -> None:
     )
     config, output = flags.config, flags.output
     _check_output(output)
-    from nfnet_jax.data.images.contact_sheet import contact_sheet
-
     cli.prepare_jax()
     images, captions = preview_batch(config, MOST_IMAGES)
     contact_sheet(images, captions).save(output)
@@ -39,7 +43,7 @@ def main(argv: list[str]) -> None:
 
 def preview_batch(
     config: "ConfigDict", most: int
-) -> "tuple[np.ndarray, list[tuple[str, ...]]]":
+) -> tuple[np.ndarray, list[tuple[str, ...]]]:
     """The first images of the first batch of a run, as its network sees them.
 
     Returns:
@@ -49,8 +53,6 @@ def preview_batch(
     Raises:
       UserError: data that cannot be had, or values that do not fit it.
     """
-    import numpy as np
-
     from nfnet_jax.training.experiment import Experiment
 
     experiment = Experiment(config)
@@ -83,6 +85,43 @@ def _check_output(output: str) -> None:
         raise UserError(f"--output: {output!r} is {found}, expected a file to write")
     if not os.access(folder, os.W_OK):
         raise UserError(f"--output: {folder!r} is not writable")
+
+
+def contact_sheet(images: np.ndarray, captions: Sequence[Sequence[str]]) -> Image.Image:
+    """Lays out images uint8 [N, H, W, C] in about a square, each above its caption.
+
+    C is 1 or 3. Small images are enlarged, every pixel a square.
+    """
+    count, height, width, channels = images.shape
+    zoom = max(1, -(-_LEAST_SIDE // width))
+    columns = int(np.ceil(np.sqrt(count)))
+    rows = -(-count // columns)
+    lines = max(map(len, captions))
+    cell_width = zoom * width + _MARGIN
+    cell_height = zoom * height + lines * _LINE + _MARGIN
+    size = (columns * cell_width + _MARGIN, rows * cell_height + _MARGIN)
+    sheet = Image.new("RGB", size, "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for i, (pixels, caption) in enumerate(zip(images, captions, strict=True)):
+        left = _MARGIN + i % columns * cell_width
+        top = _MARGIN + i // columns * cell_height
+        pixels = np.repeat(np.repeat(pixels, zoom, axis=0), zoom, axis=1)
+        image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+        sheet.paste(image, (left, top))
+        for number, line in enumerate(caption):
+            text = _shorten(line, zoom * width, font)
+            pen.text((left, top + zoom * height + number * _LINE), text, "black", font)
+    return sheet
+
+
+def _shorten(
+    text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
 
 
 if __name__ == "__main__":

@@ -113,11 +113,8 @@ def imagenet_synsets() -> tuple[str, ...] | None:
 
 
 def relabel(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
-    """The same examples in the same order, labelled by their place in `class_names`.
-
-    Raises:
-      ValueError: a class of the set is not among them.
-    """
+    """The same examples in the same order, labelled by their place in `class_names`;
+    raises ValueError for a class that is not among them."""
     numbers = match_classes(dataset.class_names, class_names, whole=False)
     names = tuple(class_names)
     if numbers == list(range(len(names))):

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import jax
 import numpy as np
@@ -51,11 +51,8 @@ class BadImages:
         self._reasons: dict[str, str] = {}
 
     def add(self, reasons: Mapping[str, str]) -> None:
-        """Warns of images by name, each the first time that it is added.
-
-        Raises:
-          UserError: the fraction of broken images is too large; it lists them.
-        """
+        """Warns of images by name, each the first time that it is added; raises
+        UserError if they are too many."""
         new = {name: why for name, why in reasons.items() if name not in self._reasons}
         for name, reason in new.items():
             _logger.warning("skipped %s: %s", name, reason)
@@ -75,11 +72,7 @@ class BadImages:
 
 
 def decode(split: EncodedSplit, encoded: Encoded) -> np.ndarray:
-    """Pixels of one image of `split` in its own size, uint8 [h, w, C].
-
-    Raises:
-      BadImage: the image is broken.
-    """
+    """Pixels of one image of `split` in its own size, uint8 [h, w, C], or BadImage."""
     if isinstance(encoded, BadImage):
         raise encoded
     if isinstance(encoded, np.ndarray):
@@ -88,11 +81,8 @@ def decode(split: EncodedSplit, encoded: Encoded) -> np.ndarray:
 
 
 def fit(split: EncodedSplit, image: np.ndarray) -> np.ndarray:
-    """The image, resized and cropped if the split resizes: uint8 `split.image_shape`.
-
-    Raises:
-      UserError: another shape.
-    """
+    """The image, resized and cropped if the split resizes: uint8 `split.image_shape`;
+    raises UserError for another shape."""
     if split.resize:
         image = crop_to_size(image, split.crop, split.image_shape[0])
     check_shape(split, image.shape)
@@ -129,8 +119,8 @@ def decode_dataset(dataset: Dataset, max_bad_fraction: float) -> Dataset:
         than `max_bad_fraction` of a split, or does not fit in memory.
     """
     encoded = cast("tuple[EncodedSplit, EncodedSplit]", (dataset.train, dataset.test))
-    caches = [_make_cache(dataset.name, split) for split in encoded]
-    found = [c.read(len(s)) for c, s in zip(caches, encoded, strict=True)]
+    caches = [_Cache(split) for split in encoded]
+    found = [cache.read() for cache in caches]
     if any(split is None for split in found):
         _check_memory(dataset.name, _decoded_bytes(dataset))
     ready = []
@@ -138,12 +128,11 @@ def decode_dataset(dataset: Dataset, max_bad_fraction: float) -> Dataset:
         if decoded is None:
             decoded = _decode_all(split)
             cache.write(decoded)
-        ready.append(dataclasses.replace(decoded, source=split.source))
-    for split, decoded in zip(encoded, ready, strict=True):
         bad = BadImages(split.name, len(split), max_bad_fraction)
         bad.add(decoded.skipped)
         if not len(decoded):
             raise bad.error()
+        ready.append(dataclasses.replace(decoded, source=split.source))
     train, test = ready
     highest = max(train.labels.max(initial=0), test.labels.max(initial=0))
     numbers = tuple(str(label) for label in range(highest + 1))
@@ -203,18 +192,12 @@ def _decode_all(split: EncodedSplit) -> Split:
 
 @dataclasses.dataclass(frozen=True)
 class _Cache:
-    """Files that keep the arrays of one split.
+    """Files that keep the decoded arrays of one split."""
 
-    `name`: of the data set, for messages. `readable`: begins the file names.
-    `identity`: everything that the arrays depend on; other identities, other files.
-    """
+    encoded: EncodedSplit
 
-    name: str
-    readable: str
-    identity: Mapping[str, Any]
-
-    def read(self, count: int) -> Split | None:
-        """The stored rest of `count` examples; None if absent or damaged."""
+    def read(self) -> Split | None:
+        """The stored split; None if absent or damaged."""
         try:
             # Mapped, not copied: test images may never be looked at.
             images = np.load(self._path("images.npy"), "r", allow_pickle=False)
@@ -225,7 +208,8 @@ class _Cache:
         # A file cut short raises ValueError or EOFError, depending on the place.
         except (OSError, ValueError, EOFError):
             return None
-        return split if len(split) + len(split.skipped) == count else None
+        whole = len(split) + len(split.skipped) == len(self.encoded)
+        return split if whole else None
 
     def write(self, split: Split) -> None:
         """Stores the arrays; warns if that is impossible."""
@@ -240,24 +224,24 @@ class _Cache:
                 write_atomically(self._path(f"{part}.npy"), save)
         except OSError as error:
             warnings.warn(
-                f"decoded {self.name} could not be cached ({error}); set"
+                f"decoded {self.encoded.name} could not be cached ({error}); set"
                 " NFNET_JAX_CACHE to a writable directory to decode it only once",
                 RuntimeWarning,
                 stacklevel=2,
             )
 
     def _path(self, part: str) -> Path:
-        key = hashlib.sha256(json.dumps(self.identity).encode()).hexdigest()[:16]
-        readable = re.sub(r"[^\w.]+", "-", self.readable)[:100]
-        return cache_directory() / f"{readable}-{key}.{part}"
+        readable = re.sub(r"[^\w.]+", "-", self.encoded.name)[:100]
+        return cache_directory() / f"{readable}-{self._key}.{part}"
 
-
-def _make_cache(name: str, split: EncodedSplit) -> _Cache:
-    identity = {
-        "format": _CACHE_FORMAT,
-        "shape": split.image_shape,
-        "resize": split.resize,
-        "crop": split.crop,
-        **split.source.identity(),
-    }
-    return _Cache(name, split.name, identity)
+    @functools.cached_property
+    def _key(self) -> str:
+        """Digest of everything that the arrays depend on."""
+        identity = {
+            "format": _CACHE_FORMAT,
+            "shape": self.encoded.image_shape,
+            "resize": self.encoded.resize,
+            "crop": self.encoded.crop,
+            **self.encoded.source.identity(),
+        }
+        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]

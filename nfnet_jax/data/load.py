@@ -134,11 +134,8 @@ def _set_test_crop(dataset: Dataset, crop: str, size: int | None) -> Dataset:
 
 
 def encoded(dataset: Dataset) -> Dataset:
-    """The same set with both splits encoded, for a stream.
-
-    Raises:
-      UserError: images that are neither grey nor RGB, or an unknown number of classes.
-    """
+    """The same set with both splits encoded, for a stream; raises UserError if images
+    are neither grey nor RGB, or the number of classes is unknown."""
     channels = dataset.image_shape[-1]
     if channels not in STREAM_MOMENTS:
         raise UserError(
@@ -164,26 +161,16 @@ def encoded(dataset: Dataset) -> Dataset:
 
 
 def check_name(name: str) -> None:
-    """Checks the form of a data set's name without loading anything.
-
-    Raises:
-      UserError: neither `digits` nor `folder:PATH` nor `tfds:NAME` with a plausible
-        NAME.
-    """
-    if name == "digits":
-        return
+    """Raises UserError unless the form of a data set's name is `digits`, `folder:PATH`
+    or `tfds:NAME`; nothing is loaded."""
     kind, _, rest = str(name).partition(":")
-    if kind == "tfds" and _TFDS_NAME.fullmatch(rest):
+    known = kind == "folder" and rest or kind == "tfds" and _TFDS_NAME.fullmatch(rest)
+    if known or name == "digits":
         return
-    if kind == "folder" and rest:
-        return
+    is_folder = os.path.isdir(os.path.expanduser(str(name)))
+    hint = f"; did you mean 'folder:{name}'?" if is_folder else ""
+    hint = hint or nearest(str(name), _WELL_KNOWN)
     raise UserError(
         f"data.name is {name!r}, expected 'digits', 'folder:PATH' or 'tfds:NAME' with"
-        f" NAME such as cifar10 or NAME/CONFIG:1.2.3{_nearest_name(str(name))}"
+        f" NAME such as cifar10 or NAME/CONFIG:1.2.3{hint}"
     )
-
-
-def _nearest_name(name: str) -> str:
-    if os.path.isdir(os.path.expanduser(name)):
-        return f"; did you mean 'folder:{name}'?"
-    return nearest(name, _WELL_KNOWN)

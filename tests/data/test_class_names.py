@@ -7,7 +7,7 @@ import unicodedata
 
 import numpy as np
 import pytest
-from PIL import Image
+from data_sets import encode, noise, refusal
 
 from nfnet_jax.data.class_names import (
     imagenet_class_names,
@@ -19,7 +19,6 @@ from nfnet_jax.data.class_names import (
 from nfnet_jax.data.dataset import Split, contents
 from nfnet_jax.data.load import load_dataset
 from nfnet_jax.data.sources.arrays import from_arrays
-from nfnet_jax.utils.errors import UserError
 
 
 def test_a_line_is_a_name(tmp_path):
@@ -37,8 +36,7 @@ def test_a_line_is_a_name(tmp_path):
 def test_damaged_files(content, word, tmp_path):
     path = tmp_path / "labels.txt"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=word):
-        read_class_names(path)
+    assert word in refusal(read_class_names, path)
 
 
 def test_imagenet_is_in_the_order_of_its_synsets():
@@ -104,16 +102,14 @@ PETS = ("ant", "bee", "cat")
 
 
 @pytest.fixture(params=["arrays", "memory", "stream"])
-def dataset(request, tmp_path, monkeypatch):
-    monkeypatch.setenv("NFNET_JAX_CACHE", str(tmp_path / "cache"))
-    random = np.random.RandomState(0)
-    images = random.randint(0, 256, (9, 6, 6, 3)).astype(np.uint8)
+def dataset(request, tmp_path):
+    images = noise(9, 6, 6, 3)
     if request.param == "arrays":
         arrays = images, np.arange(9) % 3
         return from_arrays({"train": arrays, "test": arrays}, class_names=PETS)
     for i, image in enumerate(images):
         (tmp_path / "set" / PETS[i % 3]).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(tmp_path / "set" / PETS[i % 3] / f"{i}.png")
+        (tmp_path / "set" / PETS[i % 3] / f"{i}.png").write_bytes(encode(image))
     return load_dataset(f"folder:{tmp_path}/set", image_size=6, loader=request.param)
 
 
@@ -133,18 +129,11 @@ def examples(dataset):
     return found
 
 
-def test_examples_keep_their_names_and_their_order(dataset):
+def test_examples_keep_their_names_and_their_order_and_are_the_same_data(dataset):
     for names in itertools.permutations((*PETS, "dog")):
         renumbered = relabel(dataset, names)
         assert renumbered.class_names == names
         assert examples(renumbered) == examples(dataset)
-
-
-def test_it_is_known_as_the_same_data(dataset):
-    for names in itertools.permutations(PETS):
-        assert contents(relabel(dataset, names)) == contents(dataset)
-
-
-def test_a_class_that_is_not_known_is_refused(dataset):
+        assert contents(renumbered) == contents(dataset)
     with pytest.raises(ValueError, match="'cat' is new"):
         relabel(dataset, PETS[:2])

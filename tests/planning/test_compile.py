@@ -10,7 +10,7 @@ import time
 
 import jax
 import pytest
-from small_folder import save_images
+from data_sets import save_images
 
 from nfnet_jax import plan
 from nfnet_jax.config import base_config

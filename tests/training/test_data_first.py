@@ -4,7 +4,7 @@ import pathlib
 import re
 
 import pytest
-from small_folder import save_images
+from data_sets import save_images
 from tiny_run import tiny_config
 
 from nfnet_jax import train

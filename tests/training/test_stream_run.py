@@ -5,7 +5,7 @@ import multiprocessing
 import jax
 import numpy as np
 import pytest
-from jpeg_set import write_jpeg_set
+from data_sets import write_jpeg_set
 from tiny_run import last_state, tiny_config
 
 from nfnet_jax.data.sources.arrays import from_arrays

@@ -35,17 +35,9 @@ def augment_batch(
 ) -> tuple[jax.Array, jax.Array]:
     """Mixes, distorts, normalizes and erases images, each by its key and id alone.
 
-    Args:
-      batch: Batch of either loader.
-      key: Key of the run.
-      augment: `config.data.augment`.
-      train: `config.train`, of which `mixup` and `cutmix`.
-      moments: Mean and standard deviation, float32 [C], of pixels scaled to [0, 1].
-      num_classes: K.
-
-    Returns:
-      Normalized images float32 [N, H, W, C], and class probabilities float32 [N, K]
-      before label smoothing.
+    `augment` and `train` are sections of the config, `moments` mean and standard
+    deviation [C] of pixels scaled to [0, 1]. Returns normalized images float32
+    [N, H, W, C], and class probabilities float32 [N, K] before label smoothing.
     """
     images, labels, example_ids = batch
     keys = example_keys(key, example_ids)
@@ -116,12 +108,8 @@ def erase(images: jax.Array, draws: jax.Array, probability: float) -> jax.Array:
 
     Its area is uniform between 2 % and a third of the image, the logarithm of its
     aspect uniform between those of 0.3 and 1 / 0.3; it lies anywhere within the image.
-
-    Args:
-      images: Normalized [N, H, W, C], so zero is the mean.
-      draws: Uniform numbers in [0, 1), [N, 5]: to erase or not, area, aspect, row,
-        column.
-      probability: Share of the images that are changed.
+    `images` are normalized, so zero is the mean; `draws` are uniform [N, 5]: to erase
+    or not, area, aspect, row, column.
     """
     holes = jax.vmap(erased_mask, (0, None))(draws[:, 1:], images.shape[1:3])
     holes &= (draws[:, 0] < probability)[:, None, None]

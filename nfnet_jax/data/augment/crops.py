@@ -61,19 +61,10 @@ def alternate_flips(key: jax.Array, rows: jax.Array, epochs: jax.Array) -> jax.A
 def take_crops(
     images: jax.Array, rows: jax.Array, draws: CropDraws, augment: ConfigDict
 ) -> jax.Array:
-    """Crops of some images, flipped or not.
+    """Crops [N, H, W, C] of the images [M, H, W, C] at `rows` [N], flipped or not.
 
-    A crop with `crop_padding` pixels of mirrored padding, and a horizontal flip, only
-    change which pixel is read, so the padded images are never made.
-
-    Args:
-      images: The data set [M, H, W, C].
-      rows: Examples to take [N].
-      draws: Random numbers [N].
-      augment: `config.data.augment`.
-
-    Returns:
-      [N, H, W, C] of the images' dtype.
+    `augment` is `config.data.augment`. `crop_padding` pixels of mirrored padding, and a
+    flip, only change which pixel is read, so the padded images are never made.
     """
     height, width = images.shape[1:3]
     flipped = augment.flip & (draws.flip < 0.5)
@@ -103,14 +94,8 @@ def crop_box(draws: CropDraws, height: int, width: int) -> tuple:
     The aspect is uniform in `ASPECT`; given it, the height is uniform between those
     that `AREA` and the image allow; the place is uniform. If the image is too long for
     some of the aspects, TensorFlow draws again, that is, uniformly among the others. If
-    it is too long for all, the box is the central square.
-
-    Args:
-      draws: Random numbers of NumPy or JAX, [N] or one of each.
-      height, width: Size of the image in pixels.
-
-    Returns:
-      Top, left, rows and columns of the boxes, whole float32 numbers [N].
+    it is too long for all, the box is the central square. Returns top, left, rows and
+    columns of the boxes, whole float32 numbers of the shape of the draws.
     """
     row, column, _, aspect, size = draws
     xp = aspect.__array_namespace__()
@@ -150,14 +135,9 @@ def random_resized_crop(
 def resize_crops(
     images: jax.Array, box: tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 ) -> jax.Array:
-    """Parts of images, each resized to the whole by the rule of `bicubic_uint8`.
+    """Parts of images uint8 [N, H, W, C], each resized to the whole by `bicubic_uint8`.
 
-    Args:
-      images: uint8 [N, H, W, C].
-      box: Top, left, rows and columns of the parts [N].
-
-    Returns:
-      uint8 [N, H, W, C], rounded and clipped.
+    `box`: top, left, rows and columns of the parts [N].
     """
     top, left, rows, columns = box
     down = jax.vmap(_weights, (0, 0, None))(top, rows, images.shape[1])

@@ -28,17 +28,10 @@ def mix(
     keys: jax.Array,
     train: ConfigDict,
 ) -> tuple[jax.Array, jax.Array]:
-    """Mixes neighbours, and their targets in the same ratio.
+    """Mixes neighbours, and their targets in the same ratio, by `config.train`.
 
-    Args:
-      images: uint8 [2N, H, W, C] as they were drawn.
-      targets: class probabilities float32 [2N, K].
-      example_ids: ids of the results [N].
-      keys: one for each result [N].
-      train: `config.train`, of which `mixup` or `cutmix` is set.
-
-    Returns:
-      uint8 [N, H, W, C], rounded, and float32 [N, K].
+    Images uint8 [2N, H, W, C] and class probabilities float32 [2N, K] become [N, ...]
+    each, with `example_ids` and `keys` [N] of their own.
     """
     shape = images.shape[1:3]
     masks = []

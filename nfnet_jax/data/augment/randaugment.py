@@ -27,16 +27,10 @@ DISTORTIONS = (
 def rand_augment(
     images: jax.Array, keys: jax.Array, layers: int, magnitude: int
 ) -> jax.Array:
-    """Distorts every image `layers` times.
+    """Distorts every image, uint8 [N, H, W, C] with C of 1 or 3, `layers` times.
 
-    Args:
-      images: uint8 [N, H, W, C] with C of 1 or 3.
-      keys: one for each image [N]; nothing else is random.
-      layers: how many distortions follow each other.
-      magnitude: strength of all of them, 0 … 20; at 20 Posterize keeps all eight bits.
-
-    Returns:
-      uint8 [N, H, W, C].
+    `keys`, one for each image, are all that is random. `magnitude` is 0 … 20; at 20
+    Posterize keeps all eight bits.
     """
 
     def one(image, key):

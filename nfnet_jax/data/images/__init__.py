@@ -1,1 +1,1 @@
-"""Image files and pixels: listing, decoding, resizing, contact sheets."""
+"""Image files and pixels: listing, decoding, resizing."""

@@ -41,11 +41,8 @@ def open_image(path: str | os.PathLike) -> np.ndarray:
 
 
 def read_file(path: str | os.PathLike) -> bytes:
-    """Reads the undecoded content of an image file.
-
-    Raises:
-      BadImage: the file cannot be read, or is a directory, a pipe or a device.
-    """
+    """Reads the undecoded content of an image file; raises BadImage if it cannot be
+    read, or is a directory, a pipe or a device."""
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

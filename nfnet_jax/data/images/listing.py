@@ -125,11 +125,7 @@ def _absent(path: str) -> str:
 def visible_entries(
     folder: str | os.PathLike, listing: Listing
 ) -> list[os.DirEntry[str]]:
-    """Sorted entries of a directory; `listing` counts the hidden ones.
-
-    Raises:
-      OSError: the directory cannot be read.
-    """
+    """Sorted entries of a directory; `listing` counts the hidden ones."""
     with os.scandir(os.fspath(folder)) as found:
         entries = sorted(found, key=lambda entry: entry.name)
     visible = [entry for entry in entries if not entry.name.startswith(".")]

@@ -66,11 +66,7 @@ class Slots:
 
 @contextlib.contextmanager
 def shared_slots(count: int, shape: tuple[int, ...]) -> Iterator[Slots]:
-    """Slots that exist until the context ends.
-
-    Raises:
-      UserError: too little shared memory is free.
-    """
+    """Slots that exist until the context ends; UserError if there is no room."""
     needed = _header_bytes(count) + count * math.prod(shape)
     _check_space(needed)
     memory = SharedMemory(create=True, size=needed)

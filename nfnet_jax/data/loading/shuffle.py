@@ -34,16 +34,8 @@ def stream_index(draw_ids: Array, per_example: int, repeats: int) -> Array:
 
 
 def feistel_shuffle(key: jax.Array, stream_indices: jax.Array, size: int) -> jax.Array:
-    """Rows at some places of an endless stream of shuffled epochs.
-
-    Args:
-      key: Key of the run.
-      stream_indices: uint32 [N], counted from the start of training.
-      size: Number of examples in the data set.
-
-    Returns:
-      int32 [N] rows below `size`.
-    """
+    """Rows, int32 [N], of a data set of `size` examples, at some places, uint32 [N], of
+    the endless stream of its shuffled epochs."""
     half = _half_bits(size)
     keys = _round_keys(key, stream_indices // size)
 

@@ -174,11 +174,8 @@ def assemble(
     slots: Slots,
     bad: BadImages,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of the next batch; broken images are named.
-
-    Raises:
-      UserError: too many broken images, or the error of a worker.
-    """
+    """Images and labels of the next batch; broken images are named, and UserError is
+    raised for too many of them or for the error of a worker."""
     images = np.empty((batches.local_size, *batches.split.image_shape), np.uint8)
     labels: list[int] = []
     for turn, piece in itertools.islice(pieces, batches.pieces):

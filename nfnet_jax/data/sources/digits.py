@@ -5,7 +5,6 @@ import numpy as np
 from nfnet_jax.data.dataset import Dataset
 from nfnet_jax.data.images.preprocess import resize_and_crop
 from nfnet_jax.data.sources.arrays import from_arrays
-from nfnet_jax.utils.errors import UserError
 
 _TEST_FRACTION = 0.2
 # Never change it: every number measured on this data set depends on it.
@@ -23,7 +22,13 @@ def load_digits(
     Raises:
       UserError: a split other than 'train', 'test' and slices of them.
     """
-    images, labels = _images_and_labels(image_size)
+    from sklearn import datasets
+
+    bunch = datasets.load_digits()
+    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    if image_size is not None:
+        images = np.stack([resize_and_crop(image, image_size) for image in images])
+    labels = bunch.target.astype(np.int32)
     is_test = _test_mask(labels)
     return from_arrays(
         {
@@ -35,20 +40,6 @@ def load_digits(
         class_names=tuple(str(digit) for digit in range(10)),
         name="digits",
     )
-
-
-def _images_and_labels(image_size: int | None) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        from sklearn import datasets
-    except ImportError as error:
-        raise UserError(
-            "data.name 'digits' needs scikit-learn: pip install scikit-learn"
-        ) from error
-    bunch = datasets.load_digits()
-    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
-    if image_size is not None:
-        images = np.stack([resize_and_crop(image, image_size) for image in images])
-    return images, bunch.target.astype(np.int32)
 
 
 def _test_mask(labels: np.ndarray) -> np.ndarray:

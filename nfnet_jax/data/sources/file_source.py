@@ -52,7 +52,7 @@ class FileSource:
         Directories are classes, so their names are in the paths.
         """
         places = [os.path.join(self.root, path) for path in self.paths]
-        sizes = _map(_size, places)
+        sizes = [size for size, *_ in _map(_status, places)]
         digest = hashlib.sha256()
         for path, size in zip(self.paths, sizes, strict=True):
             name = f"{normalized_name(path)}\0{size}\0"
@@ -68,13 +68,14 @@ def normalized_name(path: Path) -> str:
     return unicodedata.normalize("NFC", path.as_posix())
 
 
-def _status(path: Path) -> tuple[int, ...]:
-    """Numbers that change with a file's content, whatever times its owner sets."""
+def _status(path: str | Path) -> tuple[int, ...]:
+    """Size of a file, and numbers that change with its content, whatever times its
+    owner sets."""
     try:
-        found = path.stat()
+        found = os.stat(path)
     # For example a link to nowhere, which is named when it is decoded.
     except OSError:
-        return ()
+        return (0,)
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
@@ -85,14 +86,6 @@ def _map(function: Callable[[str], Any], places: list[str]) -> list[Any]:
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         results = pool.map(lambda task: [function(place) for place in task], tasks)
         return list(itertools.chain.from_iterable(results))
-
-
-def _size(place: str) -> int:
-    try:
-        return os.stat(place).st_size
-    # Named when it is decoded.
-    except OSError:
-        return 0
 
 
 def _digest(place: str) -> bytes:

@@ -7,7 +7,6 @@ machine and new images do not reshuffle the others.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import itertools
 import os
@@ -56,24 +55,8 @@ _STAND_INS = {"test": ("test", "validation")}
 _MOST_COMPARED = 100_000
 
 
-@dataclasses.dataclass(frozen=True)
-class _Split:
-    """Files of one split by class; paths are below the set's folder."""
-
-    name: str
-    classes: dict[str, list[Path]]
-
-    def __len__(self) -> int:
-        return sum(map(len, self.classes.values()))
-
-    def examples(self, class_names: Sequence[str]) -> list[tuple[Path, int]]:
-        """Paths and labels, in the order of a hash of the path."""
-        labelled = [
-            (path, label)
-            for label, name in enumerate(class_names)
-            for path in self.classes[name]
-        ]
-        return sorted(labelled, key=lambda example: _hash(example[0]))
+_Classes = dict[str, list[Path]]
+"""Files of one split by class; paths are below the set's folder."""
 
 
 def open_folder(
@@ -103,13 +86,13 @@ def open_folder(
     found.passed_over["image in no class directory"] += len(found.images)
     if passed_over := +found.passed_over:
         say_once(f"folder:{path}: passed over {describe(passed_over)}")
-    sizes = {name: len(listing) for name, listing in splits.items()}
+    sizes = {name: sum(map(len, classes.values())) for name, classes in splits.items()}
     selections = [
         select(_directory_names(spec, splits), sizes, key, f"folder:{path}")
         for key, spec in (("train_split", train_split), ("eval_split", eval_split))
     ]
     used = dict.fromkeys(name for parts in selections for name, _ in parts)
-    class_names = _common_classes(root, [splits[name] for name in used])
+    class_names = _common_classes(root, {name: splits[name] for name in used})
     sources = [_make_source(root, splits, parts, class_names) for parts in selections]
     _warn_of_shared_files(path, *sources)
     train, test = (
@@ -153,7 +136,7 @@ def _check_folder(path: str, root: Path) -> None:
     )
 
 
-def _list_splits(root: Path, found: Listing) -> dict[str, _Split]:
+def _list_splits(root: Path, found: Listing) -> dict[str, _Classes]:
     """Splits of a folder of either form, by directory.
 
     `found` collects files passed over, and images that are in no class directory.
@@ -181,9 +164,7 @@ def _list_splits(root: Path, found: Listing) -> dict[str, _Split]:
         if other not in splits:
             found.passed_over[f"directory {other.name!r}"] += 1
     return {
-        d.name: _Split(
-            d.name, _list_classes(Path(d), _directories(d, found), root, found)
-        )
+        d.name: _list_classes(Path(d), _directories(d, found), root, found)
         for d in splits
     }
 
@@ -195,11 +176,7 @@ def _meaning(name: str) -> str | None:
 
 def _check_look(root: Path, directories: Sequence[os.DirEntry[str]]) -> None:
     """Refuses training_set/CLASS/... beside test_set/CLASS/..., else two classes, and
-    CLASS/train/... beside CLASS/test/..., whose images would be mixed.
-
-    Raises:
-      UserError: the directories look like splits, and none is called like one.
-    """
+    CLASS/train/... beside CLASS/test/..., whose images would be mixed."""
     looks = {}
     for d in directories:
         inside = [inner.name for inner in _directories(d, Listing())]
@@ -222,7 +199,7 @@ def _check_look(root: Path, directories: Sequence[os.DirEntry[str]]) -> None:
 
 def _list_classes(
     folder: Path, directories: Sequence[os.DirEntry[str]], root: Path, found: Listing
-) -> dict[str, list[Path]]:
+) -> _Classes:
     """Files of each of the directories in `folder` by class, below `root`."""
     if len(directories) < 2:
         only = f"only {directories[0].name!r}" if directories else "none"
@@ -230,7 +207,7 @@ def _list_classes(
             f"{folder} should hold a directory of images for every class, at least two;"
             f" found {only}"
         )
-    classes: dict[str, list[Path]] = {}
+    classes: _Classes = {}
     names: dict[str, str] = {}
     for directory in directories:
         name = _class_name(directory.name)
@@ -276,7 +253,7 @@ def _directories(folder: str | os.PathLike, found: Listing) -> list[os.DirEntry[
     return directories
 
 
-def _split_by_hash(root: Path, classes: dict[str, list[Path]]) -> dict[str, _Split]:
+def _split_by_hash(root: Path, classes: _Classes) -> dict[str, _Classes]:
     train, test = {}, {}
     for name, images in classes.items():
         if len(images) < 2:
@@ -287,7 +264,7 @@ def _split_by_hash(root: Path, classes: dict[str, list[Path]]) -> dict[str, _Spl
         ordered = sorted(images, key=_hash)
         held_out = max(1, round(TEST_FRACTION * len(images)))
         test[name], train[name] = sorted(ordered[:held_out]), sorted(ordered[held_out:])
-    return {"train": _Split("train", train), "test": _Split("test", test)}
+    return {"train": train, "test": test}
 
 
 def _hash(path: Path) -> bytes:
@@ -295,7 +272,7 @@ def _hash(path: Path) -> bytes:
     return hashlib.sha256(name).digest()
 
 
-def _directory_names(spec: str, splits: Mapping[str, _Split]) -> str:
+def _directory_names(spec: str, splits: Mapping[str, _Classes]) -> str:
     """Replaces split names of `spec`, in any spelling, by the names of directories."""
     by_meaning = {_meaning(name): name for name in splits}
     parts = []
@@ -308,28 +285,34 @@ def _directory_names(spec: str, splits: Mapping[str, _Split]) -> str:
     return "+".join(parts)
 
 
-def _common_classes(root: Path, listings: Sequence[_Split]) -> tuple[str, ...]:
-    for one, other in itertools.permutations(listings, 2):
-        if lone := sorted(one.classes.keys() - other.classes.keys()):
+def _common_classes(root: Path, splits: Mapping[str, _Classes]) -> tuple[str, ...]:
+    for one, other in itertools.permutations(splits, 2):
+        if lone := sorted(splits[one].keys() - splits[other].keys()):
             others = f" and {len(lone) - 1} more" if lone[1:] else ""
             raise UserError(
-                f"{root}: class {lone[0]!r}{others} is in {one.name!r} but not in"
-                f" {other.name!r}{nearest(lone[0], other.classes)}"
+                f"{root}: class {lone[0]!r}{others} is in {one!r} but not in"
+                f" {other!r}{nearest(lone[0], splits[other])}"
             )
-    return tuple(listings[0].classes)
+    return tuple(next(iter(splits.values())))
 
 
 def _make_source(
     root: Path,
-    splits: Mapping[str, _Split],
+    splits: Mapping[str, _Classes],
     parts: Sequence[tuple[str, np.ndarray]],
     class_names: tuple[str, ...],
 ) -> FileSource:
+    """Source of some rows of the splits, each in the order of a hash of the path."""
     paths, labels = [], []
-    for name, indices in parts:
-        examples = splits[name].examples(class_names)
-        paths += [examples[i][0] for i in indices]
-        labels += [examples[i][1] for i in indices]
+    for name, rows in parts:
+        examples = [
+            (path, label)
+            for label, class_name in enumerate(class_names)
+            for path in splits[name][class_name]
+        ]
+        examples.sort(key=lambda example: _hash(example[0]))
+        paths += [examples[row][0] for row in rows]
+        labels += [examples[row][1] for row in rows]
     return FileSource(root, paths, np.asarray(labels, np.int32))
 
 

@@ -12,38 +12,15 @@ def select(
 ) -> list[tuple[str, np.ndarray]]:
     """Names of the splits that `spec` selects, each with its rows, int64.
 
-    Args:
-      spec: value of the config key `data.KEY`.
-      sizes: examples of each split that `owner` has.
-      key: `train_split` or `eval_split`.
-      owner: name of the data set, for messages.
-
-    Raises:
-      UserError: not the syntax, an unknown split, or nothing selected.
+    `spec` is the value of the config key `data.KEY`, `sizes` are the examples of each
+    split of the set called `owner`. Raises UserError if the syntax is another, a split
+    unknown, or nothing selected.
     """
     parts = [(spec, slice(None))] if spec in sizes else _parse(spec, sizes, key, owner)
     selected = [(name, np.arange(sizes[name])[part]) for name, part in parts]
     if not any(len(rows) for _, rows in selected):
         raise UserError(f"data.{key} is {spec!r}, which holds no examples")
     return selected
-
-
-def wrong_split(
-    spec: str, known: Mapping[str, int] | list[str], key: str, owner: str
-) -> UserError:
-    """Makes the error for a `spec` that TFDS's parser refuses."""
-    known = list(known)
-    for part in spec.split("+"):
-        base = part.split("[")[0].strip()
-        if base not in known:
-            return UserError(
-                f"data.{key} is {spec!r}, {owner} has {', '.join(known)}"
-                f"{nearest(base, known)}"
-            )
-    return UserError(
-        f"data.{key} is {spec!r}, expected a split or a slice of one such as "
-        f"{known[0]}[:90%]"
-    )
 
 
 def _parse(
@@ -60,5 +37,16 @@ def _parse(
         parts = core.ReadInstruction.from_spec(spec).to_absolute(infos)
     # TFDS adds notes and types of its own to what its parser raises.
     except Exception as error:
-        raise wrong_split(spec, sizes, key, owner) from error
+        known = list(sizes)
+        for part in spec.split("+"):
+            base = part.split("[")[0].strip()
+            if base not in known:
+                raise UserError(
+                    f"data.{key} is {spec!r}, {owner} has {', '.join(known)}"
+                    f"{nearest(base, known)}"
+                ) from error
+        raise UserError(
+            f"data.{key} is {spec!r}, expected a split or a slice of one such as "
+            f"{known[0]}[:90%]"
+        ) from error
     return [(part.splitname, slice(part.from_, part.to)) for part in parts]

@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from nfnet_jax.data.dataset import BadImage, Dataset, Encoded, EncodedSplit
 from nfnet_jax.data.decoding import check_shape, decode
 from nfnet_jax.data.images.decode import MODES, decode_image
-from nfnet_jax.data.sources.splits import wrong_split
+from nfnet_jax.data.sources.splits import select
 from nfnet_jax.data.sources.tfds_builder import find_or_prepare, one_line
 from nfnet_jax.utils.errors import UserError
 
@@ -41,8 +41,9 @@ def open_tfds(
     """
     builder = find_or_prepare(name, data_dir)
     image_key, label_key = _find_features(name, builder.info)
-    _check_split("train_split", train_split, builder)
-    _check_split("eval_split", eval_split, builder)
+    sizes = {name: split.num_examples for name, split in builder.info.splits.items()}
+    select(train_split, sizes, "train_split", builder.info.full_name)
+    select(eval_split, sizes, "eval_split", builder.info.full_name)
     train, test = (
         _open_split(TfdsSource(name, builder, split, image_key, label_key), image_size)
         for split in (train_split, eval_split)
@@ -85,18 +86,6 @@ def _find_features(name: str, info: tfds.core.DatasetInfo) -> tuple[str, str]:
     return image_key, label_key
 
 
-def _check_split(
-    config_key: str, split: str, builder: tfds.core.DatasetBuilder
-) -> None:
-    try:
-        count = builder.info.splits[split].num_examples
-    except Exception as error:
-        known = list(builder.info.splits)
-        raise wrong_split(split, known, config_key, builder.info.full_name) from error
-    if count == 0:
-        raise UserError(f"data.{config_key} is {split!r}, which holds no examples")
-
-
 # --- Reading a split ----------------------------------------------------------------
 
 
@@ -123,11 +112,8 @@ class TfdsSource:
         return self.builder.as_data_source(split=self.split, decoders=skip)
 
     def read(self, rows: Sequence[int]) -> list[tuple[Encoded, int]]:
-        """Encoded images and labels of some records.
-
-        Raises:
-          UserError: a record is missing, damaged or without a label.
-        """
+        """Encoded images and labels of some records; UserError for one that is missing,
+        damaged or without a label."""
         try:
             examples: list[tuple[Encoded, int]] = [
                 (bytes(record[self.image_key]), int(record[self.label_key]))

@@ -106,11 +106,8 @@ def find(
 def check_preparable(
     name: str, data_dir: str | os.PathLike | None = None
 ) -> tuple[tfds.core.DatasetBuilder, str]:
-    """Builder that can prepare the set, and the start of its error messages.
-
-    Raises:
-      UserError: TFDS does not know the set, or cannot prepare it here.
-    """
+    """Builder that can prepare the set, and the start of its error messages; raises
+    UserError if there is none."""
     directories = _search_directories(data_dir)
     absent = f"tfds:{name} is not prepared in {', '.join(map(str, directories))}"
     builder = _stock_builder(name, directories[0], absent)

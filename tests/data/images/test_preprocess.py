@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from data_sets import noise
 
 from nfnet_jax.data.images.bicubic import bicubic
 from nfnet_jax.data.images.preprocess import (
@@ -17,11 +18,6 @@ from nfnet_jax.models.registry import find, list_models
 from nfnet_jax.models.variant import IMAGENET_MEAN, IMAGENET_STD
 
 SIZES = [(37, 53), (53, 37), (1, 1), (1, 9), (3, 2), (64, 64), (301, 97)]
-
-
-def pixels(height, width, channels=3):
-    random = np.random.RandomState(height * 1000 + width)
-    return random.randint(0, 256, (height, width, channels), dtype=np.uint8)
 
 
 def tensorflow_line(line: np.ndarray, new: int) -> np.ndarray:
@@ -56,7 +52,7 @@ def tensorflow_bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("new", [(1, 2), (31, 31), (64, 65), (100, 7)])
 def test_bicubic_is_tensorflows(height, width, new):
-    image = pixels(height, width)
+    image = noise(height, width, 3)
     found = bicubic(image, *new)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, tensorflow_bicubic(image, *new), atol=2e-3)
@@ -74,7 +70,7 @@ def test_bicubic_keeps_overshoots_and_constants():
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("size", [16, 33])
 def test_resize_crop_32(height, width, size):
-    image = pixels(height, width)
+    image = noise(height, width, 3)
     whole = tensorflow_bicubic(image, size + 32, size + 32)
     found = resize_crop_32(image, size)
     np.testing.assert_allclose(found, whole[16:-16, 16:-16], atol=2e-3)
@@ -91,7 +87,7 @@ def test_resize_crop_32(height, width, size):
     ],
 )
 def test_crop_resize(height, width, rows, columns):
-    image = pixels(height, width)
+    image = noise(height, width, 3)
     expected = tensorflow_bicubic(image[rows, columns], 32, 32)
     np.testing.assert_allclose(crop_resize(image, 32), expected, atol=2e-3)
 
@@ -140,19 +136,19 @@ def test_every_rule_takes_every_size(crop, height, width):
 
 
 def test_training_is_as_data_are_prepared():
-    image = pixels(20, 30)
+    image = noise(20, 30, 3)
     found = Preprocessing(8, "training", (0.0,) * 3, (1.0,) * 3)(image)
     np.testing.assert_allclose(found * 255, resize_and_crop(image, 8), atol=1e-4)
 
 
 def test_one_channel_is_grey_by_luminance():
-    image = pixels(9, 9)
+    image = noise(9, 9, 3)
     found = Preprocessing(9, "training", (0.5,), (0.25,))(image)
     luminance = image @ [0.299, 0.587, 0.114]
     expected = ((luminance / 255 - 0.5) / 0.25)[..., None]
     np.testing.assert_allclose(found, expected, atol=0.51 / 255 / 0.25)
     # Grey stays as it is, to the last bit.
-    grey = np.repeat(pixels(9, 9, 1), 3, axis=2)
+    grey = np.repeat(noise(9, 9, 1), 3, axis=2)
     found = Preprocessing(9, "training", (0.0,), (1.0,))(grey)
     np.testing.assert_array_equal(np.round(found * 255), grey[..., :1])
 
@@ -190,7 +186,7 @@ def test_every_model_has_its_publishers_rule():
 
 
 def test_crop_is_central_and_exact_where_nothing_is_resized():
-    wide = np.random.RandomState(0).randint(0, 256, (8, 15, 3)).astype(np.uint8)
+    wide = noise(8, 15, 3)
     np.testing.assert_array_equal(resize_and_crop(wide, 8), wide[:, 3:11])
     tall = wide.transpose(1, 0, 2)
     np.testing.assert_array_equal(resize_and_crop(tall, 8), tall[3:11])
