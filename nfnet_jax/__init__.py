@@ -3,8 +3,8 @@
 The names here work in any Flax and optax program; see `examples/`. Importing the
 package imports nothing else before a name is used. The papers:
 
-- Brock, De, Smith 2021a, "Characterizing signal propagation to close the performance gap
-  in unnormalized ResNets" (arXiv 2101.08692): NF-ResNets, NF-RegNets, β, γ.
+- Brock, De, Smith 2021a, "Characterizing signal propagation to close the performance
+  gap in unnormalized ResNets" (arXiv 2101.08692): NF-ResNets, NF-RegNets, β, γ.
 - Brock, De, Smith, Simonyan 2021b, "High-performance large-scale image recognition
   without normalization" (arXiv 2102.06171): NFNets, adaptive gradient clipping.
 - De, Smith 2020, "Batch normalization biases residual blocks towards the identity

@@ -28,6 +28,7 @@ def main(argv: list[str]) -> None:
     )
     config = flags.config
     workdir = flags.workdir or os.path.join("runs", config.name)
+    # Processes join before anything asks JAX for its devices.
     from nfnet_jax.training.distributed import connect
 
     cli.prepare_jax()

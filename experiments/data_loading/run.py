@@ -29,7 +29,7 @@ def main() -> None:
     arrays = (images, random.randint(0, 10, 50_000))
     run = Experiment(config, from_arrays({"train": arrays, "test": arrays}))
     host_batch = next(run.train_batches.iterate(0))
-    draw = jax.jit(run.draw_batch())
+    draw = jax.jit(run.make_draw())
     step, state = run.train_step, run.state
 
     def update(number):

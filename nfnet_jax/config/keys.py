@@ -57,7 +57,9 @@ SECTIONS: dict[str, Any] = dict(
             ("std", "var", "none"),
         ),
         stochastic_depth=Float(
-            None, "rate at which the last block is dropped", "[0, 1)"
+            None,
+            "stochastic depth: block i of B is dropped at this rate times i / B",
+            "[0, 1)",
         ),
         drop_rate=Float(None, "dropout before the classifier", "[0, 1)"),
         se_ratio=Float(None, "squeeze-excite ratio, 0: none"),

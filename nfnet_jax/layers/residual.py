@@ -45,15 +45,15 @@ class ResidualBlock(nn.Module):
         *,
         train: bool,
     ) -> Images:
-        # An exported program, which is not for training, has any number of images.
+        # The gain below has no axis of examples yet, so they are numbered here.
         if train and examples is None:
             examples = jnp.arange(len(x))
-        # [1, 1, 1, 1], or [N, 1, 1, 1] with zeros for dropped examples. The scalars of
-        # the equation meet before they meet the branch: they cost no pass over it.
-        skip_gain = jnp.ones((1, 1, 1, 1))
-        skip_gain = StochasticDepth()(skip_gain, drop_rate, examples, train=train)
+        # The gain where the branch of an example is kept, or else 0: [1, 1, 1, 1] or
+        # [N, 1, 1, 1]. It meets α before the branch, which costs no pass over that.
+        gain = jnp.ones((1, 1, 1, 1))
+        gain = StochasticDepth()(gain, drop_rate, examples, train=train)
         if self.skip_gain:
-            skip_gain = SkipGain(name="skip")(skip_gain)
+            gain = SkipGain(name="skip")(gain)
 
         @in_float32
         def branch_input(activated, beta):
@@ -67,7 +67,7 @@ class ResidualBlock(nn.Module):
         shortcut = x
         if self.shortcut:
             shortcut = self.shortcut(x if self.raw_shortcut else h)
-        return block_output(shortcut, self.branch(h, train=train), skip_gain)
+        return block_output(shortcut, self.branch(h, train=train), gain)
 
 
 def expected_std(depths: Sequence[int], alpha: float) -> list[list[float]]:

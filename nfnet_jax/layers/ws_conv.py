@@ -25,10 +25,8 @@ from nfnet_jax.ops.precision import (
     at_least_float32,
     check_floating,
 )
-from nfnet_jax.ops.standardize import with_fast_gradient
+from nfnet_jax.ops.standardize import EPS, with_fast_gradient
 from nfnet_jax.ops.windows import Padding, pair
-
-EPS = 1e-4
 
 
 def fan_in_normal(
@@ -47,7 +45,8 @@ def standardize(
     A filter is the N = KH · KW · C / groups weights of an output channel, `var` is
     their biased variance. `eps` is the floor of N · var, inside the root, so that a
     constant filter has finite gradients. `var_eps` is 0 in the reference; timm adds
-    1e-5 instead of taking the floor. The result is at least float32.
+    1e-5 instead of taking the floor. The result is at least float32. Where a gradient
+    is asked for, `ops.standardize` computes this formula and its gradient: change both.
 
     Raises:
       ValueError: N = 1, where every standardized filter is zero.

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from nfnet_jax.ops.precision import at_least_float32
 
+EPS = 1e-4
 FAN_IN = (0, 1, 2)
 """Axes of a kernel [KH, KW, C / groups, O] over which a filter extends."""
 _by_filter = functools.partial(jnp.expand_dims, axis=FAN_IN)
@@ -29,14 +30,14 @@ def with_fast_gradient(formula: Callable[..., jax.Array]) -> Callable[..., jax.A
     differentiable.defvjp(_standardize_and_save, _gradients)
 
     @functools.wraps(formula)
-    def standardize(kernel, gain, **settings):
+    def standardize(kernel, gain, eps=EPS, var_eps=0.0):
         if math.prod(kernel.shape[:-1]) == 1:
             raise ValueError(
                 f"kernel {kernel.shape} has fan-in 1: standardized, it is exactly 0; "
                 "expected at least two weights per output channel"
             )
         dtype = at_least_float32(kernel.dtype)
-        return differentiable(kernel.astype(dtype), gain.astype(dtype), **settings)
+        return differentiable(kernel.astype(dtype), gain.astype(dtype), eps, var_eps)
 
     return standardize
 

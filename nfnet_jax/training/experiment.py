@@ -186,12 +186,12 @@ class Experiment:
     @functools.cached_property
     def first_batch(self) -> TrainingBatch:
         """The batch of the first update."""
-        draw = jax.jit(self.draw_batch())
+        draw = jax.jit(self.make_draw())
         with contextlib.closing(self.train_batches.iterate(0)) as host_batches:
             return draw(next(host_batches), jnp.zeros((), jnp.int32))
 
-    def draw_batch(self, **options: Any) -> functools.partial[TrainingBatch]:
-        """Returns `draw(host_batch, number)`: `step.draw_batch` of this run."""
+    def make_draw(self, **options: Any) -> functools.partial[TrainingBatch]:
+        """Returns `draw(host_batch, batch_index)`: `step.draw_batch` of this run."""
         options = {"batches": self.train_batches} | options
         return functools.partial(
             draw_batch,
@@ -287,7 +287,7 @@ class Experiment:
 
     @functools.cached_property
     def state(self) -> TrainState:
-        """The state before the first update. Training gives its memory away."""
+        """State before the first update, whose memory the first step takes."""
         return self._start[0]
 
     @functools.cached_property
@@ -363,7 +363,7 @@ class Experiment:
         """Compiles `train_step(state, host_batch)`: a draw of the batch, then `step`.
 
         `host_batch` is what `train_batches.iterate` yields for the batch
-        `state.batch_number`; the state is donated. `optimizer` and the `options`
+        `state.batch_index`; the state is donated. `optimizer` and the `options`
         `batches` and `image_size` of `draw_batch` replace those of the run.
         """
         config, groups = self.config, self.groups
@@ -374,18 +374,18 @@ class Experiment:
             dropout_key=run_keys(config.seed).model,
             label_smoothing=config.train.label_smoothing,
         )
-        draw = self.draw_batch(**options)
-        differentiate = functools.partial(batch_gradients, objective, config.optim)
-        update = functools.partial(
+        draw = self.make_draw(**options)
+        gradients = functools.partial(batch_gradients, objective, config.optim)
+        one_step = functools.partial(
             step, config=config, optimizer=optimizer or self.optimizer, groups=groups
         )
         sharded = draw.keywords["batches"].sharded
         if config.parallel.mode == "pmap":
-            return pmap_step(draw, differentiate, update, sharded=sharded)
+            return pmap_step(draw, gradients, one_step, sharded=sharded)
         return jit_step(
             draw,
-            differentiate,
-            update,
+            gradients,
+            one_step,
             sharded=sharded,
             fsdp=config.parallel.fsdp,
             options=compiler_options(config.train.remat),

@@ -60,8 +60,8 @@ def train(
 
     A run that was stopped continues from its last checkpoint; a finished one is left
     as it is. `pretrained` are the weights that `config.model.weights` names; a run that
-    continues does not need them. `dataset`, such as `data.arrays.from_arrays` makes, is
-    taken instead of the one that `config.data` names, whose name becomes its name.
+    continues does not need them. `dataset` is taken instead of the one that
+    `config.data` names, which gets its name; `data.sources.arrays` makes one of arrays.
 
     Raises:
       UserError: a config that does not fit its data, model or weights, a work directory
@@ -170,6 +170,7 @@ def _train_with_rewinds(
     experiment = session.experiment
     rewinds = Rewinds(session.checkpoints, experiment.timeline.steps)
     while True:
+        # Read now: the first step takes the memory of the state.
         skipped = int(state.skipped)
         try:
             return _run_steps(session, state)
@@ -190,15 +191,15 @@ def _run_steps(session: _Session, state: TrainState) -> tuple[TrainState, Scores
     scores: Scores = {}
     with (
         contextlib.closing(
-            experiment.train_batches.iterate(int(state.batch_number))
+            experiment.train_batches.iterate(int(state.batch_index))
         ) as host_batches,
         Trace(session.workdir, traced, stopwatch, progress.say) as trace,
     ):
         for step in range(first_step + 1, timeline.steps + 1):
             trace.before(step, state)
             small = step <= timeline.small_steps
-            update = experiment.small_step if small else experiment.train_step
-            state, metrics = update(state, next(host_batches))
+            train_step = experiment.small_step if small else experiment.train_step
+            state, metrics = train_step(state, next(host_batches))
             trace.after(step, state)
             reporter.add(step, metrics)
             checkpoints.check()

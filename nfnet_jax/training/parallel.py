@@ -92,15 +92,15 @@ PER_DEVICE = BatchView(
 )
 
 
-# Three functions make a step, see `training.step`:
-#   draw(host_batch, number, view=...) -> batch
-#   differentiate(params, batch_stats, batch, view=...) -> (values, gradients)
-#   step(state, batch, differentiate) -> (state, metrics)
+# Three functions of `training.step` make a compiled step, their options given:
+#   draw_batch(host_batch, batch_index, view=...) -> batch
+#   batch_gradients(params, batch_stats, batch, view=...) -> (values, gradients)
+#   step(state, batch, batch_gradients) -> (state, metrics)
 
 
 def jit_step(
-    draw: Callable,
-    differentiate: Callable,
+    draw_batch: Callable,
+    batch_gradients: Callable,
     step: Callable,
     *,
     sharded: bool,
@@ -132,22 +132,22 @@ def jit_step(
                 check_vma=False,
             )
 
-        draw_rows = divide(draw, (ROWS if sharded else WHOLE, WHOLE), ROWS)
-        average = divide(differentiate, (WHOLE, WHOLE, ROWS), WHOLE)
+        draw_rows = divide(draw_batch, (ROWS if sharded else WHOLE, WHOLE), ROWS)
+        sharded_gradients = divide(batch_gradients, (WHOLE, WHOLE, ROWS), WHOLE)
 
-        def differentiate_all(params, batch_stats, batch):
-            values, grads = average(gather(params), batch_stats, batch)
+        def all_gradients(params, batch_stats, batch):
+            values, grads = sharded_gradients(gather(params), batch_stats, batch)
             return values, place(grads, fsdp)
 
-        batch = draw_rows(host_batch, state.batch_number)
-        state, metrics = step(state, batch, differentiate_all)
+        batch = draw_rows(host_batch, state.batch_index)
+        state, metrics = step(state, batch, all_gradients)
         return place(state, fsdp), gather(metrics)
 
     return train_step
 
 
 def pmap_step(
-    draw: Callable, differentiate: Callable, step: Callable, *, sharded: bool
+    draw_batch: Callable, batch_gradients: Callable, step: Callable, *, sharded: bool
 ) -> Callable:
     """Compiles `train_step(state, host_batch) -> (state, metrics)` for each device.
 
@@ -157,8 +157,8 @@ def pmap_step(
     by_row = NamedSharding(mesh, ROWS)
 
     def device_step(state, host_batch, index):
-        batch = draw(host_batch, state.batch_number, view=PER_DEVICE)
-        return step(state, batch, functools.partial(differentiate, view=PER_DEVICE))
+        batch = draw_batch(host_batch, state.batch_index, view=PER_DEVICE)
+        return step(state, batch, functools.partial(batch_gradients, view=PER_DEVICE))
 
     mapped = jax.pmap(
         device_step,

@@ -27,8 +27,8 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: optax.OptState
 
     @property
-    def batch_number(self) -> jax.Array:
-        """Number of the batch of the next update, int32 scalar: order, augmentation and
+    def batch_index(self) -> jax.Array:
+        """Index of the batch of the next update, int32 scalar: order, augmentation and
         dropout follow from it alone."""
         return self.step + self.skipped
 

@@ -1,6 +1,6 @@
 """One update of a run: draw a batch, differentiate the loss, update the state.
 
-    batch = draw_batch(host_batch, number, ...)
+    batch = draw_batch(host_batch, batch_index, ...)
     state, metrics = step(state, batch, ...)
 
 `training.parallel` compiles the two into one function for all devices.
@@ -30,7 +30,7 @@ from nfnet_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
 """Scalars of one batch, and the array `gradient_ratios`."""
-Values = tuple[Metrics, Params]
+MetricsAndStats = tuple[Metrics, Params]
 """Metrics of a batch, and the batch statistics after it."""
 
 
@@ -48,7 +48,7 @@ class TrainingBatch(NamedTuple):
 
 def draw_batch(
     host_batch: Any,
-    number: jax.Array,
+    batch_index: jax.Array,
     *,
     config: ConfigDict,
     batches: Batches,
@@ -57,13 +57,13 @@ def draw_batch(
     image_size: int | None = None,
     view: BatchView = GLOBAL,
 ) -> TrainingBatch:
-    """Returns the augmented batch `number` of a run, or the rows of it in `view`.
+    """Returns the augmented batch `batch_index` of a run, or the rows of it in `view`.
 
     `host_batch` comes from `batches.iterate`. `image_size`: side that the augmented
     images are resized to, None for that of the data. For use inside a jitted function.
     """
-    rows = batches.materialize(host_batch, number, view.local_rows)
-    drawn = Batch(*view.shard(*rows))
+    examples = batches.materialize(host_batch, batch_index, view.local_rows)
+    drawn = Batch(*view.shard(*examples))
     key = run_keys(config.seed).augment
     images, targets = augment_batch(
         drawn,
@@ -87,8 +87,8 @@ def loss(
     frozen: Params,
     dropout_key: jax.Array,
     label_smoothing: float,
-) -> tuple[Float[Array, ""], Values]:
-    """Mean cross entropy of a batch with smoothed labels; with it `Values`.
+) -> tuple[Float[Array, ""], MetricsAndStats]:
+    """Mean cross entropy with smoothed labels; beside it metrics and statistics.
 
     `accuracy` of a mixed image is that for the class with the larger share. No gradient
     is computed where `frozen`, a tree like the parameters, is True.
@@ -115,24 +115,24 @@ def gradients(
     batch_stats: Params,
     batch: TrainingBatch,
     microbatches: int = 1,
-) -> tuple[Values, Params]:
-    """Returns `Values` and mean gradients of a batch, computed in `microbatches` parts.
+) -> tuple[MetricsAndStats, Params]:
+    """Returns metrics and statistics, and mean gradients, from so many `microbatches`.
 
     `objective(params, batch_stats, batch)` is `loss` with its options.
     """
-    differentiate = jax.value_and_grad(objective, has_aux=True)
+    value_and_grad = jax.value_and_grad(objective, has_aux=True)
     if microbatches == 1:
-        (_, values), grads = differentiate(params, batch_stats, batch)
+        (_, values), grads = value_and_grad(params, batch_stats, batch)
         return values, grads
 
     def add(carry, microbatch):
         total, stats = carry
-        (_, (metrics, stats)), grads = differentiate(params, stats, microbatch)
+        (_, (metrics, stats)), grads = value_and_grad(params, stats, microbatch)
         part = (metrics, grads)
         total = jax.tree.map(lambda t, p: t + p / microbatches, total, part)
         return (total, stats), None
 
-    # Every so many-th example, so that none changes its device.
+    # Microbatch j has the examples j, j + m, j + 2m, ...: each stays on its device.
     parts = jax.tree.map(
         lambda array: array.reshape(-1, microbatches, *array.shape[1:]).swapaxes(0, 1),
         batch,
@@ -145,38 +145,63 @@ def gradients(
 
 def batch_gradients(
     objective: Callable,
-    config: ConfigDict,
+    optim: ConfigDict,
     params: Params,
     batch_stats: Params,
     batch: TrainingBatch,
     view: BatchView = GLOBAL,
-) -> tuple[Values, Params]:
+) -> tuple[MetricsAndStats, Params]:
     """Returns `gradients` of the whole batch, from the rows in `view`.
 
-    `config` is `config.optim`. With SAM the ascent step is computed from `sam.fraction`
+    `optim` is `config.optim`. With SAM the ascent step is computed from `sam.fraction`
     of the batch; dropout and stochastic depth of an example fall alike in both passes.
     Gradients and metrics are those after the ascent, batch statistics those of the
     parameters themselves.
     """
 
-    def differentiate(params, batch_stats, batch):
-        found = gradients(objective, params, batch_stats, batch, config.accumulate)
+    def averaged(params, batch_stats, batch):
+        found = gradients(objective, params, batch_stats, batch, optim.accumulate)
         return view.average(found)
 
-    if not config.sam.rho:
-        return differentiate(params, batch_stats, batch)
-    rows = ascent_rows(len(batch.images), config.sam.fraction)
+    if not optim.sam.rho:
+        return averaged(params, batch_stats, batch)
+    rows = ascent_rows(len(batch.images), optim.sam.fraction)
     part = TrainingBatch(*view.shard(*(array[rows] for array in batch)))
-    ((_, stats), _), ((metrics, _), grads) = ascend_and_differentiate(
-        differentiate, config.sam.rho, params, (batch_stats, part), (batch_stats, batch)
+    at_params, at_ascent = ascend_and_differentiate(
+        averaged, optim.sam.rho, params, (batch_stats, part), (batch_stats, batch)
     )
+    (_, stats), _ = at_params
+    (metrics, _), grads = at_ascent
     return (metrics, stats), grads
+
+
+def update(
+    state: TrainState,
+    grads: Params,
+    batch_stats: Params,
+    *,
+    optimizer: optax.GradientTransformation,
+    frozen: Params,
+    ema_decay: float,
+) -> TrainState:
+    """Returns the state after one update by `grads`, with the new `batch_stats`."""
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = update_ema(state.ema_params, params, state.step, ema_decay)
+    # Frozen parameters keep every bit: adding an update of 0 would turn -0 into 0.
+    return state.replace(
+        step=state.step + 1,
+        params=keep_frozen(params, state.params, frozen),
+        ema_params=keep_frozen(ema, state.ema_params, frozen),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+    )
 
 
 def step(
     state: TrainState,
     batch: TrainingBatch,
-    differentiate: Callable,
+    batch_gradients: Callable,
     *,
     config: ConfigDict,
     optimizer: optax.GradientTransformation,
@@ -184,26 +209,24 @@ def step(
 ) -> tuple[TrainState, Metrics]:
     """Returns the next state and the metrics of the batch.
 
-    `differentiate` is `batch_gradients` on all devices. Metrics: `loss` (the objective,
-    with label smoothing; with SAM, after its ascent), `accuracy`, `grad_norm` (before
-    clipping) and, with AGC, `clip_fraction`; `gradient_ratios` [layers] on request.
+    `batch_gradients` is the function of that name, on all devices. Metrics: `loss` (the
+    objective, with label smoothing; with SAM, after its ascent), `accuracy`,
+    `grad_norm` (before clipping) and, with AGC, `clip_fraction`; with
+    `log.gradient_ratios`, `gradient_ratios` [layers].
 
     With `config.train.on_nan="skip"`, a batch whose loss or gradient is not finite
     leaves all but the step as it was; the metric `skipped` is 1 for it, 0 for others.
     """
-    (metrics, batch_stats), grads = differentiate(
+    (metrics, batch_stats), grads = batch_gradients(
         state.params, state.batch_stats, batch
     )
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    ema = update_ema(state.ema_params, params, state.step, config.optim.ema_decay)
-    # Frozen parameters keep every bit: adding an update of 0 would turn -0 into 0.
-    new_state = state.replace(
-        step=state.step + 1,
-        params=keep_frozen(params, state.params, groups.freeze),
-        ema_params=keep_frozen(ema, state.ema_params, groups.freeze),
-        batch_stats=batch_stats,
-        opt_state=opt_state,
+    new_state = update(
+        state,
+        grads,
+        batch_stats,
+        optimizer=optimizer,
+        frozen=groups.freeze,
+        ema_decay=config.optim.ema_decay,
     )
     metrics["grad_norm"] = optax.tree.norm(grads)
     if (agc := config.optim.agc).clipping:

@@ -116,7 +116,7 @@ def spoil(replace_updates):
 
     def spoil(numbers, interrupt=None):
         def call(update, state, fed):
-            number = int(state.batch_number)
+            number = int(state.batch_index)
             if number == interrupt:
                 os.kill(os.getpid(), signal.SIGTERM)
             state, metrics = update(state, fed)

@@ -42,7 +42,7 @@ EVERYTHING = {
 def draw(run, number):
     """Images and targets of a batch."""
     host_batch = next(run.train_batches.iterate(number))
-    return jax.jit(run.draw_batch())(host_batch, jnp.array(number))[:2]
+    return jax.jit(run.make_draw())(host_batch, jnp.array(number))[:2]
 
 
 def test_an_images_fate_depends_on_its_position_alone():

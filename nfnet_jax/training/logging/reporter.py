@@ -40,7 +40,7 @@ class Reporter:
         self._previous: list[tuple[int, Metrics]] = []
         self._layers = layer_names(experiment.abstract_variables[0])
         self._ratios: tuple[int, np.ndarray] | None = None
-        self._skipped = 0
+        self._skipped_in_a_row = 0
 
     def add(self, step: int, metrics: Metrics) -> None:
         """Adds the metrics of update number `step`."""
@@ -92,12 +92,12 @@ class Reporter:
 
     def _check(self, step: int, metrics: dict[str, Any]) -> None:
         if math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"]):
-            self._skipped = 0
+            self._skipped_in_a_row = 0
             return
-        self._skipped += 1
+        self._skipped_in_a_row += 1
         if "skipped" not in metrics:
             raise Diverged(self._divergence(step, metrics), step)
-        if self._skipped == _MOST_SKIPPED:
+        if self._skipped_in_a_row == _MOST_SKIPPED:
             reason = self._divergence(step, metrics)
             raise Diverged(f"{_MOST_SKIPPED} updates skipped in a row; {reason}", step)
 
