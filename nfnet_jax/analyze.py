@@ -13,7 +13,6 @@ import sys
 from nfnet_jax import cli
 from nfnet_jax.config.kinds import Choice, Float, Int
 from nfnet_jax.utils.errors import UserError
-from nfnet_jax.utils.strict_json import dumps
 
 
 def main(argv: list[str]) -> None:
@@ -94,7 +93,10 @@ def _check(flags) -> None:
 
 
 def _subject(config, flags):
+    from nfnet_jax.analysis import open_branches
     from nfnet_jax.analysis.subject import Subject
+    from nfnet_jax.training.data_spec import DataSpec
+    from nfnet_jax.training.experiment import Experiment
     from nfnet_jax.training.trained import load_run
     from nfnet_jax.training.workdir import read_config
 
@@ -108,11 +110,18 @@ def _subject(config, flags):
     if run:
         name, variables = os.path.normpath(flags.workdir), run.variables
         return Subject(name, run.model, variables, images, labels, False, True, real)
-    model, draw = _initialized(config, images, classes)
-    variables = draw(config.seed)
+    config.model.stochastic_depth = config.model.drop_rate = 0.0
+    spec = DataSpec.of_shape(images.shape[1:], classes)
+    experiment = Experiment(config, given_spec=spec)
+
+    def draw(seed: int):
+        params, stats = experiment.init_variables(seed, images)
+        variables = {"params": open_branches(params)}
+        return variables | ({"batch_stats": stats} if stats else {})
+
+    name, model, variables = config.model.name, experiment.model, draw(config.seed)
     # Untrained running statistics say nothing.
     train = "batch_stats" in variables
-    name = config.model.name
     return Subject(name, model, variables, images, labels, train, False, real, draw)
 
 
@@ -138,33 +147,13 @@ def _batch(config, flags, run):
     return images, jax.random.randint(for_labels, (len(images),), 0, classes), classes
 
 
-def _initialized(config, images, classes: int):
-    """Network without dropout, and a function that draws variables, branches open."""
-    from nfnet_jax.analysis import open_branches
-    from nfnet_jax.training.data_spec import DataSpec
-    from nfnet_jax.training.experiment import Experiment
-
-    config.model.stochastic_depth = config.model.drop_rate = 0.0
-    spec = DataSpec.of_shape(images.shape[1:], classes)
-    experiment = Experiment(config, given_spec=spec)
-
-    def draw(seed: int):
-        params, stats = experiment.init_variables(seed, images)
-        variables = {"params": open_branches(params)}
-        return variables | ({"batch_stats": stats} if stats else {})
-
-    return experiment.model, draw
-
-
 def _write(analysis, deviation, output: str) -> None:
     from nfnet_jax.analysis import plot, to_json
+    from nfnet_jax.training.workdir import write_json, writing
 
-    try:
+    with writing(output, "--output"):
         os.makedirs(output, exist_ok=True)
-        with open(os.path.join(output, "analysis.json"), "w", encoding="utf-8") as file:
-            file.write(dumps(to_json(analysis, deviation), indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"--output: {output!r}: {error.strerror}") from error
+        write_json(f"{output}/analysis.json", to_json(analysis, deviation))
     for extension in ("png", "svg"):
         plot([analysis], os.path.join(output, f"signal.{extension}"))
     print(f"{output}: analysis.json, signal.png, signal.svg")

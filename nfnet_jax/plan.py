@@ -14,7 +14,6 @@ import re
 from nfnet_jax import cli
 from nfnet_jax.config.kinds import Int
 from nfnet_jax.utils.errors import UserError
-from nfnet_jax.utils.strict_json import dumps
 
 
 def main(argv: list[str]) -> None:
@@ -34,11 +33,14 @@ def main(argv: list[str]) -> None:
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", flags.devices)
     from nfnet_jax.planning.compile import forecast
+    from nfnet_jax.training.workdir import write_json, writing
 
     found = forecast(config, image_shape)
     _print(config, found)
     if flags.output:
-        _write(flags.output, dataclasses.asdict(found) | {"memory": found.memory})
+        with writing(flags.output, "--output"):
+            values = dataclasses.asdict(found) | {"memory": found.memory}
+            write_json(flags.output, values)
 
 
 def _shape(text: str | None) -> tuple[int, int, int] | None:
@@ -86,14 +88,6 @@ def _print(config, found) -> None:
             f"{batch / step.seconds:9.0f} images/s"
             f"{'' if step.fits else f', but more than its {chip.memory / 1e9:g} GB'}"
         )
-
-
-def _write(path: str, values: dict) -> None:
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(dumps(values, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"--output: cannot write {path}: {error.strerror}") from error
 
 
 if __name__ == "__main__":

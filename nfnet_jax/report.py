@@ -32,9 +32,11 @@ def main(argv: list[str]) -> None:
     from nfnet_jax.reports.page import make_page
     from nfnet_jax.reports.record import read_records
     from nfnet_jax.training.trained import set_data_dir
+    from nfnet_jax.training.workdir import writing
 
     records = read_records(workdirs)
-    path = flags.output or _default_path(workdirs)
+    folder = workdirs[0] if len(workdirs) == 1 else ""
+    path = flags.output or os.path.join(folder, "report.html")
     _check_path(path)
     configs = [record.config.copy_and_resolve_references() for record in records]
     for config in configs if flags.data_dir else ():
@@ -45,13 +47,10 @@ def main(argv: list[str]) -> None:
         measure_run(config, record.workdir, mistakes)
         for config, record in zip(configs, records, strict=True)
     ]
-    _write(make_page(records, measured), path)
+    page = make_page(records, measured)
+    with writing(path, "--output"), replacing(path) as part:
+        part.write_text(page, encoding="utf-8", errors="backslashreplace")
     print(path)
-
-
-def _default_path(workdirs: list[str]) -> str:
-    folder = workdirs[0] if len(workdirs) == 1 else ""
-    return os.path.join(folder, "report.html")
 
 
 def _check_path(path: str) -> None:
@@ -61,14 +60,6 @@ def _check_path(path: str) -> None:
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise UserError(f"--output: {path!r}: there is no directory {folder!r}")
-
-
-def _write(page: str, path: str) -> None:
-    try:
-        with replacing(path) as part:
-            part.write_text(page, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise UserError(f"--output: cannot write {path!r}: {error.strerror}") from error
 
 
 if __name__ == "__main__":

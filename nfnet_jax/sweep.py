@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nfnet_jax import cli
 from nfnet_jax.config.keys import BEST_METRICS
-from nfnet_jax.config.kinds import Choice, Several, Switch
+from nfnet_jax.config.kinds import Choice, Int, Several, Switch
 from nfnet_jax.utils.errors import UserError
 
 
@@ -23,7 +23,9 @@ def main(argv: list[str]) -> None:
         argv,
         __doc__,
         config="needed",
-        trials="number of trials to draw, for --sample and sweep(trial)",
+        trials=Int(
+            None, "number of trials to draw, for --sample and sweep(trial)", "[1, inf)"
+        ),
         metric=Choice(
             "accuracy", "score of the last evaluation to choose by", tuple(BEST_METRICS)
         ),

@@ -26,11 +26,8 @@ def losses(text: str) -> list[float]:
 
 
 def test_every_example_is_tested():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {
-        "own_network.py",
-        "features.py",
-        "sharpness_aware.py",
-    }
+    tested = {"own_network.py", "features.py", "sharpness_aware.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 
 def skip_gains(params) -> list[float]:

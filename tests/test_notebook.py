@@ -4,7 +4,6 @@ import importlib
 import os
 import pathlib
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -38,11 +37,8 @@ def test_cifar_flags_are_valid(notebook, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     (cell,) = [cell for cell in notebook.cells if cell.id == "parameters"]
     for config in re.findall(r"configs/[\w.:]+", cell.source):
-        argv = ["train.py", "--config", config, *shlex.split("--workdir runs/cifar10")]
-        assert (
-            cli.parse(argv, "", config="needed", workdir="").config.data.name
-            == "tfds:cifar10"
-        )
+        flags = cli.parse(["train.py", "--config", config], "", config="needed")
+        assert flags.config.data.name == "tfds:cifar10"
 
 
 @pytest.fixture
@@ -59,77 +55,63 @@ def checkout(tmp_path, monkeypatch):
     return tmp_path
 
 
-class Shell:
-    """Stands in for IPython: runs the install cell, whose commands it only notes.
-
-    `clones`: whether `git clone` leaves something.
-    """
-
-    def __init__(self, source: str, *, clones: bool = True):
-        self.commands: list[str] = []
-        self._clones = clones
-        magic = re.compile(r"^( *)[!%](.*)$", re.MULTILINE)
-        self._code = magic.sub(lambda m: f"{m[1]}run(f{m[2]!r})", source)
-
-    def run(self, command: str) -> None:
-        self.commands.append(command)
-        if command.startswith("git clone") and self._clones:
-            config = pathlib.Path("nfnet_jax/configs/digits.py")
-            config.parent.mkdir(parents=True)
-            config.touch()
-        if command.startswith("cd "):
-            os.chdir(command.removeprefix("cd "))
-
-    def start(self, repository: str) -> None:
-        exec(self._code, {"run": self.run, "REPOSITORY": repository})
-
-
 @pytest.fixture
 def install(notebook, tmp_path, monkeypatch):
-    """The source of the cell, in an empty directory on a machine without flax."""
+    """install(address, words) runs the cell in an empty directory without flax.
+
+    Shell commands only add their first words to `words`, which it returns. Of the
+    address https://nowhere, `git clone` leaves nothing.
+    """
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        subprocess, "run", lambda *_, **__: types.SimpleNamespace(returncode=1)
-    )
+    absent = types.SimpleNamespace(returncode=1)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: absent)
     (cell,) = [cell for cell in notebook.cells if cell.id == "install"]
-    return cell.source
+    magic = re.compile(r"^( *)[!%](.*)$", re.MULTILINE)
+    code = magic.sub(lambda m: f"{m[1]}run(f{m[2]!r})", cell.source)
+
+    def install(address: str, words: list[str]) -> list[str]:
+        def run(command: str) -> None:
+            words.append(command.split()[0])
+            if words[-1] == "git" and address != "https://nowhere":
+                config = pathlib.Path("nfnet_jax/configs/digits.py")
+                config.parent.mkdir(parents=True)
+                config.touch()
+            if words[-1] == "cd":
+                os.chdir(command.removeprefix("cd "))
+
+        exec(code, {"run": run, "REPOSITORY": address})
+        return words
+
+    return install
 
 
-def test_the_placeholder_ends_in_one_sentence(install):
-    shell = Shell(install)
-    with pytest.raises(Exception, match="Set REPOSITORY") as stop:
-        shell.start("URL_OF_THIS_REPOSITORY")
+@pytest.mark.parametrize(
+    ("address", "message", "commands"),
+    [
+        ("URL_OF_THIS_REPOSITORY", "Set REPOSITORY", []),
+        ("https://nowhere", "https://nowhere cannot be cloned", ["git"]),
+    ],
+)
+def test_no_clone_ends_in_one_line(address, message, commands, install):
+    words: list[str] = []
+    with pytest.raises(Exception, match=message) as stop:
+        install(address, words)
     (line,) = stop.value._render_traceback_()
-    assert line.count("\n") == 0 and shell.commands == []
-
-
-def test_an_address_that_cannot_be_cloned_ends_in_one_sentence(install):
-    shell = Shell(install, clones=False)
-    with pytest.raises(Exception, match="https://nowhere cannot be cloned"):
-        shell.start("https://nowhere")
-    assert [c.split()[0] for c in shell.commands] == ["git"]
+    assert line.count("\n") == 0 and words == commands
 
 
 def test_a_clone_is_no_installation_and_the_cell_runs_twice(
     install, tmp_path, monkeypatch
 ):
     """After "Restart session" the kernel is where it began, beside the clone."""
-    first = Shell(install)
-    first.start("https://somewhere")
-    assert [c.split()[0] for c in first.commands] == ["git", "cd", "pip", "python"]
-    again = Shell(install)
-    again.start("https://somewhere")
-    assert [c.split()[0] for c in again.commands] == ["pip", "python"]
+    assert install("https://somewhere", []) == ["git", "cd", "pip", "python"]
+    assert install("https://somewhere", []) == ["pip", "python"]
     monkeypatch.chdir(tmp_path)
-    restarted = Shell(install)
-    restarted.start("https://somewhere")
-    assert [c.split()[0] for c in restarted.commands] == ["cd", "pip", "python"]
+    assert install("https://somewhere", []) == ["cd", "pip", "python"]
     assert pathlib.Path.cwd().name == "nfnet_jax"
     done = types.SimpleNamespace(returncode=0)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
-    installed = Shell(install)
-    installed.start("https://somewhere")
-    assert [c.split()[0] for c in installed.commands] == ["python"]
+    assert install("https://somewhere", []) == ["python"]
 
 
 def printed(cells, name: str) -> str:

@@ -6,7 +6,7 @@ A unit test for a network of one's own:
     assert check(signal, predict(signal, depths=(3, 4, 6, 3), alpha=0.2), 0.1) is None
 """
 
-from nfnet_jax.analysis.diagnose import LEFT, NO_CAUSE, Deviation, check, ratios
+from nfnet_jax.analysis.diagnose import Deviation, check
 from nfnet_jax.analysis.gradients import LayerGradient, in_order, measure_gradients
 from nfnet_jax.analysis.measure import Signal, measure, open_branches
 from nfnet_jax.analysis.plot import plot, plot_activations
@@ -21,8 +21,6 @@ from nfnet_jax.analysis.theory import (
 )
 
 __all__ = [
-    "LEFT",
-    "NO_CAUSE",
     "Analysis",
     "BlockPrediction",
     "Deviation",
@@ -40,7 +38,6 @@ __all__ = [
     "predict",
     "predict_network",
     "predicted_variance",
-    "ratios",
     "table",
     "to_json",
 ]

@@ -25,8 +25,6 @@ NO_CAUSE = "None of the known causes is seen: stem, kernels, γ and β look righ
 LEFT = "Left are α, the skip gains and the shortcut"
 FEWEST_VALUES = 100
 """In a channel: the variance of fewer is known no better than a check needs."""
-
-
 WHITE_SHARE = 0.25
 """Share of the variance of white noise that 2x2 averages leave."""
 
@@ -61,9 +59,8 @@ def check(
     Measure it with `borders=False`, or on large images (256 pixels): zero padding takes
     variance at the borders.
     """
-    for i, (block, predicted) in enumerate(
-        zip(signal.blocks, predictions, strict=True)
-    ):
+    pairs = zip(signal.blocks, predictions, strict=True)
+    for i, (block, predicted) in enumerate(pairs):
         for quantity, measured, expected in _rows(block, predicted):
             if not abs(measured / expected - 1) <= tolerance:
                 cause = _cause(signal, predictions, i, tolerance)
@@ -73,14 +70,8 @@ def check(
 
 def ratios(signal: Signal, predictions: Sequence[BlockPrediction]) -> np.ndarray:
     """Measured / predicted [quantities] of all that `check` compares, in order."""
-    pairs = zip(signal.blocks, predictions, strict=True)
-    return np.asarray(
-        [
-            measured / expected
-            for both in pairs
-            for _, measured, expected in _rows(*both)
-        ]
-    )
+    rows = map(_rows, signal.blocks, predictions)
+    return np.asarray([found / expected for row in rows for _, found, expected in row])
 
 
 def _rows(
@@ -142,7 +133,9 @@ def _activation_cause(
     for i, (block, predicted) in enumerate(zip(blocks, predictions, strict=False)):
         found = [] if i else [(block.name, _branch_input(block), 1.0)]
         scale = predicted.branch_input_var
-        expected = _inner_factor(block, predicted)
+        # The branch's activations change its variance alike.
+        inside = max(1, len(block.convs) - 1)
+        expected = (predicted.branch_var / scale) ** (1 / inside)
         for conv, following in zip(block.convs, block.convs[1:], strict=False):
             variance, before = float(following.input.var), float(conv.output.var)
             found.append((following.name, variance / before * scale, expected))
@@ -154,13 +147,6 @@ def _activation_cause(
                     f"variance after it is {ratio:.2g} of what γ makes of it"
                 )
     return None
-
-
-def _inner_factor(block: BlockSignal, predicted: BlockPrediction) -> float:
-    """Factor of an activation inside the branch on the variance."""
-    activations = len(block.convs) - 1
-    whole = predicted.branch_var / predicted.branch_input_var
-    return whole ** (1 / activations) if activations else 1.0
 
 
 def _beta_cause(

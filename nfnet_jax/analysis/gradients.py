@@ -32,8 +32,7 @@ def measure_gradients(
     `arguments` go to the model. Kernels below a module called `blocks` count as stacks
     of layers.
     """
-    others = variables.keys() - {"params", "signal"}
-    rest = {name: variables[name] for name in others}
+    rest = {name: variables[name] for name in variables.keys() - {"params", "signal"}}
 
     def loss(params):
         logits, _ = model.apply(

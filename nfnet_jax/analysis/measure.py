@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import operator
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -100,9 +100,8 @@ class Signal:
     def res_avg_var(self) -> np.ndarray:
         return np.asarray([block.branch_var for block in self.blocks])
 
-    def _moments(self) -> Iterator[Moments]:
-        yield self.blocks[0].input
-        yield from (block.output for block in self.blocks)
+    def _moments(self) -> list[Moments]:
+        return [self.blocks[0].input, *(block.output for block in self.blocks)]
 
 
 class _Call(NamedTuple):
@@ -265,9 +264,7 @@ def _unstacked(
     flat: dict[str, tuple[_Call, ...]] = {}
     for path in calls:
         block = next((b for b in blocks if _is_below(path, b)), None)
-        if block is None:
-            flat[path] = calls[path]
-        elif np.ndim(calls[block][0].input.var) == 0:
+        if block is None or np.ndim(calls[block][0].input.var) == 0:
             flat[path] = calls[path]
         elif block == path:
             members = [member for member in calls if _is_below(member, block)]
@@ -281,43 +278,31 @@ def _unstacked(
 def _assemble(calls: dict, order: dict[str, bool], patterns: _Patterns) -> Signal:
     raw = {name: re.sub(r"\[\d+\]", "", name) for name in calls}
     layers = [
-        LayerSignal(
-            name,
-            calls[name][0].input,
-            calls[name][0].output,
-            calls[name][0].shared_mean,
-        )
-        for name in calls
+        LayerSignal(name, call.input, call.output, call.shared_mean)
+        for name, (call, *_) in calls.items()
         if order[raw[name]]
     ]
     blocks = []
-    for name in calls:
+    for name, (call, *_) in calls.items():
         if not patterns.blocks.search(raw[name]):
             continue
         inside = [member for member in calls if _is_below(member, name)]
         branches = [m for m in inside if patterns.branches.search(raw[m])]
-        shortcuts = [m for m in inside if patterns.shortcuts.search(raw[m])]
-        pools = [m for m in inside if patterns.pools.search(raw[m])]
+        convs = {m for m in inside if not patterns.shortcuts.search(raw[m])}
+        pools = [calls[m][0] for m in inside if patterns.pools.search(raw[m])]
+        shares = [Pooling(p.pooled_share, p.output.var / p.input.var) for p in pools]
         blocks.append(
             BlockSignal(
                 name,
-                calls[name][0].input,
-                calls[name][0].output,
+                call.input,
+                call.output,
                 calls[branches[-1]][-1].output.var if branches else np.nan,
-                tuple(
-                    layer
-                    for layer in layers
-                    if layer.name in inside and layer.name not in shortcuts
-                ),
-                _pooling(*calls[pools[0]]) if pools else None,
-                int(calls[name][0].values),
+                tuple(layer for layer in layers if layer.name in convs),
+                shares[0] if shares else None,
+                int(call.values),
             )
         )
     return Signal(tuple(blocks), tuple(layers))
-
-
-def _pooling(call: _Call) -> Pooling:
-    return Pooling(call.pooled_share, call.output.var / call.input.var)
 
 
 def _is_below(path: str, block: str) -> bool:

@@ -31,11 +31,8 @@ def plot(analyses: Sequence[Analysis], path: str, title: str = "") -> None:
       UserError: `path` has another extension or cannot be written.
     """
     with_gradients = any(analysis.gradients for analysis in analyses)
-    figure, panels = (
-        figures.subplots(2, 2, (8.4, 6.6))
-        if with_gradients
-        else figures.subplots(3, 1, (10, 3.6))
-    )
+    layout = (2, 2, (8.4, 6.6)) if with_gradients else (3, 1, (10, 3.6))
+    figure, panels = figures.subplots(*layout)
     panels = panels.ravel()
     for i, analysis in enumerate(analyses):
         _draw(panels, analysis, figures.COLOURS[i % len(figures.COLOURS)])

@@ -46,13 +46,8 @@ def analyze(subject: Subject, with_gradients: bool) -> Analysis:
     signal = _measure(subject)
     gradients = None
     if with_gradients:
-        gradients = measure_gradients(
-            subject.model,
-            subject.variables,
-            subject.images,
-            subject.labels,
-            train=subject.train,
-        )
+        inputs = subject.variables, subject.images, subject.labels
+        gradients = measure_gradients(subject.model, *inputs, train=subject.train)
         gradients = in_order(gradients, signal)
     predictions = predict_network(subject.model, signal)
     return Analysis(subject.name, signal, predictions, gradients)
@@ -72,7 +67,13 @@ def judge(
     if deviation is None:
         return None, within
     if subject.trained or subject.real:
-        deviation = deviation._replace(cause=_differences(subject))
+        reasons = [describe_training(subject.variables)] if subject.trained else []
+        reasons += [describe_images(subject.images)] if subject.real else []
+        cause = (
+            "Predicted is a network at initialization on white noise, so that this is "
+            f"no fault by itself: {'; '.join(reasons)}"
+        )
+        deviation = deviation._replace(cause=cause)
         return deviation, f"not as predicted: {deviation}"
     fault, found = _check_inside(subject, tolerance)
     if fault is None:
@@ -125,13 +126,3 @@ def _draw_ratios(subject: Subject, found: np.ndarray) -> np.ndarray:
         drawn = subject._replace(variables=subject.draw(2**31 + seed))
         rows.append(_check_inside(drawn, 1.0)[1])
     return np.stack(rows)
-
-
-def _differences(subject: Subject) -> str:
-    """Reasons, as measured, why the prediction may not hold."""
-    found = [describe_training(subject.variables)] if subject.trained else []
-    found += [describe_images(subject.images)] if subject.real else []
-    return (
-        "Predicted is a network at initialization on white noise, so that this is no "
-        f"fault by itself: {'; '.join(found)}"
-    )

@@ -1,25 +1,19 @@
 """Measurements for people and programs: a table, and a JSON object."""
 
 import dataclasses
+import operator
 from typing import Any
 
 import numpy as np
 
 from nfnet_jax.analysis.diagnose import Deviation
 from nfnet_jax.analysis.gradients import LayerGradient
-from nfnet_jax.analysis.measure import BlockSignal, Signal
+from nfnet_jax.analysis.measure import Moments, Pooling, Signal
 from nfnet_jax.analysis.theory import BlockPrediction
+from nfnet_jax.utils.strict_json import strict
 
 COLUMNS = "{:28} {:>10} {:>10} {:>10} {:>9} {:>12} {:>10}"
-TITLES = (
-    "block",
-    "mean²",
-    "variance",
-    "predicted",
-    "ratio",
-    "branch input",
-    "branch",
-)
+TITLES = "block,mean²,variance,predicted,ratio,branch input,branch".split(",")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,19 +40,27 @@ def table(analysis: Analysis) -> str:
     start = signal.blocks[0].input
     lines = [COLUMNS.format(*TITLES), _row("input of the first block", start)]
     for i, block in enumerate(signal.blocks):
-        expected = analysis.predictions[i] if analysis.predictions else None
-        branch_input = block.convs[0].input.var if block.convs else np.nan
-        lines.append(
-            _row(
-                block.name,
-                block.output,
-                expected.output_var if expected else np.nan,
-                branch_input,
-                block.branch_var,
-            )
+        expected = (
+            analysis.predictions[i].output_var if analysis.predictions else np.nan
         )
-    lines += [_pooling_line(block) for block in signal.blocks if block.pooling]
-    return "\n".join(lines + _gradient_lines(analysis.gradients or ()))
+        entering = block.convs[0].input.var if block.convs else np.nan
+        both = entering, block.branch_var
+        lines.append(_row(block.name, block.output, expected, *both))
+    lines += [
+        f"{block.name}: 2x2 averages before the projection keep "
+        f"{block.pooling.measured:.3f} of the variance; from the correlation of "
+        f"neighbours: {block.pooling.predicted:.3f}"
+        for block in signal.blocks
+        if block.pooling
+    ]
+    if analysis.gradients:
+        ordered = sorted(analysis.gradients, key=operator.attrgetter("ratio"))
+        lines += [
+            f"{which} gradient / weight norm: {g.ratio:.3g} in {g.name}, whose "
+            f"gradient has norm {g.norm:.3g}"
+            for which, g in (("smallest", ordered[0]), ("largest", ordered[-1]))
+        ]
+    return "\n".join(lines)
 
 
 def to_json(analysis: Analysis, deviation: Deviation | None = None) -> dict[str, Any]:
@@ -66,77 +68,48 @@ def to_json(analysis: Analysis, deviation: Deviation | None = None) -> dict[str,
 
     `deviation` is the result of `check`.
     """
-    predictions = analysis.predictions or [None] * len(analysis.signal.blocks)
-    return {
-        "name": analysis.name,
-        "input": _moments(analysis.signal.blocks[0].input),
-        "blocks": [
-            _block(block, predicted)
-            for block, predicted in zip(
-                analysis.signal.blocks, predictions, strict=True
-            )
-        ],
-        "convolutions": [
-            {
-                "name": layer.name,
-                "input": _moments(layer.input),
-                "output": _moments(layer.output),
-            }
-            for layer in analysis.signal.layers
-        ],
-        "gradients": [gradient._asdict() for gradient in analysis.gradients or ()],
-        "deviation": deviation and deviation._asdict(),
-    }
-
-
-def _block(block: BlockSignal, predicted: BlockPrediction | None) -> dict[str, Any]:
-    return {
-        "name": block.name,
-        **_moments(block.output),
-        "predicted_var": predicted and predicted.output_var,
-        "branch_input_var": _number(block.convs[0].input.var) if block.convs else None,
-        "predicted_branch_input_var": predicted and predicted.branch_input_var,
-        "branch_var": _number(block.branch_var),
-        "predicted_branch_var": predicted and predicted.branch_var,
-        "pooling": block.pooling
-        and {name: _number(share) for name, share in block.pooling._asdict().items()},
-    }
-
-
-def _moments(moments) -> dict[str, float | None]:
-    return {"sq_mean": _number(moments.sq_mean), "var": _number(moments.var)}
-
-
-def _number(value) -> float | None:
-    """The number, or None for nan, which JSON has not."""
-    return float(value) if np.isfinite(value) else None
-
-
-def _row(name: str, moments, predicted=np.nan, branch_input=np.nan, branch=np.nan):
-    values = (moments.sq_mean, moments.var, predicted, moments.var / predicted)
-    texts = [_text(value) for value in (*values, branch_input, branch)]
-    return COLUMNS.format(name, *texts)
-
-
-def _text(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.4g}"
-
-
-def _pooling_line(block: BlockSignal) -> str:
-    assert block.pooling is not None
-    predicted, measured = block.pooling
-    return (
-        f"{block.name}: 2x2 averages before the projection keep {measured:.3f} of the "
-        f"variance; from the correlation of neighbours: {predicted:.3f}"
+    signal = analysis.signal
+    predictions = analysis.predictions or [None] * len(signal.blocks)
+    blocks = [
+        {
+            "name": block.name,
+            **_floats(block.output),
+            "predicted_var": predicted and predicted.output_var,
+            "branch_input_var": float(block.convs[0].input.var)
+            if block.convs
+            else None,
+            "predicted_branch_input_var": predicted and predicted.branch_input_var,
+            "branch_var": float(block.branch_var),
+            "predicted_branch_var": predicted and predicted.branch_var,
+            "pooling": block.pooling and _floats(block.pooling),
+        }
+        for block, predicted in zip(signal.blocks, predictions, strict=True)
+    ]
+    convolutions = [
+        {
+            "name": conv.name,
+            "input": _floats(conv.input),
+            "output": _floats(conv.output),
+        }
+        for conv in signal.layers
+    ]
+    return strict(
+        {
+            "name": analysis.name,
+            "input": _floats(signal.blocks[0].input),
+            "blocks": blocks,
+            "convolutions": convolutions,
+            "gradients": [gradient._asdict() for gradient in analysis.gradients or ()],
+            "deviation": deviation and deviation._asdict(),
+        }
     )
 
 
-def _gradient_lines(gradients: tuple[LayerGradient, ...]) -> list[str]:
-    if not gradients:
-        return []
-    ordered = sorted(gradients, key=lambda gradient: gradient.ratio)
-    return [
-        f"{which} gradient / weight norm: {g.ratio:.3g} in {g.name}, whose gradient "
-        f"has norm {g.norm:.3g}"
-        for which, g in (("smallest", ordered[0]), ("largest", ordered[-1]))
-    ]
+def _floats(values: Moments | Pooling) -> dict[str, float]:
+    return {name: float(value) for name, value in values._asdict().items()}
+
+
+def _row(name: str, moments, predicted=np.nan, branch_input=np.nan, branch=np.nan):
+    ratio = moments.var / predicted
+    values = (moments.sq_mean, moments.var, predicted, ratio, branch_input, branch)
+    return COLUMNS.format(name, *("-" if np.isnan(x) else f"{x:.4g}" for x in values))

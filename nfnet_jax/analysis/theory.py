@@ -4,8 +4,7 @@ Brock, De, Smith, "Characterizing signal propagation to close the performance ga
 unnormalized ResNets", arXiv 2101.08692, section 4.
 """
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -78,62 +77,32 @@ def predict(
             f"depths {depths} are {sum(depths)} blocks, expected the "
             f"{len(signal.blocks)} that were measured"
         )
-    betas = expected_std(depths, alpha)
+
+    def branch_after(entering: float, block: BlockSignal) -> float:
+        """Variance after a branch, from that after the block's first activation."""
+        for _ in block.convs[1:]:
+            entering = transfer(entering)
+        return entering
+
     scheduled = iter(predicted_variance(depths, alpha))
     blocks = iter(signal.blocks)
     predictions: list[BlockPrediction] = []
-    for stage_betas in betas:
-        stage = list(itertools.islice(blocks, len(stage_betas)))
-        outputs = list(itertools.islice(scheduled, len(stage_betas)))
-        entering = [
-            _entering(block, beta, transfer)
-            for block, beta in zip(stage, stage_betas, strict=True)
-        ]
-        if stage[0].pooling:
-            outputs = _after_pooling(stage, stage_betas, alpha, transfer, pool_gain)
-        branches = [
-            _branch(variance, len(block.convs), transfer)
-            for variance, block in zip(entering, stage, strict=True)
-        ]
-        predictions += map(
-            BlockPrediction, map(float, outputs), entering, branches, stage_betas
-        )
+    for betas in expected_std(depths, alpha):
+        after_pooling = None
+        for beta, block, output in zip(betas, blocks, scheduled, strict=False):
+            variance = float(block.input.var)
+            has_mean = block.input.sq_mean > variance
+            entering = 1.0 if has_mean else transfer(variance) / beta**2
+            branch = branch_after(entering, block)
+            if block.pooling:
+                output = float(block.pooling.predicted) * pool_gain**2 * entering
+                output += alpha**2 * branch
+                after_pooling = float(block.output.var)
+            elif after_pooling is not None:
+                inside = branch_after(transfer(after_pooling) / beta**2, block)
+                output = after_pooling = after_pooling + alpha**2 * inside
+            predictions.append(BlockPrediction(float(output), entering, branch, beta))
     return tuple(predictions)
-
-
-def _entering(block: BlockSignal, beta: float, transfer: Transfer) -> float:
-    if block.input.sq_mean > block.input.var:
-        return 1.0
-    return transfer(float(block.input.var)) / beta**2
-
-
-def _after_pooling(
-    stage: Sequence[BlockSignal],
-    betas: Sequence[float],
-    alpha: float,
-    transfer: Transfer,
-    pool_gain: float,
-) -> list[float]:
-    """Variances after each block of a stage whose projection pools."""
-    convs = len(stage[0].convs)
-    entering = _entering(stage[0], betas[0], transfer)
-    pooling = stage[0].pooling
-    assert pooling is not None
-    first = float(pooling.predicted) * pool_gain**2 * entering
-    outputs = [first + alpha**2 * _branch(entering, convs, transfer)]
-    variance = float(stage[0].output.var)
-    for beta in betas[1:]:
-        entering = transfer(variance) / beta**2
-        variance += alpha**2 * _branch(entering, convs, transfer)
-        outputs.append(variance)
-    return outputs
-
-
-def _branch(variance: float, convs: int, transfer: Transfer) -> float:
-    """Variance after a branch, from that after the block's first activation."""
-    for _ in range(convs - 1):
-        variance = transfer(variance)
-    return variance
 
 
 def predict_network(
@@ -149,7 +118,12 @@ def predict_network(
         return None
     options = model_options(model.spec)
     depths = tuple(len(stage.betas) for stage in model.stages)
-    transfer = scaled_transfer(options.activation)
+    fn = ACTIVATIONS[options.activation]
+    gamma = activation_gain(options.activation)
+
+    def transfer(variance: float) -> float:
+        return gamma**2 * activation_variance(fn, variance)
+
     return predict(signal, depths, options.alpha, transfer, options.pool_gain)
 
 
@@ -161,14 +135,6 @@ def block_pattern(model: Network) -> str:
 
 def follows_schedule(model: Network) -> bool:
     """True for a residual network whose design is the β schedule."""
-    if not all(isinstance(stage, Stage) for stage in model.stages):
-        return False
-    if model_options(model.spec).gamma_in_kernel:
+    if block_pattern(model) != BLOCKS or model_options(model.spec).gamma_in_kernel:
         return False
     return find(model.spec.name).follows_beta_schedule
-
-
-def scaled_transfer(activation: str) -> Transfer:
-    """`Transfer` of γ · activation."""
-    fn, gamma = ACTIVATIONS[activation], activation_gain(activation)
-    return lambda variance: gamma**2 * activation_variance(fn, variance)

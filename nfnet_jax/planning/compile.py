@@ -88,27 +88,19 @@ def data_shape(
         height, width, channels = image_shape
         image = (side or height, side or width, channels)
         return DataShape(image, None, None, "as given")
-    dataset = None if _is_absent(config.data.name) else find_config_dataset(config)
-    if dataset and None not in dataset.image_shape:
-        return DataShape(
-            dataset.image_shape,
-            dataset.num_classes or None,
-            len(dataset.train),
-            f"of {config.data.name}",
-        )
-    side = side or find(config.model.name).train_size
-    return DataShape(
-        (side, side, CHANNELS),
-        dataset.num_classes if dataset else None,
-        len(dataset.train) if dataset else None,
-        f"assumed, as {config.data.name} is not here (--image_shape and "
-        "--config.model.num_classes say otherwise)",
-    )
-
-
-def _is_absent(name: str) -> bool:
+    name, classes, examples = config.data.name, None, None
     kind, _, path = name.partition(":")
-    return kind == "folder" and not os.path.isdir(os.path.expanduser(path))
+    absent = kind == "folder" and not os.path.isdir(os.path.expanduser(path))
+    if not absent and (dataset := find_config_dataset(config)):
+        classes, examples = dataset.num_classes or None, len(dataset.train)
+        if None not in dataset.image_shape:
+            return DataShape(dataset.image_shape, classes, examples, f"of {name}")
+    side = side or find(config.model.name).train_size
+    source = (
+        f"assumed, as {name} is not here (--image_shape and --config.model.num_classes "
+        "say otherwise)"
+    )
+    return DataShape((side, side, CHANNELS), classes, examples, source)
 
 
 def forecast(
@@ -133,7 +125,7 @@ def forecast(
         config.model.num_classes or shape.classes or find(config.model.name).num_classes
     )
     examples = shape.examples or config.data.batch_size
-    experiment = abstract_experiment(config, shape.image, classes, examples)
+    experiment = _abstract_experiment(config, shape.image, classes, examples)
     state, host_batch = experiment.abstract_state, _abstract_host_batch(experiment)
     step: Any = experiment.make_train_step(batches=_abstract_batches(experiment))
     started = time.perf_counter()
@@ -158,17 +150,10 @@ def forecast(
     )
 
 
-def abstract_experiment(
-    config: ConfigDict,
-    image_shape: tuple[int, int, int],
-    classes: int,
-    examples: int,
+def _abstract_experiment(
+    config: ConfigDict, image_shape: tuple[int, int, int], classes: int, examples: int
 ) -> Experiment:
-    """The run of `config` on data of this shape whose pixels take no memory.
-
-    Raises:
-      UserError: values that do not fit such data.
-    """
+    """The run of `config` on data of this shape whose pixels take no memory."""
     spec = DataSpec.of_shape(image_shape, classes)
     split = Split(
         np.broadcast_to(np.uint8(0), (examples, *image_shape)),

@@ -70,12 +70,9 @@ def _add(computations, name: str, times: int, totals: Counter[str]) -> None:
 
 def _size(shapes: str) -> int:
     """Bytes of all arrays in a text such as (f32[2,3]{1,0}, bf16[4])."""
-    return sum(
-        math.prod(map(int, filter(None, dimensions.split(",")))) * _itemsize(kind)
-        for kind, dimensions in _ARRAY.findall(shapes)
-    )
-
-
-def _itemsize(kind: str) -> int:
-    bits = re.search(r"\d+", kind)
-    return max(1, int(bits[0]) // 8) if bits else 1
+    total = 0
+    for kind, dimensions in _ARRAY.findall(shapes):
+        bits = re.search(r"\d+", kind)
+        itemsize = max(1, int(bits[0]) // 8) if bits else 1
+        total += itemsize * math.prod(map(int, filter(None, dimensions.split(","))))
+    return total

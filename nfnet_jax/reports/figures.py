@@ -4,22 +4,21 @@ matplotlib draws them. The values at each place are drawn over them by the templ
 the page and shown by its style sheet under the pointer, so that no script is needed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 
-from nfnet_jax.analysis import Signal
 from nfnet_jax.reports.measured import Measured
-from nfnet_jax.reports.record import Record, Series
+from nfnet_jax.reports.record import Record
 from nfnet_jax.utils import figures
 from nfnet_jax.utils.units import number
 
 _MOST_PLACES = 120
 _MOST_DOTS = 25
-_LETTER, _ROW = 5.6, 12.5
-"""Points that a letter and a row of a reading take."""
+_LETTER = 5.6
+"""Points that a letter of a reading takes."""
 
 
 class Line(NamedTuple):
@@ -31,11 +30,6 @@ class Line(NamedTuple):
     y: np.ndarray
     colour: int
     style: str = "solid"
-
-    @property
-    def variable(self) -> str:
-        """The colour as the style sheet of the page calls it."""
-        return f"--c{self.colour}" if self.colour >= 0 else "--text"
 
 
 class Titles(NamedTuple):
@@ -65,7 +59,6 @@ class Reading(NamedTuple):
     texts: tuple[str, ...]
     text_left: float
     text_width: float
-    text_height: float
 
 
 class Chart(NamedTuple):
@@ -101,7 +94,11 @@ def line_chart(titles: Titles, lines: Sequence[Line], prefix: str) -> Chart:
     Of more than 120 places, neighbours are drawn as their mean in a band of their
     extremes. Values that are not finite are left out.
     """
-    drawn = [line for line in map(_finite, lines) if len(line.x)]
+    drawn = []
+    for line in lines:
+        kept = np.isfinite(line.x) & np.isfinite(line.y)
+        if kept.any():
+            drawn.append(line._replace(x=line.x[kept], y=line.y[kept]))
     if not drawn:
         return Chart(titles.title)
     points = _gathered(drawn)
@@ -109,7 +106,13 @@ def line_chart(titles: Titles, lines: Sequence[Line], prefix: str) -> Chart:
     figures.name_axes(panel, titles.x, titles.y, titles.counts)
     for line, own in zip(drawn, points, strict=True):
         _draw(panel, line, own)
-    _scale(panel, titles, drawn)
+    # The values behind the means, for their bands.
+    values = np.concatenate([line.y for line in drawn])
+    figures.fit_values(panel, values, titles.may_be_log)
+    last = max(line.x.max() for line in drawn) or 1.0
+    panel.set_xlim(-0.01 * last, 1.01 * last)
+    for axis in (panel.xaxis, panel.yaxis):
+        axis.set_major_formatter(lambda value, _: number(value, 4))
     named = titles.named_in_chart and len(drawn) > 1
     if named:
         figures.label_lines(panel)
@@ -128,33 +131,21 @@ def line_chart(titles: Titles, lines: Sequence[Line], prefix: str) -> Chart:
     )
 
 
-def _finite(line: Line) -> Line:
-    kept = np.isfinite(line.x) & np.isfinite(line.y)
-    return line._replace(x=line.x[kept], y=line.y[kept])
-
-
 def _gathered(lines: Sequence[Line]) -> list[dict[int, _Point]]:
     """The points of each line, by their place among those of all."""
     places = np.unique(np.concatenate([line.x for line in lines]))
-    low, high = places[0], places[-1]
-    few = len(places) <= _MOST_PLACES
-
-    def place(x: np.ndarray) -> np.ndarray:
-        if few:
-            return np.searchsorted(places, x)
-        share = (x - low) / (high - low)
-        return np.minimum(share * _MOST_PLACES, _MOST_PLACES - 1).astype(int)
-
-    found = []
+    if len(places) > _MOST_PLACES:
+        # Left ends of strips of one width.
+        places = np.linspace(places[0], places[-1], _MOST_PLACES, endpoint=False)
+    found: list[dict[int, _Point]] = []
     for line in lines:
-        at = place(line.x)
-        groups = {i: at == i for i in np.unique(at).tolist()}
-        found.append({i: _point(line.x[g], line.y[g]) for i, g in groups.items()})
+        at = np.searchsorted(places, line.x, "right") - 1
+        found.append({})
+        for i in np.unique(at).tolist():
+            x, y = line.x[at == i], line.y[at == i]
+            values = map(float, (x.mean(), y.mean(), y.min(), y.max()))
+            found[-1][i] = _Point(*values)
     return found
-
-
-def _point(x: np.ndarray, y: np.ndarray) -> _Point:
-    return _Point(*map(float, (x.mean(), y.mean(), y.min(), y.max())))
 
 
 def _draw(panel, line: Line, points: dict[int, _Point]) -> None:
@@ -176,17 +167,6 @@ def _draw(panel, line: Line, points: dict[int, _Point]) -> None:
     )
 
 
-def _scale(panel, titles: Titles, lines: Sequence[Line]) -> None:
-    """Scales x from 0 and y to all values, and labels round ones."""
-    # The values behind the means, for their bands.
-    values = np.concatenate([line.y for line in lines])
-    figures.fit_values(panel, values, titles.may_be_log)
-    last = max(line.x.max() for line in lines) or 1.0
-    panel.set_xlim(-0.01 * last, 1.01 * last)
-    for axis in (panel.xaxis, panel.yaxis):
-        axis.set_major_formatter(lambda value, _: number(value, 4))
-
-
 def _readings(
     titles: Titles,
     lines: Sequence[Line],
@@ -205,9 +185,7 @@ def _readings(
     between = [(a + b) / 2 for a, b in zip(middles, middles[1:], strict=False)]
     edges = [float(panel.bbox.x0), *between, float(panel.bbox.x1)]
     readings = []
-    for found, spots, x, left, right in zip(
-        there, at, middles, edges, edges[1:], strict=False
-    ):
+    for i, (found, spots, x) in enumerate(zip(there, at, middles, strict=True)):
         texts = (
             f"{titles.x} {number(found[0][1].x, 4)}",
             *(f"{line.name}: {number(point.y, 4)}" for line, point in found),
@@ -216,13 +194,12 @@ def _readings(
         readings.append(
             Reading(
                 x,
-                left,
-                right - left,
+                edges[i],
+                edges[i + 1] - edges[i],
                 tuple((height - spots[:, 1]).tolist()),
                 texts,
                 x + 7 if x < panel.bbox.x0 + panel.bbox.width / 2 else x - 7 - width,
                 width,
-                _ROW * len(texts) + 5,
             )
         )
     return tuple(readings)
@@ -239,95 +216,72 @@ def _description(titles: Titles, lines: Sequence[Line]) -> str:
     return " ".join([f"{titles.title}: {titles.y} by {titles.x}.", *parts])
 
 
-class _Curves(NamedTuple):
-    """A chart of metrics, each with its name in the chart; `scale` to the unit `y`."""
-
-    title: str
-    y: str
-    metrics: tuple[tuple[str, str], ...]
-    scale: float = 1.0
-    may_be_log: bool = True
+def _scores(name: str) -> dict[str, str]:
+    return {
+        f"test/{name}": "test",
+        f"train/{name}": "training",
+        f"test/{name}_ema": "test, averaged",
+    }
 
 
-_CURVES = (
-    _Curves(
-        "Loss",
-        "cross entropy (nats)",
-        (
-            ("test/loss", "test"),
-            ("train/loss", "training"),
-            ("test/loss_ema", "test, averaged"),
-        ),
+_CURVES: tuple[tuple[Titles, dict[str, str], float], ...] = (
+    (Titles("Loss", "epoch", "cross entropy (nats)"), _scores("loss"), 1),
+    (Titles("Accuracy", "epoch", "correct (%)", False), _scores("accuracy"), 100),
+    (
+        Titles("Learning rate", "epoch", "rate", False),
+        {"learning_rate": "learning rate"},
+        1,
     ),
-    _Curves(
-        "Accuracy",
-        "correct (%)",
-        (
-            ("test/accuracy", "test"),
-            ("train/accuracy", "training"),
-            ("test/accuracy_ema", "test, averaged"),
-        ),
+    (
+        Titles("Clip fraction", "epoch", "units clipped by AGC (%)", False),
+        {"train/clip_fraction": "clip fraction"},
         100,
-        may_be_log=False,
     ),
-    _Curves(
-        "Learning rate", "rate", (("learning_rate", "learning rate"),), may_be_log=False
+    (
+        Titles("Gradient norm", "epoch", "norm before clipping"),
+        {"train/grad_norm": "norm"},
+        1,
     ),
-    _Curves(
-        "Clip fraction",
-        "units clipped by AGC (%)",
-        (("train/clip_fraction", "clip fraction"),),
-        100,
-        may_be_log=False,
-    ),
-    _Curves("Gradient norm", "norm before clipping", (("train/grad_norm", "norm"),)),
 )
+"""Charts: titles, metrics and their names in the chart, factor to the unit of y."""
 
 
 def curve_charts(records: Sequence[Record]) -> list[Chart]:
     """Metrics of one run, or those of several as overlaid lines in a colour each."""
-    one = len(records) == 1
     charts: list[Chart] = []
-    for curves in _CURVES:
-        lines = _lines_of_one(records[0], curves) if one else _overlaid(records, curves)
+    for titles, metrics, scale in _CURVES:
+        lines = _lines(records, metrics, scale)
         if lines:
-            titles = Titles(
-                curves.title, "epoch", curves.y, curves.may_be_log, named_in_chart=one
-            )
+            titles = titles._replace(named_in_chart=len(records) == 1)
             charts.append(line_chart(titles, lines, f"curve{len(charts)}"))
     return charts
 
 
-def _lines_of_one(record: Record, curves: _Curves) -> list[Line]:
-    return [
-        _line(record, metric, name, colour, curves.scale)
-        for colour, (metric, name) in enumerate(curves.metrics)
-        if metric in record.metrics
-    ]
-
-
-def _overlaid(records: Sequence[Record], curves: _Curves) -> list[Line]:
-    """Test and training; averages of parameters would be a third line each."""
-    shown = curves.metrics[:2]
-    return [
-        _line(
-            record,
-            metric,
-            f"{record.name}, {name}" if len(shown) > 1 else record.name,
-            i % len(figures.COLOURS),
-            curves.scale,
-        )
-        for i, record in enumerate(records)
-        for metric, name in shown
-        if metric in record.metrics
-    ]
-
-
-def _line(record: Record, metric: str, name: str, colour: int, scale: float) -> Line:
-    series: Series = record.metrics[metric]
-    style = "faint" if metric in ("train/loss", "train/accuracy") else "solid"
-    epochs = record.epochs(series.steps)
-    return Line(name, epochs, scale * series.values, colour, style)
+def _lines(
+    records: Sequence[Record], metrics: dict[str, str], scale: float
+) -> list[Line]:
+    """A colour for each metric of one run, or for each of several runs."""
+    one = len(records) == 1
+    # Averages of parameters would be a third line for each of several runs.
+    shown = list(metrics.items())[: None if one else 2]
+    lines = []
+    for i, record in enumerate(records):
+        for j, (metric, name) in enumerate(shown):
+            if metric not in record.metrics:
+                continue
+            series = record.metrics[metric]
+            if not one:
+                name = f"{record.name}, {name}" if len(shown) > 1 else record.name
+            lines.append(
+                Line(
+                    name,
+                    record.epochs(series.steps),
+                    scale * series.values,
+                    j if one else i % len(figures.COLOURS),
+                    "faint" if metric in ("train/loss", "train/accuracy") else "solid",
+                )
+            )
+    return lines
 
 
 def signal_charts(measured: Measured, prefix: str) -> list[Chart]:
@@ -337,44 +291,26 @@ def signal_charts(measured: Measured, prefix: str) -> list[Chart]:
     Brock, De, Smith, "Characterizing signal propagation to close the performance gap
     in unnormalized ResNets", arXiv 2101.08692.
     """
-    signals = [
-        (signal, name, colour)
-        for colour, (signal, name) in enumerate(
-            [(measured.start, "at initialization"), (measured.end, "trained")]
-        )
-        if signal is not None
-    ]
-    predictions = measured.predictions or ()
-
-    def chart(title: str, y: str, of: Callable[[Signal], np.ndarray], predicted: str):
-        lines = [
-            Line(name, _depths(signal, of(signal)), of(signal), colour)
-            for signal, name, colour in signals
-        ]
-        if predictions and predicted:
-            values = np.asarray([getattr(p, predicted) for p in predictions])
+    charts = []
+    for title, y, name, predicted in (
+        ("Variance", "mean over channels", "avg_var", "output_var"),
+        ("Squared mean", "mean over channels", "avg_sq_mean", ""),
+        ("Branch variance", "before skip gain and α", "res_avg_var", "branch_var"),
+    ):
+        lines = []
+        ends = (measured.start, "at initialization"), (measured.end, "trained")
+        for colour, (signal, when) in enumerate(ends):
+            if signal is not None:
+                values = getattr(signal, name)
+                # Blocks passed: from 0 for the signal, from 1 for branches.
+                depths = np.arange(len(signal.blocks) + 1.0)[-len(values) :]
+                lines.append(Line(when, depths, values, colour))
+        if name == "res_avg_var" and not any(np.isfinite(x.y).any() for x in lines):
+            continue
+        if measured.predictions and predicted:
+            values = np.asarray([getattr(p, predicted) for p in measured.predictions])
             depths = np.arange(1.0, len(values) + 1)
             lines.append(Line("β schedule", depths, values, -1, "dashed"))
         titles = Titles(title, "blocks passed", y, counts=True)
-        return line_chart(titles, lines, f"{prefix}-{title.replace(' ', '-')}")
-
-    charts = [
-        chart("Variance", "mean over channels", lambda s: s.avg_var, "output_var"),
-        chart("Squared mean", "mean over channels", lambda s: s.avg_sq_mean, ""),
-    ]
-    if any(np.isfinite(signal.res_avg_var).any() for signal, _, _ in signals):
-        charts.append(
-            chart(
-                "Branch variance",
-                "before skip gain and α",
-                lambda s: s.res_avg_var,
-                "branch_var",
-            )
-        )
+        charts.append(line_chart(titles, lines, f"{prefix}-{title.replace(' ', '-')}"))
     return charts
-
-
-def _depths(signal: Signal, values: np.ndarray) -> np.ndarray:
-    """Blocks passed: from 0 for the signal, from 1 for branches."""
-    last = len(signal.blocks)
-    return np.arange(last + 1.0)[-len(values) :]

@@ -97,25 +97,21 @@ def measure_run(config: ConfigDict, workdir: str, most_mistakes: int) -> Measure
         predictions=predict_network(run.model, start),
     )
     try:
-        trained = _on_all_devices(load_run(workdir))
-        tested = _test(run, trained, most_mistakes)
+        trained = load_run(workdir)
+        # Where the batches of the test split are.
+        everywhere = NamedSharding(device_mesh(), WHOLE)
+        variables = jax.device_put(trained.variables, everywhere)
+        tested = _test(run, trained, variables, most_mistakes)
     except UserError as error:
         note = f"No trained network is measured: {error}."
         return dataclasses.replace(measured, notes=(note,))
     return dataclasses.replace(
         measured,
         class_names=trained.data_spec.class_names,
-        end=_signal(trained.model, trained.variables, images, train=False),
+        end=_signal(trained.model, variables, images, train=False),
         step=trained.step,
         tested=tested,
     )
-
-
-def _on_all_devices(trained: Trained) -> Trained:
-    """Copies variables to all devices, where the batches of a test split are."""
-    everywhere = NamedSharding(device_mesh(), WHOLE)
-    variables = jax.device_put(trained.variables, everywhere)
-    return dataclasses.replace(trained, variables=variables)
 
 
 def _first_test_images(run: Experiment) -> jax.Array:
@@ -145,7 +141,9 @@ def _signal(
     return measure(model, variables, images, blocks=block_pattern(model), train=train)
 
 
-def _test(run: Experiment, trained: Trained, most_mistakes: int) -> Tested:
+def _test(
+    run: Experiment, trained: Trained, variables: Params, most_mistakes: int
+) -> Tested:
     """One pass over the test split, in the order of the images."""
 
     @jax.jit
@@ -161,38 +159,15 @@ def _test(run: Experiment, trained: Trained, most_mistakes: int) -> Tested:
     mistakes: list[Mistake] = []
     with contextlib.closing(run.test_batches.iterate(0)) as host_batches:
         for number, host_batch in enumerate(host_batches):
-            batch = jax.device_get(step(trained.variables, host_batch, number))
+            batch = jax.device_get(step(variables, host_batch, number))
             images, labels, positions, probabilities = batch
             real = labels >= 0
             guesses = probabilities.argmax(-1)
             np.add.at(confusion, (labels[real], guesses[real]), 1)
-            found = _mistakes(images, labels, positions, probabilities, most_mistakes)
-            mistakes = _surest([*mistakes, *found], most_mistakes)
+            surest = probabilities.max(-1)
+            for i in np.flatnonzero(real & (guesses != labels) & np.isfinite(surest)):
+                numbers = int(positions[i]), int(labels[i]), int(guesses[i])
+                mistakes.append(Mistake(images[i], *numbers, float(surest[i])))
+            by_probability = operator.attrgetter("probability")
+            mistakes = heapq.nlargest(most_mistakes, mistakes, key=by_probability)
     return Tested(confusion, tuple(mistakes))
-
-
-def _mistakes(
-    images: np.ndarray,
-    labels: np.ndarray,
-    positions: np.ndarray,
-    probabilities: np.ndarray,
-    most: int,
-) -> list[Mistake]:
-    guesses = probabilities.argmax(-1)
-    surest = np.where((labels >= 0) & (guesses != labels), probabilities.max(-1), -1)
-    order = np.argsort(-surest, kind="stable")[:most]
-    return [
-        Mistake(
-            images[i],
-            int(positions[i]),
-            int(labels[i]),
-            int(guesses[i]),
-            float(surest[i]),
-        )
-        for i in order
-        if surest[i] >= 0
-    ]
-
-
-def _surest(mistakes: list[Mistake], most: int) -> list[Mistake]:
-    return heapq.nlargest(most, mistakes, key=operator.attrgetter("probability"))

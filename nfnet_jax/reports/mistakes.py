@@ -27,15 +27,6 @@ class Count(NamedTuple):
     shade: int
 
 
-class Pair(NamedTuple):
-    """`images` of class `label`, a `share` of them, that were taken for `guess`."""
-
-    label: str
-    guess: str
-    images: int
-    share: float
-
-
 class Thumbnail(NamedTuple):
     """A mistake as PNG (`data:` URI) of `width` by `height` pixels on the page.
 
@@ -56,21 +47,24 @@ class Mistakes(NamedTuple):
     """The mistakes of one network: by class, and the most confident ones.
 
     `counts` [classes][logits], or None where they are so many that `picture`, a
-    `data:` URI of a PNG, shows them. `gallery` is None for images of a number of
-    `channels` that PNG has no colours for.
+    `data:` URI of a PNG, shows them. `pairs`: a class, the one that images of it were
+    taken for, their number and their share of the class. `gallery` is None for images
+    of a number of `channels` that PNG has no colours for.
     """
 
     names: list[str]
     counts: list[list[Count]] | None
     picture: str | None
-    pairs: list[Pair]
+    pairs: list[tuple[str, str, int, float]]
     gallery: list[Thumbnail] | None
     channels: int
 
 
 def summarize(measured: Measured, tested: Tested) -> Mistakes:
     """The mistakes of the network that was tested."""
-    names, mistakes = class_names(measured, tested), tested.mistakes
+    names, mistakes = list(measured.class_names), tested.mistakes
+    # A network may have more logits than there are classes.
+    names += [f"class {i}" for i in range(len(names), tested.confusion.shape[1])]
     channels = mistakes[0].image.shape[-1] if mistakes else 1
     few = len(names) <= _MOST_NUMBERS
     return Mistakes(
@@ -81,13 +75,6 @@ def summarize(measured: Measured, tested: Tested) -> Mistakes:
         [_thumbnail(m, names) for m in mistakes] if channels in (1, 3) else None,
         channels,
     )
-
-
-def class_names(measured: Measured, tested: Tested) -> list[str]:
-    """One for each logit, of which a network may have more than there are classes."""
-    names = list(measured.class_names)
-    logits = tested.confusion.shape[1]
-    return [*names, *(f"class {i}" for i in range(len(names), logits))]
 
 
 def _shares(confusion: np.ndarray) -> np.ndarray:
@@ -110,12 +97,14 @@ def _picture(confusion: np.ndarray) -> str:
     return _data_uri(Image.fromarray(pixels))
 
 
-def _pairs(confusion: np.ndarray, names: list[str]) -> list[Pair]:
+def _pairs(
+    confusion: np.ndarray, names: list[str]
+) -> list[tuple[str, str, int, float]]:
     """The confusions that take the most images."""
     wrong = confusion * (1 - np.eye(*confusion.shape, dtype=np.int64))
     order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_PAIRS]
     return [
-        Pair(names[i], names[j], int(wrong[i, j]), wrong[i, j] / confusion[i].sum())
+        (names[i], names[j], int(wrong[i, j]), wrong[i, j] / confusion[i].sum())
         for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True)
         if wrong[i, j]
     ]

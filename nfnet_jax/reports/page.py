@@ -2,16 +2,16 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
 from nfnet_jax import __version__
 from nfnet_jax.reports import tables
-from nfnet_jax.reports.figures import Chart, curve_charts, signal_charts
+from nfnet_jax.reports.figures import curve_charts, signal_charts
 from nfnet_jax.reports.measured import SIGNAL_IMAGES, Measured
-from nfnet_jax.reports.mistakes import Mistakes, summarize
+from nfnet_jax.reports.mistakes import summarize
 from nfnet_jax.reports.record import Record
 from nfnet_jax.utils import figures, units
 from nfnet_jax.utils.strict_json import dumps
@@ -20,44 +20,8 @@ from nfnet_jax.utils.strict_json import dumps
 _NO_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe-￿]")
 
 
-class Run(NamedTuple):
-    """A run as the template shows it; `colour` is a place in `figures.COLOURS`."""
-
-    record: Record
-    measured: Measured
-    colour: int
-    state: str
-    warnings: list[str]
-    signal_charts: list[Chart]
-    mistakes: Mistakes | None
-
-
 def make_page(records: Sequence[Record], measured: Sequence[Measured]) -> str:
     """The text of the report of `records`, each with what was measured of it."""
-    one, both = len(records) == 1, zip(records, measured, strict=True)
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            title=records[0].name if one else f"{len(records)} runs compared",
-            one=one,
-            runs=[_run(i, *run) for i, run in enumerate(both)],
-            tiles=tables.tiles(records[0], measured[0]),
-            curves=curve_charts(records),
-            outcome=tables.comparison(tables.OUTCOME, records, measured),
-            cost=tables.comparison(tables.COST, records, measured),
-            changed_keys=tables.changed_keys(records),
-            differing_keys=tables.differing_keys(records),
-            all_keys=tables.all_keys(records),
-            signal_images=SIGNAL_IMAGES,
-            light=figures.LIGHT,
-            dark=figures.DARK,
-            version=__version__,
-        )
-    )
-
-
-def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("nfnet_jax.reports", ""),
         autoescape=True,
@@ -73,7 +37,24 @@ def _environment() -> jinja2.Environment:
         # JSON, in which "1" and 1 differ.
         "json": lambda value: dumps(value, ensure_ascii=False),
     }
-    return environment
+    one, both = len(records) == 1, zip(records, measured, strict=True)
+    keys = tables.all_keys(records)
+    return environment.get_template("page.html").render(
+        title=records[0].name if one else f"{len(records)} runs compared",
+        one=one,
+        runs=[_run(i, *run) for i, run in enumerate(both)],
+        tiles=tables.tiles(records[0], measured[0]),
+        curves=curve_charts(records),
+        outcome=tables.comparison(tables.OUTCOME, records, measured),
+        cost=tables.comparison(tables.COST, records, measured),
+        changed_keys=[k for k in keys if any(v != k.default for v in k.values)],
+        differing_keys=[k for k in keys if any(v != k.values[0] for v in k.values)],
+        all_keys=keys,
+        signal_images=SIGNAL_IMAGES,
+        light=figures.LIGHT,
+        dark=figures.DARK,
+        version=__version__,
+    )
 
 
 def _printable(value):
@@ -83,21 +64,21 @@ def _printable(value):
     return _NO_TEXT.sub("\ufffd", value)
 
 
-def _run(index: int, record: Record, measured: Measured) -> Run:
-    warnings = list(measured.notes)
-    if record.unreadable:
-        warnings.append(
-            f"{record.unreadable} unreadable lines of metrics.jsonl are left out."
-        )
-    return Run(
-        record,
-        measured,
-        index % len(figures.COLOURS),
-        _state(record, measured),
-        warnings,
-        signal_charts(measured, f"run{index}") if measured.start else [],
-        summarize(measured, measured.tested) if measured.tested else None,
-    )
+def _run(index: int, record: Record, measured: Measured) -> dict[str, Any]:
+    """A run as the template shows it; `colour` is a place in `figures.COLOURS`."""
+    lines = f"{record.unreadable} unreadable lines of metrics.jsonl are left out."
+    warnings = [*measured.notes, *([lines] if record.unreadable else [])]
+    return {
+        "record": record,
+        "measured": measured,
+        "colour": index % len(figures.COLOURS),
+        "state": _state(record, measured),
+        "warnings": warnings,
+        "signal_charts": signal_charts(measured, f"run{index}")
+        if measured.start
+        else [],
+        "mistakes": summarize(measured, measured.tested) if measured.tested else None,
+    }
 
 
 def _state(record: Record, measured: Measured) -> str:

@@ -91,24 +91,19 @@ def _read(workdir: str, name: str) -> Record:
         raise UserError(str(error).removeprefix("--workdir: ")) from error
     metrics = os.path.join(workdir, "metrics.jsonl")
     rows, unreadable = _read_rows(metrics)
+    per_epoch = (row["step"] / row["epoch"] for row in rows if row.get("epoch", 0) > 0)
+    written = os.stat(metrics).st_mtime if rows else None
     return Record(
         # Names of directories may hold bytes that are no text.
         name.encode(errors="surrogateescape").decode(errors="replace"),
         workdir,
         config,
         _by_metric(rows),
-        next(
-            (row["step"] / row["epoch"] for row in rows if row.get("epoch", 0) > 0),
-            None,
-        ),
+        next(per_epoch, None),
         read_result(workdir),
         unreadable,
-        _modified(metrics) if rows else None,
+        datetime.datetime.fromtimestamp(written, datetime.UTC) if written else None,
     )
-
-
-def _modified(path: str) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(os.stat(path).st_mtime, datetime.UTC)
 
 
 def _read_rows(path: str) -> tuple[list[dict[str, float]], int]:

@@ -1,5 +1,6 @@
 """Results, cost and configs of runs as rows of tables: a value for each run."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -25,13 +26,6 @@ class Quantity(NamedTuple):
     best: Callable | None = None
 
 
-class Cell(NamedTuple):
-    """A value of one run as text; `is_best` among several."""
-
-    text: str
-    is_best: bool
-
-
 class KeyRow(NamedTuple):
     """A config key, its value in each run, its default and meaning."""
 
@@ -42,10 +36,9 @@ class KeyRow(NamedTuple):
 
 
 def _metric(name: str) -> Callable[[Record, Measured], float | None]:
-    def last(record: Record, _: Measured) -> float | None:
-        return record.metrics[name].last if name in record.metrics else None
-
-    return last
+    return lambda record, _: (
+        record.metrics[name].last if name in record.metrics else None
+    )
 
 
 def _best_accuracy(record: Record, _: Measured) -> float | None:
@@ -72,10 +65,6 @@ def _of_network(name: str) -> Callable[[Record, Measured], int | None]:
     return value
 
 
-def _devices(record: Record, _: Measured) -> str | None:
-    return (record.result or {}).get("versions", {}).get("devices")
-
-
 def _text(value: Any) -> str:
     return "–" if value is None else str(value)
 
@@ -84,16 +73,9 @@ def _rate(value: float | None) -> str:
     return "–" if value is None else f"{number(value)} images/s"
 
 
-def _loss(value: float | None) -> str:
-    return number(value, 4)
-
-
-def _flops(value: float | None) -> str:
-    return with_prefix(value, "FLOP")
-
-
-def _macs(value: float | None) -> str:
-    return with_prefix(value, "MAC")
+_loss = functools.partial(number, digits=4)
+_flops = functools.partial(with_prefix, unit="FLOP")
+_macs = functools.partial(with_prefix, unit="MAC")
 
 
 def last_epoch(record: Record) -> float:
@@ -122,7 +104,7 @@ COST = (
     Quantity("training cost", _result("train_flops"), _flops, min),
     Quantity("parameters", parameters, grouped, min),
     Quantity("multiply-adds of an image", multiply_adds, _macs, min),
-    Quantity("devices", _devices, _text),
+    Quantity("devices", lambda record, _: record.versions.get("devices"), _text),
 )
 
 
@@ -130,54 +112,37 @@ def comparison(
     quantities: Sequence[Quantity],
     records: Sequence[Record],
     measured: Sequence[Measured],
-) -> list[tuple[str, list[Cell]]]:
-    """Name and values by run of each quantity."""
+) -> list[tuple[str, list[tuple[str, bool]]]]:
+    """Name of each quantity; its text in each run, and True for the best of several."""
     rows = []
     for quantity in quantities:
         values = [quantity.value(*both) for both in zip(records, measured, strict=True)]
-        best = _best(quantity, values)
-        cells = [Cell(quantity.text(v), best is not None and v == best) for v in values]
+        best = None
+        if quantity.best:
+            known = {v for v in values if v is not None and math.isfinite(v)}
+            best = quantity.best(known) if len(known) > 1 else None
+        cells = [(quantity.text(v), best is not None and v == best) for v in values]
         rows.append((quantity.name, cells))
     return rows
-
-
-def _best(quantity: Quantity, values: Sequence[Any]) -> Any:
-    """The best of values that differ, or None."""
-    if quantity.best is None:
-        return None
-    known = {v for v in values if v is not None and math.isfinite(v)}
-    return quantity.best(known) if len(known) > 1 else None
 
 
 def tiles(record: Record, measured: Measured) -> list[tuple[str, str, str]]:
     """Name, value and remark of the numbers that are looked for first."""
     result, both = record.result or {}, (record, measured)
     averaged = percent(averaged_accuracy(*both))
-    epochs = number(last_epoch(record))
-    updates = f"{grouped(record.last_step)} updates, {epochs} epochs"
-    rate = number(result.get("images_per_second"))
-    cost = _flops(result.get("train_flops"))
-    image_cost = f"{_macs(multiply_adds(*both))} an image"
+    updates = (
+        f"{grouped(record.last_step)} updates, {number(last_epoch(record))} epochs"
+    )
+    rate, cost = result.get("images_per_second"), result.get("train_flops")
+    cost_of_one = _macs(multiply_adds(*both))
     return [
         ("test accuracy", percent(test_accuracy(*both)), f"{averaged} averaged"),
         ("test loss", _loss(test_loss(*both)), "cross entropy, nats"),
         ("time", duration(result.get("seconds")), updates),
-        ("training rate", rate, "images per second"),
-        ("training cost", cost, "forward and backward"),
-        ("parameters", grouped(parameters(*both)), image_cost),
+        ("training rate", number(rate), "images per second"),
+        ("training cost", _flops(cost), "forward and backward"),
+        ("parameters", grouped(parameters(*both)), f"{cost_of_one} an image"),
     ]
-
-
-def changed_keys(records: Sequence[Record]) -> list[KeyRow]:
-    """Keys that a run set to something else than the base config."""
-    rows = all_keys(records)
-    return [row for row in rows if any(v != row.default for v in row.values)]
-
-
-def differing_keys(records: Sequence[Record]) -> list[KeyRow]:
-    """Keys that are not the same in all runs."""
-    rows = all_keys(records)
-    return [row for row in rows if any(v != row.values[0] for v in row.values)]
 
 
 def all_keys(records: Sequence[Record]) -> list[KeyRow]:

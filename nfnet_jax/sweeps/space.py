@@ -18,14 +18,9 @@ Values = dict[str, Any]
 """Config keys without "config.", and their values."""
 
 
-def as_texts(values: Values) -> dict[str, str]:
-    """Returns the values as flags write them."""
-    return {key: as_text(value) for key, value in values.items()}
-
-
 def as_flags(values: Values) -> list[str]:
     """Returns flags that set keys of the config."""
-    return [f"--config.{key}={text}" for key, text in as_texts(values).items()]
+    return [f"--config.{key}={as_text(value)}" for key, value in values.items()]
 
 
 def as_text(value: Any) -> str:
@@ -118,14 +113,15 @@ class Space:
 def make_space(
     grids: Sequence[str],
     samples: Sequence[str],
-    trials: str | None,
+    trials: int | None,
     function: Callable[[Any], Values] | None,
 ) -> Space:
     """Returns the space of the flags `--grid`, `--sample`, `--trials` and of a config's
     function `sweep`.
 
     Raises:
-      UserError: nothing to vary, a key twice, an unknown key, a malformed range.
+      UserError: nothing to vary, a key twice, an unknown key, a malformed range, or
+        `trials` where nothing is drawn, or the other way round.
     """
     grid: dict[str, Any] = dict(_axis("grid", text) for text in grids)
     sampled = dict(_axis("sample", text) for text in samples)
@@ -138,21 +134,15 @@ def make_space(
             "nothing to vary: expected --grid config.KEY=A,B,C, --sample "
             "config.KEY=log:LOW:HIGH, or a function sweep(trial) in the config file"
         )
-    return Space(grid, sampled, function, _count(trials, bool(sampled or function)))
-
-
-def _count(trials: str | None, drawn: bool) -> int:
-    if not drawn:
-        if trials is not None:
-            raise UserError(
-                f"--trials={trials} with a grid alone, expected --sample too: a grid "
-                "has as many trials as points"
-            )
-        return 1
-    if trials is None or not re.fullmatch("[1-9][0-9]*", trials):
-        found = "missing" if trials is None else repr(trials)
-        raise UserError(f"--trials is {found}, expected a whole number of at least 1")
-    return int(trials)
+    drawn = bool(sampled or function)
+    if drawn and trials is None:
+        raise UserError("--trials is missing, expected a whole number of at least 1")
+    if trials and not drawn:
+        raise UserError(
+            f"--trials={trials} with a grid alone, expected --sample too: a grid has "
+            "as many trials as points"
+        )
+    return Space(grid, sampled, function, trials or 1)
 
 
 def _axis(flag: str, text: str) -> tuple[str, Range | Choice]:

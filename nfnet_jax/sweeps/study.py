@@ -8,7 +8,7 @@ trial up again, from the last checkpoint.
 import time
 import warnings
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 import sqlalchemy.exc
@@ -16,7 +16,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nfnet_jax.sweeps.space import Space, Values
-from nfnet_jax.sweeps.trial import Failed, Pruned
+from nfnet_jax.sweeps.trial import Failed
 from nfnet_jax.utils.errors import UserError
 from nfnet_jax.utils.files import check_local
 
@@ -76,20 +76,13 @@ def open_study(
       UserError: the study in the storage is of another sweep.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = optuna.samplers.TPESampler()
     pruner = optuna.pruners.MedianPruner() if prune else optuna.pruners.NopPruner()
+    options: dict[str, Any] = {"sampler": optuna.samplers.TPESampler()}
+    options |= {"study_name": name, "storage": storage, "pruner": pruner}
     try:
-        study = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            direction=direction,
-            sampler=sampler,
-            pruner=pruner,
-        )
+        study = optuna.create_study(direction=direction, **options)
     except optuna.exceptions.DuplicatedStudyError:
-        study = optuna.load_study(
-            study_name=name, storage=storage, sampler=sampler, pruner=pruner
-        )
+        study = optuna.load_study(**options)
         _check_same(study, definition)
         return study
     for place, point in enumerate(space.planned()):
@@ -135,8 +128,6 @@ def work(study: optuna.Study, space: Space, objective: Objective) -> None:
             values = space.suggest(trial)
             trial.set_user_attr(VALUES, values)
             return objective(trial.user_attrs[PLACE], values, hopeless)
-        except Pruned as reason:
-            raise optuna.TrialPruned(str(reason)) from reason
         except (Failed, UserError) as reason:
             trial.set_user_attr("error", str(reason))
             raise

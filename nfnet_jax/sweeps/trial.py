@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from optuna import TrialPruned
+
 from nfnet_jax.utils.strict_json import loads
 
 _POLL_SECONDS = 0.2
@@ -15,10 +17,6 @@ _POLL_SECONDS = 0.2
 
 class Failed(Exception):
     """A training ended without a result; the message is its last line."""
-
-
-class Pruned(Exception):
-    """A training was stopped because it was hopeless."""
 
 
 def train(
@@ -37,7 +35,7 @@ def train(
       The metric of the last evaluation.
 
     Raises:
-      Pruned: it was hopeless.
+      TrialPruned: it was hopeless.
       Failed: it ended otherwise than well, or with a metric that is not finite.
     """
     workdir.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +47,7 @@ def train(
     try:
         for step, value in _evaluations(process, workdir / "metrics.jsonl", metric):
             if hopeless(step, value):
-                raise Pruned(f"step {step}: {metric} {value:.4g}")
+                raise TrialPruned(f"step {step}: {metric} {value:.4g}")
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

@@ -121,14 +121,13 @@ def create_workdir(workdir: str, config: ConfigDict) -> None:
 
 
 @contextlib.contextmanager
-def writing(path: str) -> Iterator[None]:
+def writing(path: str, flag: str = "--workdir") -> Iterator[None]:
     """Turns an OSError of this context into a UserError about writing `path`."""
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"--workdir: cannot write {path}: {error.strerror or error}"
-        ) from error
+        reason = error.strerror or error
+        raise UserError(f"{flag}: cannot write {path}: {reason}") from error
 
 
 @contextlib.contextmanager

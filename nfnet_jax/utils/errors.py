@@ -61,13 +61,10 @@ def _path_likeness(word: str, choice: str) -> tuple[float, float]:
     beside, _, other = choice.rpartition(".")
     parts = other.split("_")
     begins = len(name) > 1 and (other.startswith(name) or name in parts)
-    if name in (other, "".join(part[:1] for part in parts)):
+    initials = "".join(part[:1] for part in parts)
+    if name in (other, initials) or (begins and section and section == beside):
         return 1.0, whole
-    if begins and section and section == beside:
-        return 1.0, whole
-    if name in choice.split("."):
-        return 0.9, whole
-    if begins:
+    if begins or name in choice.split("."):
         return 0.9, whole
     last = _likeness(name, other)[0]
     return max(last, (last + whole) / 2), whole

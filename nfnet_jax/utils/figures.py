@@ -19,33 +19,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LIGHT = {
-    "page": "#f6f7f9",
-    "card": "#ffffff",
-    "text": "#1b1f24",
-    "muted": "#59636e",
-    "grid": "#d9dee4",
-    "c0": "#0072b2",
-    "c1": "#d55e00",
-    "c2": "#00805f",
-    "c3": "#b3528f",
-    "c4": "#946500",
-    "c5": "#5a5fd0",
+_PALETTE = {
+    "page": ("#f6f7f9", "#0f1216"),
+    "card": ("#ffffff", "#181c22"),
+    "text": ("#1b1f24", "#e6eaef"),
+    "muted": ("#59636e", "#9aa5b1"),
+    "grid": ("#d9dee4", "#323a44"),
+    "c0": ("#0072b2", "#56b4e9"),
+    "c1": ("#d55e00", "#ff8b3d"),
+    "c2": ("#00805f", "#2ec79d"),
+    "c3": ("#b3528f", "#e39ac6"),
+    "c4": ("#946500", "#f0c23c"),
+    "c5": ("#5a5fd0", "#a3a7ff"),
 }
+LIGHT = {name: light for name, (light, _) in _PALETTE.items()}
 """Okabe and Ito's colours for colour-blind readers, darkened where faint on white."""
-DARK = {
-    "page": "#0f1216",
-    "card": "#181c22",
-    "text": "#e6eaef",
-    "muted": "#9aa5b1",
-    "grid": "#323a44",
-    "c0": "#56b4e9",
-    "c1": "#ff8b3d",
-    "c2": "#2ec79d",
-    "c3": "#e39ac6",
-    "c4": "#f0c23c",
-    "c5": "#a3a7ff",
-}
+DARK = {name: dark for name, (_, dark) in _PALETTE.items()}
 """The same hues, light enough for a dark page."""
 COLOURS = tuple(LIGHT[f"c{i}"] for i in range(6))
 """Colours of lines, in order."""
@@ -60,27 +49,25 @@ _DECADES = 6
 def subplots(
     columns: int = 1, rows: int = 1, size: tuple[float, float] = (4.6, 2.7)
 ) -> tuple["Figure", np.ndarray]:
-    """An empty figure of `size` inches, and its panels [rows, columns] in the style."""
+    """An empty figure of `size` inches, and its panels [rows, columns] in the style.
+
+    Lines of a panel take `COLOURS` in order.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, dpi=72, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
     for panel in panels.flat:
-        apply_style(panel)
+        panel.set_prop_cycle(color=COLOURS)
+        panel.grid(color=GRID, linewidth=0.8)
+        panel.set_axisbelow(True)
+        panel.spines[:].set_visible(False)
+        panel.tick_params(
+            which="both", length=0, labelcolor=MUTED, labelsize=TEXT_SIZE, pad=4
+        )
+        for text in (panel.title, panel.xaxis.label, panel.yaxis.label):
+            text.set(color=MUTED, fontsize=TEXT_SIZE)
     return figure, panels
-
-
-def apply_style(panel: "Axes") -> None:
-    """Colours, grid and text sizes of a panel; its lines take `COLOURS` in order."""
-    panel.set_prop_cycle(color=COLOURS)
-    panel.grid(color=GRID, linewidth=0.8)
-    panel.set_axisbelow(True)
-    panel.spines[:].set_visible(False)
-    panel.tick_params(
-        which="both", length=0, labelcolor=MUTED, labelsize=TEXT_SIZE, pad=4
-    )
-    for text in (panel.title, panel.xaxis.label, panel.yaxis.label):
-        text.set(color=MUTED, fontsize=TEXT_SIZE)
 
 
 def name_axes(panel: "Axes", x: str, y: str, counts: bool = False) -> None:
@@ -131,11 +118,16 @@ def label_lines(panel: "Axes") -> None:
     """Writes the name of each line of `panel` at its end, once the axes are scaled."""
     from scipy.optimize import isotonic_regression
 
-    lines = [line for line in panel.lines if _is_named(line)]
+    to_axes = panel.transScale + panel.transLimits
+    lines, ends = [], []
+    for line in panel.lines:
+        points = np.asarray(line.get_xydata(), float)
+        points = points[np.isfinite(points).all(1)]
+        if len(points) and not str(line.get_label()).startswith("_"):
+            lines.append(line)
+            ends.append(to_axes.transform(points[-1])[1])
     if not lines:
         return
-    to_axes = panel.transScale + panel.transLimits
-    ends = [to_axes.transform(_last_point(line))[1] for line in lines]
     gap = 1.25 * TEXT_SIZE / panel.bbox.height
     # The least moves that leave `gap` between neighbours.
     order, rows = np.argsort(ends), np.arange(len(ends))
@@ -223,15 +215,3 @@ def _save(figure: "Figure", target, extension: str, metadata, **options: Any) ->
         # The reader of an SVG has fonts for the letters that are missing here.
         warnings.filterwarnings("ignore", "Glyph .* missing")
         figure.savefig(target, format=extension, metadata=metadata, **options)
-
-
-def _is_named(line) -> bool:
-    return not str(line.get_label()).startswith("_") and bool(_finite(line).any())
-
-
-def _finite(line) -> np.ndarray:
-    return np.isfinite(np.asarray(line.get_xydata(), float)).all(1)
-
-
-def _last_point(line) -> np.ndarray:
-    return np.asarray(line.get_xydata(), float)[_finite(line)][-1]

@@ -33,8 +33,11 @@ def test_prediction_is_arithmetic():
     assert many.sending == 5.0 and not many.fits
 
 
-def test_pmap_and_wrong_numbers_of_devices_are_refused():
+def test_pmap_and_wrong_numbers_of_examples_and_devices_are_refused():
     config = base_config()
+    config.data.batch_size = 2000
+    with pytest.raises(UserError, match=r"; set --config.data.batch_size=1438$"):
+        forecast(config)
     config.parallel.mode = "pmap"
     with pytest.raises(UserError, match="parallel.mode is 'pmap', expected 'jit'"):
         forecast(config)
@@ -62,13 +65,6 @@ def test_shapes_are_those_of_the_data(tmp_path):
     found = data_shape(config)
     assert found[:3] == ((side, side, 3), None, None)
     assert found.source.startswith(f"assumed, as folder:{tmp_path / 'absent'} is not")
-
-
-def test_a_batch_that_the_data_lack_is_refused_as_in_training():
-    config = base_config()
-    config.data.batch_size = 2000
-    with pytest.raises(UserError, match=r"; set --config.data.batch_size=1438$"):
-        forecast(config)
 
 
 def test_small_numbers_are_not_printed_as_zero(tmp_path, capsys, monkeypatch):

@@ -47,22 +47,13 @@ def test_texts_and_attributes_hold_anything(record):
 
 
 def test_what_is_no_character_is_replaced(record):
-    run = dataclasses.replace(record, name="a\x00b\x1bc\x7f\ud800d\ufffe")
-    assert parse(make_page([run], [Measured()])).findtext(".//h1") == "a�b�c��d�"
+    run = dataclasses.replace(record, name="a\x00b\x1bc\x7f\ud800d\ufffe<b>")
+    assert parse(make_page([run], [Measured()])).findtext(".//h1") == "a�b�c��d�<b>"
 
 
 def test_the_same_run_gives_the_same_bytes(record):
     found = Measured(step=3, tested=judged(2))
     assert make_page([record], [found]) == make_page([record], [found])
-
-
-def test_tables_have_headers(record):
-    html = parse(make_page([record], [Measured()]))
-    for found in html.iter("table"):
-        assert {th.get("scope") for th in found.iter("th")} == {"col", "row"}
-        assert all(row[0].tag == "th" for row in found.find("tbody"))
-    results = table(html, "Results")
-    assert results["test loss"] == ["0.3333"]
 
 
 def test_many_classes_are_a_picture(record):

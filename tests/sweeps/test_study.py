@@ -1,7 +1,7 @@
 """Workers that share a study, one of them killed."""
 
 import contextlib
-import pathlib
+import os
 import sqlite3
 import subprocess
 import sys
@@ -10,17 +10,32 @@ import time
 import optuna
 import pytest
 
-from nfnet_jax.sweeps import study, summary
+from nfnet_jax.sweeps import run, study
 from nfnet_jax.sweeps.space import make_space
-from nfnet_jax.sweeps.trial import Failed, Pruned
+from nfnet_jax.sweeps.trial import Failed
 from nfnet_jax.utils.errors import UserError
 
-WORKER = pathlib.Path(__file__).with_name("worker.py")
+
+def work(storage: str, log: str, seconds: str) -> None:
+    """A worker whose trials only sleep."""
+    # Of the order of what the test takes, not of what a training takes.
+    study._HEARTBEAT_SECONDS, study._GRACE_SECONDS, study._POLL_SECONDS = 1, 4, 0.2
+    space = make_space(["data.batch_size=1,2,3,4,5,6"], [], None, None)
+    opened = study.open_storage(storage)
+    made = study.open_study(opened, "test", space, ["a"], "maximize", False)
+
+    def objective(place, values, hopeless):
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(f"{place} {os.getpid()}\n")
+        time.sleep(float(seconds))
+        return -((values["data.batch_size"] - 4) ** 2)
+
+    study.work(made, space, objective)
 
 
 def start(tmp_path, seconds: float) -> subprocess.Popen:
     arguments = [str(tmp_path / "study.db"), str(tmp_path / "log"), str(seconds)]
-    return subprocess.Popen([sys.executable, str(WORKER), *arguments])
+    return subprocess.Popen([sys.executable, __file__, *arguments])
 
 
 def heartbeats(path) -> int:
@@ -49,49 +64,37 @@ def test_a_killed_workers_trial_is_taken_up_again_and_the_others_run_once(tmp_pa
     found = optuna.load_study(
         study_name="test", storage=f"sqlite:///{tmp_path / 'study.db'}"
     )
-    trials = study.planned_trials(found)
+    trials = run.ranked_trials(found)
     assert {trial.state.name for trial in trials} == {"COMPLETE"}
-    assert summary.best_trial(found).params == {"data.batch_size": 4}
+    assert trials[0].params == {"data.batch_size": 4}
 
 
 @pytest.fixture
-def opened(tmp_path):
-    space = make_space([], ["optim.momentum=uniform:0:0.9"], "8", None)
+def storage(tmp_path):
     storage = study.open_storage(str(tmp_path / "study.db"))
-    yield space, study.open_study(storage, "test", space, ["a"], "maximize", True)
+    yield storage
     storage.engine.dispose()
 
 
-def test_crashes_are_recorded_and_hopeless_trials_stopped(opened, tmp_path):
-    space, made = opened
+def test_crashes_are_recorded_hopeless_trials_stopped_and_other_sweeps_refused(storage):
+    space = make_space([], ["optim.momentum=uniform:0:0.9"], 8, None)
+    made = study.open_study(storage, "test", space, ["a"], "maximize", True)
 
     def objective(place, values, hopeless):
         if place == 1:
             raise Failed("error: out of luck")
         for step in range(3):
             if hopeless(step, 0.0 if place == 7 else 1.0 + place):
-                raise Pruned("hopeless")
+                raise optuna.TrialPruned("hopeless")
         return 1.0 + place
 
     study.work(made, space, objective)
-    rows = summary.table(made, "accuracy")
+    rows = run.table(run.ranked_trials(made), "accuracy")
     assert [row[0] for row in rows] == ["trial", "6", "5", "4", "3", "2", "0", "1", "7"]
     assert rows[-2][2:] == ["", "failed: error: out of luck"]
     assert rows[-1][2:] == ["", "stopped, hopeless"]
-    written = summary.write_plots(made, tmp_path)
-    assert [path.name for path in written] == [
-        "history.png",
-        "parallel.png",
-        "importance.png",
-    ]
-    for path in written:
-        assert path.read_bytes().startswith(b"\x89PNG")
-
-
-def test_another_sweep_in_the_same_study_is_refused(opened, tmp_path):
-    space, made = opened
     with pytest.raises(UserError, match="is another sweep .a there, b here"):
-        study.open_study(made._storage, "test", space, ["b"], "maximize", True)
+        study.open_study(storage, "test", space, ["b"], "maximize", True)
 
 
 def test_storages_that_cannot_be_opened_are_refused_in_one_line(tmp_path):
@@ -101,15 +104,17 @@ def test_storages_that_cannot_be_opened_are_refused_in_one_line(tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_the_best_command_sets_config_keys_not_the_names_of_parameters(tmp_path):
+def test_the_best_command_sets_config_keys_not_the_names_of_parameters(storage):
     def sweep(trial):
         return {"model.name": f"nf_wrn_16_{trial.suggest_int('width', 3, 3)}"}
 
-    space = make_space([], [], "1", sweep)
-    storage = study.open_storage(str(tmp_path / "study.db"))
+    space = make_space([], [], 1, sweep)
     made = study.open_study(storage, "test", space, ["a"], "maximize", False)
     study.work(made, space, lambda place, values, hopeless: 1.0)
-    best = summary.best_trial(made)
-    assert best.params == {"width": 3}
-    assert summary.values_of(best) == {"model.name": "nf_wrn_16_3"}
-    storage.engine.dispose()
+    (trial,) = run.ranked_trials(made)
+    assert trial.params == {"width": 3}
+    assert trial.user_attrs[study.VALUES] == {"model.name": "nf_wrn_16_3"}
+
+
+if __name__ == "__main__":
+    work(*sys.argv[1:])

@@ -23,9 +23,8 @@ def test_a_trial_is_a_training_in_a_process(tmp_path, monkeypatch):
     arguments = [f"--config={CONFIG}", *TINY]
     asked = []
 
-    def hopeless(step, value):
-        asked.append((step, value))
-        return False
+    def hopeless(*evaluation):
+        asked.append(evaluation)
 
     value = trial.train(arguments, tmp_path / "0000", "accuracy", hopeless)
     assert asked == [(3, value)] and 0 <= value <= 1
@@ -85,6 +84,7 @@ def test_a_dry_run_lists_the_trials_and_writes_nothing(tmp_path, capsys):
         (["--grid", "optim.momentum=a,b"], "optim.momentum is 'a', expected"),
         (["--grid", "optim.momentum=0.5", "--metric=acc"], "--metric is 'acc'"),
         (["--grid", "optim.momentum=0.5", "--prune=no"], "--prune is 'no'"),
+        (["--sample", "optim.momentum=0.1,0.2", "--trials=0"], "--trials is '0'"),
     ],
 )
 def test_values_that_a_trial_could_not_take_are_refused_at_once(

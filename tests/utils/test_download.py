@@ -11,12 +11,16 @@ from nfnet_jax.utils.errors import UserError
 CONTENT = np.random.RandomState(1).bytes(300_000)
 
 
-def test_download(serve, tmp_path):
-    server = serve(CONTENT)
-    path = fetch(server.file(), tmp_path)
-    assert path == tmp_path / "file.bin"
-    assert path.read_bytes() == CONTENT
-    assert list(tmp_path.iterdir()) == [path]
+def test_a_file_is_downloaded_once_and_always_verified(serve, tmp_path):
+    server, path = serve(CONTENT), tmp_path / "file.bin"
+    for _ in range(2):
+        assert fetch(server.file(), tmp_path) == path
+        assert path.read_bytes() == CONTENT
+        assert list(tmp_path.iterdir()) == [path]
+    path.write_bytes(CONTENT[:-1])
+    with pytest.raises(UserError, match="wrong checksum"):
+        fetch(server.file(), tmp_path)
+    assert server.asked == [None]
 
 
 def test_dropped_connections_are_resumed(serve, tmp_path):
@@ -47,9 +51,9 @@ def test_server_that_never_finishes_is_given_up(serve, tmp_path):
     assert len(server.asked) == 2
 
 
-def test_part_longer_than_the_file_of_the_server_is_dropped(serve, tmp_path):
-    server = serve(CONTENT)
-    remote = server.file(size=len(CONTENT) + 10)
+@pytest.mark.parametrize("content", [CONTENT, b""])
+def test_file_of_the_server_that_is_too_short_is_dropped(content, serve, tmp_path):
+    remote = serve(content).file(size=len(content) + 10)
     with pytest.raises(UserError, match="could not be downloaded"):
         fetch(remote, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -62,23 +66,6 @@ def test_wrong_checksum_of_a_download(serve, tmp_path):
         fetch(remote, tmp_path)
     assert "kept aside" in str(error.value) and "\n" not in str(error.value)
     assert [p.name for p in tmp_path.iterdir()] == ["file.bin.wrong"]
-
-
-def test_remote_in_place_is_verified_and_not_downloaded(serve, tmp_path):
-    server = serve(CONTENT)
-    path = tmp_path / "file.bin"
-    path.write_bytes(CONTENT)
-    assert fetch(server.file(), tmp_path) == path
-    path.write_bytes(CONTENT[:-1])
-    with pytest.raises(UserError, match="wrong checksum"):
-        fetch(server.file(), tmp_path)
-    assert server.asked == []
-
-
-def test_missing_file_of_the_server(serve, tmp_path):
-    remote = serve(b"").file(size=10)
-    with pytest.raises(UserError, match="could not be downloaded"):
-        fetch(remote, tmp_path)
 
 
 def test_size_and_checksum_need_not_be_known(serve, tmp_path):

@@ -1,6 +1,5 @@
 """Paths: what is on another machine is refused in a line; files are written whole."""
 
-import importlib
 import os
 import re
 
@@ -8,8 +7,8 @@ import pytest
 from tiny_run import tiny_config
 
 from nfnet_jax import cli
-from nfnet_jax.__main__ import COMMANDS
-from nfnet_jax.config import base_config, check_config
+from nfnet_jax.__main__ import COMMANDS, dispatch
+from nfnet_jax.config import check_config
 from nfnet_jax.data.load import load_dataset
 from nfnet_jax.inference.export import check_target
 from nfnet_jax.training.loop import train
@@ -45,16 +44,12 @@ def empty(tmp_path, monkeypatch):
         ("gs://b", "gs"),
         ("GS://b", "gs"),
         ("gs:/b", "gs"),
-        ("s3a:/b/c", "s3a"),
-        ("abfs://b@c/d", "abfs"),
         ("made-up+of.it://x", "made-up+of.it"),
-        ("https://host/weights.npz", "https"),
         ("file:///data", "file"),
         ("/data/gs://b", None),
         ("runs/a:b", None),
         ("./gs:/b", None),
         ("odd:/b", None),
-        ("~/runs", None),
         ("", None),
     ],
 )
@@ -62,25 +57,18 @@ def test_schemes(path, scheme):
     assert scheme_of(path) == scheme
 
 
-def main_of(command: str):
-    module = f"nfnet_jax.{command}"
-    package = importlib.util.find_spec(module).submodule_search_locations
-    return importlib.import_module(f"{module}.__main__" if package else module).main
-
-
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c != "config"])
 def test_every_flag_of_every_command_refuses_a_bucket(command, empty, capsys):
     """Flags that come later are held to it as well."""
-    main = main_of(command)
     with pytest.raises(SystemExit):
-        main([command, "--help"])
+        dispatch(["nfnet", command, "--help"])
     told = capsys.readouterr().out
     flags = set(re.findall(r"^  --(\w+)=VALUE", told, re.MULTILINE)) - {*cli.URLS}
     assert flags or command == "models"
     own = [f"--config={empty}"] if "--config=FILE" in told else []
     for flag in flags:
         with pytest.raises(UserError, match=rf"--{flag} is '{BUCKET}'.*this machine"):
-            main([command, *own, f"--{flag}={BUCKET}"])
+            dispatch(["nfnet", command, *own, f"--{flag}={BUCKET}"])
 
 
 @pytest.mark.parametrize(
@@ -102,21 +90,16 @@ def test_so_do_arguments_and_keys(command, arguments, empty, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     given = [argument.replace("CONFIG", str(empty)) for argument in arguments]
     with pytest.raises(UserError) as error:
-        main_of(command)([command, *given])
+        dispatch(["nfnet", command, *given])
     assert "s3:/" in str(error.value) and "\n" not in str(error.value)
     assert not [entry for entry in os.listdir() if "s3" in entry]
 
 
-def test_a_local_path_behind_file_is_offered():
+def test_so_does_the_library():
     with pytest.raises(UserError, match=r"did you mean '/data/runs'\?"):
         read_config("file:///data/runs")
-
-
-def test_so_does_the_library():
-    config = base_config()
-    config.data.dir = BUCKET
     calls = (
-        lambda: check_config(config),
+        lambda: check_config(tiny_config(**{"data.dir": BUCKET})),
         lambda: train(tiny_config(), BUCKET),
         lambda: read_config(BUCKET),
         lambda: load_dataset(f"folder:{BUCKET}", image_size=8),

@@ -4,6 +4,8 @@ import ast
 import json
 import math
 import pathlib
+import shutil
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -33,17 +35,9 @@ def strictly(text: str):
 
 def test_what_is_not_finite_is_null():
     values = {"a": math.nan, "b": [1.5, -math.inf, {"c": (math.inf, "x")}], "d": 1}
-    written = strict_json.dumps(values, indent=2)
-    assert strictly(written) == {
-        "a": None,
-        "b": [1.5, None, {"c": [None, "x"]}],
-        "d": 1,
-    }
-    assert strict_json.loads('{"a": NaN, "b": -Infinity, "c": 1e999}') == {
-        "a": None,
-        "b": None,
-        "c": None,
-    }
+    expected = {"a": None, "b": [1.5, None, {"c": [None, "x"]}], "d": 1}
+    assert strictly(strict_json.dumps(values, indent=2)) == expected
+    assert strict_json.loads("[NaN, -Infinity, 1e999]") == [None, None, None]
 
 
 def test_no_other_module_writes_json():
@@ -64,12 +58,10 @@ def one_step(tmp_path_factory):
     """The work directory of a run of one step, which has no rate."""
     workdir = tmp_path_factory.mktemp("runs") / "one"
     config = workdir.parent / "one.py"
-    config.write_text(
-        "from tiny_run import tiny_config\n\n\n"
-        "def get_config():\n    return tiny_config(**{'train.steps': 1, "
-        "'data.eval_split': 'test[:16]', 'data.eval_batch_size': 16})\n"
-    )
-    return workdir, ["train.py", f"--config={config}", f"--workdir={workdir}"]
+    config.write_text("from tiny_run import tiny_config as get_config\n")
+    flags = [f"--config={config}", f"--workdir={workdir}", "--config.train.steps=1"]
+    flags += ["--config.data.eval_split=test[:16]", "--config.data.eval_batch_size=16"]
+    return workdir, ["train.py", *flags]
 
 
 def test_a_run_of_one_step_has_a_result(one_step, capsys):
@@ -88,21 +80,16 @@ def test_a_report_shows_null_as_unknown(one_step, tmp_path):
     """Files of older versions hold NaN."""
     workdir, _ = one_step
     result = json.loads((workdir / "result.json").read_text())
-    for name, unknown in (("new", "null"), ("old", "NaN")):
-        place = tmp_path / name
-        place.mkdir()
-        (place / "config.json").write_text((workdir / "config.json").read_text())
-        unsure = {
-            k: "?" if isinstance(v, float | None) else v for k, v in result.items()
-        }
-        values = json.dumps(unsure).replace('"?"', unknown)
-        (place / "result.json").write_text(values)
-        row = json.dumps(
-            {"step": 5, "epoch": "?", "test/loss": "?", "test/accuracy": 1}
-        )
-        rows = [row.replace('"?"', unknown), '{"step": 9, "test/loss": 2.5}', ""]
-        (place / "metrics.jsonl").write_text("\n".join(rows))
-    records = read_records([str(tmp_path / "new"), str(tmp_path / "old")])
+    unsure = {k: None if isinstance(v, float) else v for k, v in result.items()}
+    unknown = {"step": 5, "epoch": None, "test/loss": None, "test/accuracy": 1}
+    rows = f'{json.dumps(unknown)}\n{{"step": 9, "test/loss": 2.5}}\n'
+    for name in ("null", "NaN"):
+        (tmp_path / name).mkdir()
+        shutil.copy(workdir / "config.json", tmp_path / name)
+        texts = {"result.json": json.dumps(unsure), "metrics.jsonl": rows}
+        for file, text in texts.items():
+            (tmp_path / name / file).write_text(text.replace("null", name))
+    records = read_records([str(tmp_path / "null"), str(tmp_path / "NaN")])
     for record in records:
         assert record.unreadable == 0 and record.last_step == 9
         assert tables.test_loss(record, Measured()) == 2.5
@@ -111,45 +98,34 @@ def test_a_report_shows_null_as_unknown(one_step, tmp_path):
     assert ">nan" not in text and "nan " not in text and ">None<" not in text
 
 
-def _evaluations(
-    tmp_path, monkeypatch, *values: str, hopeless=lambda step, value: False
-):
-    """A training of a sweep that left evaluations with these losses."""
-    rows = [f'{{"step": {i}, "test/loss": {v}}}\n' for i, v in enumerate(values)]
-
-    class Process:
-        returncode = 0
-
-        def __init__(self, *_, **__):
-            (tmp_path / "0000").mkdir(exist_ok=True)
-            (tmp_path / "0000" / "metrics.jsonl").write_text("".join(rows))
-
-        def poll(self):
-            return 0
-
-        def wait(self):
-            return 0
-
-    monkeypatch.setattr(trial.subprocess, "Popen", Process)
-    return trial.train([], tmp_path / "0000", "loss", hopeless)
-
-
-@pytest.mark.parametrize("last", ["null", "NaN", "Infinity"])
-def test_a_trial_that_ends_without_a_number_has_failed(last, tmp_path, monkeypatch):
-    with pytest.raises(trial.Failed, match="the last loss is not finite"):
-        _evaluations(tmp_path, monkeypatch, "1.5", last)
-
-
-def test_a_trial_may_pass_through_what_is_not_finite(tmp_path, monkeypatch):
-    study = optuna.create_study(pruner=optuna.pruners.MedianPruner())
-    asked = study.ask()
+@pytest.fixture
+def train_trial(tmp_path, monkeypatch):
+    """train_trial(loss, ...): a training of a sweep that left such evaluations."""
+    asked = optuna.create_study(pruner=optuna.pruners.MedianPruner()).ask()
 
     def hopeless(step, value):
         asked.report(value, step)
         return False
 
-    found = _evaluations(tmp_path, monkeypatch, "null", "1.5", hopeless=hopeless)
-    assert found == 1.5
+    def train_trial(*values: str) -> float:
+        rows = [f'{{"step": {i}, "test/loss": {v}}}\n' for i, v in enumerate(values)]
+        (tmp_path / "0000").mkdir()
+        (tmp_path / "0000" / "metrics.jsonl").write_text("".join(rows))
+        done = SimpleNamespace(returncode=0, poll=lambda: 0, wait=lambda: 0)
+        monkeypatch.setattr(trial.subprocess, "Popen", lambda *_, **__: done)
+        return trial.train([], tmp_path / "0000", "loss", hopeless)
+
+    return train_trial
+
+
+@pytest.mark.parametrize("last", ["null", "NaN", "Infinity"])
+def test_a_trial_that_ends_without_a_number_has_failed(last, train_trial):
+    with pytest.raises(trial.Failed, match="the last loss is not finite"):
+        train_trial("1.5", last)
+
+
+def test_a_trial_may_pass_through_what_is_not_finite(train_trial):
+    assert train_trial("null", "1.5") == 1.5
 
 
 def test_a_checkpoint_with_a_loss_that_is_not_finite_is_sound(tmp_path):
