@@ -64,14 +64,13 @@ class ImageFailure(NamedTuple):
 def published_predictor(model: Network, params: dict) -> Predictor:
     """Predictor with published weights and their publisher's preprocessing."""
     spec, variant = model.spec, find(model.spec.name)
-    names = None
-    if spec.num_classes == variant.num_classes == 1000:
-        names = imagenet_class_names()
+    of_imagenet = spec.num_classes == variant.num_classes == 1000
+    names = imagenet_class_names() if of_imagenet else ()
     return Predictor(
         model,
         {"params": params},
         Preprocessing(variant.test_size, variant.crop, variant.mean, variant.std),
-        _or_numbers(names or (), spec.num_classes),
+        _or_numbers(names, spec.num_classes),
     )
 
 

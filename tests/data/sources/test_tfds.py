@@ -186,18 +186,11 @@ def test_a_rule_for_images_of_their_own_size_is_refused(little):
     assert_refused(hints, little[0], crop="crop_resize")
 
 
-@pytest.mark.parametrize(
-    ("split", "hints"),
-    [
-        ("tran", ["has train, test", "did you mean 'train'"]),
-        ("validation[:10%]", ["has train, test"]),
-        ("train[:9", ["train[:90%]"]),
-        ("train[0:0]", ["no examples"]),
-    ],
-)
-def test_wrong_split(little, split, hints):
-    hints = [f"data.train_split is {split!r}", *hints]
-    assert_refused(hints, little[0], train_split=split)
+@pytest.mark.parametrize("key", ["train_split", "eval_split"])
+def test_wrong_split(little, key):
+    hints = [f"data.{key} is 'tran'", "little/1.2.3 has train, test; did you mean"]
+    assert_refused(hints, little[0], **{key: "tran"})
+    assert_refused(["holds no examples"], little[0], **{key: "train[0:0]"})
 
 
 # --- Cache
