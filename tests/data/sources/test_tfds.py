@@ -104,11 +104,7 @@ def test_order_is_the_order_on_disk(little):
 
 def test_slices_partition_a_split(little):
     data_dir, images, labels = little
-    dataset = load(
-        data_dir,
-        train_split="train[:70%]",
-        eval_split="train[70%:]",
-    )
+    dataset = load(data_dir, train_split="train[:70%]", eval_split="train[70%:]")
     assert (len(dataset.train), len(dataset.test)) == (7, 3)
     both = [split_pairs(split) for split in (dataset.train, dataset.test)]
     assert sorted(both[0] + both[1]) == pairs(images, labels)
