@@ -33,11 +33,7 @@ def main(argv: list[str]) -> None:
         raise UserError("no images, expected files or directories after the flags")
     from nfnet_jax.data.class_names import read_class_names
     from nfnet_jax.data.images.listing import list_images
-    from nfnet_jax.inference.predict import (
-        ImagePrediction,
-        predict_images,
-        with_class_names,
-    )
+    from nfnet_jax.inference import predict
 
     cli.prepare_jax()
     # Before the network, which may have to be downloaded.
@@ -47,27 +43,22 @@ def main(argv: list[str]) -> None:
     if not images:
         sys.exit(2)
     names = read_class_names(flags.labels) if flags.labels else None
-    predictor = _load(flags)
+    if flags.workdir:
+        predictor = predict.run_predictor(flags.workdir)
+    else:
+        predictor = predict.published_predictor(*cli.load_published(flags))
     if names:
-        predictor = with_class_names(predictor, names, flags.labels)
+        predictor = predict.with_class_names(predictor, names, flags.labels)
     write = _json if flags.json else _block
     answered = not wrong
-    for answer in predict_images(predictor, images):
-        if isinstance(answer, ImagePrediction):
+    for answer in predict.predict_images(predictor, images):
+        if isinstance(answer, predict.ImagePrediction):
             print(write(answer.path, answer.best(flags.top)), flush=True)
         else:
             answered = False
             cli.complain(answer.reason)
     if not answered:
         sys.exit(2)
-
-
-def _load(flags):
-    from nfnet_jax.inference.predict import published_predictor, run_predictor
-
-    if flags.workdir:
-        return run_predictor(flags.workdir)
-    return published_predictor(*cli.load_published(flags))
 
 
 def _block(path: str, best) -> str:

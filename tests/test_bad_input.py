@@ -92,7 +92,6 @@ TRAIN = [
     (["--config=exits.py"], ["exits.py, line 1", "SystemExit"]),
     (["--config=without.py"], ["without.py", "get_config()"]),
     (["--config=none.py"], ["returned NoneType", "base_config()"]),
-    (["--config=none.py", "--config.seed=1"], ["returned NoneType", "base_config()"]),
     (["--config=foreign.py"], ["no key 'name'", "base_config()"]),
     (["--config=unknown.py"], ["line 8", "learning_rat'", "'optim.learning_rate'?"]),
     (["--config=unlocked.py"], ["'optim.lr'", "'optim.learning_rate'?"]),

@@ -92,23 +92,19 @@ def read_class_names(path: str) -> tuple[str, ...]:
     return names
 
 
-def imagenet_class_names() -> tuple[str, ...] | None:
-    """Names such as "class 281 (n02123045)" for `imagenet_synsets`, None without."""
-    synsets = imagenet_synsets()
-    return synsets and tuple(f"class {i} ({name})" for i, name in enumerate(synsets))
+def imagenet_class_names() -> tuple[str, ...]:
+    """Names such as "class 281 (n02123045)" for `imagenet_synsets`."""
+    return tuple(f"class {i} ({name})" for i, name in enumerate(imagenet_synsets()))
 
 
-def imagenet_synsets() -> tuple[str, ...] | None:
+def imagenet_synsets() -> tuple[str, ...]:
     """WordNet synsets of ImageNet's 1000 classes in the order of the logits.
 
-    They are read from TFDS's label file; None without it.
+    They are read from a file of TFDS, which need not be imported for it.
     """
     package = importlib.util.find_spec("tensorflow_datasets")
-    if package is None or not package.submodule_search_locations:
-        return None
+    assert package and package.submodule_search_locations
     path = Path(package.submodule_search_locations[0]) / _IMAGENET
-    if not path.is_file():
-        return None
     return tuple(path.read_text(encoding="utf-8").split())
 
 

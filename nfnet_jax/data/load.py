@@ -72,17 +72,12 @@ def load_dataset(
 
 
 def find_dataset(
-    name: str,
-    *,
-    data_dir: str | os.PathLike | None = None,
-    train_split: str = "train",
-    eval_split: str = "test",
-    image_size: int | None = None,
+    name: str, *, data_dir: str | os.PathLike | None = None, **options: Any
 ) -> Dataset | None:
     """Opens a data set without downloading or decoding anything.
 
-    Arguments and errors are those of `load_dataset`; None for a TFDS set that is not
-    prepared here.
+    Options and errors are those of `load_dataset` up to `image_size`; None for a TFDS
+    set that is not prepared here.
     """
     check_name(name)
     if name.startswith("tfds:"):
@@ -90,7 +85,7 @@ def find_dataset(
 
         if find(name.removeprefix("tfds:"), data_dir) is None:
             return None
-    return _open(name, data_dir, train_split, eval_split, image_size)
+    return _open(name, data_dir, **options)
 
 
 def check_preparable(name: str, data_dir: str | os.PathLike | None) -> None:
@@ -100,7 +95,9 @@ def check_preparable(name: str, data_dir: str | os.PathLike | None) -> None:
     tfds_builder.check_preparable(name.removeprefix("tfds:"), data_dir)
 
 
-def _open(name, data_dir, train_split, eval_split, image_size) -> Dataset:
+def _open(
+    name, data_dir, train_split="train", eval_split="test", image_size=None
+) -> Dataset:
     # Imported here: each source imports a library that the others do not need.
     if name == "digits":
         from nfnet_jax.data.sources.digits import load_digits

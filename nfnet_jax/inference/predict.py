@@ -63,11 +63,15 @@ class ImageFailure(NamedTuple):
 
 def published_predictor(model: Network, params: dict) -> Predictor:
     """Predictor with published weights and their publisher's preprocessing."""
-    count, variant = model.spec.num_classes, find(model.spec.name)
-    known = count == variant.num_classes == 1000
-    names = _or_numbers((known and imagenet_class_names()) or (), count)
-    facts = variant.test_size, variant.crop, variant.mean, variant.std
-    return Predictor(model, {"params": params}, Preprocessing(*facts), names)
+    spec, variant = model.spec, find(model.spec.name)
+    of_imagenet = spec.num_classes == variant.num_classes == 1000
+    names = imagenet_class_names() if of_imagenet else ()
+    return Predictor(
+        model,
+        {"params": params},
+        Preprocessing(variant.test_size, variant.crop, variant.mean, variant.std),
+        _or_numbers(names, spec.num_classes),
+    )
 
 
 def run_predictor(workdir: str) -> Predictor:

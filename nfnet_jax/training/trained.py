@@ -196,7 +196,7 @@ def _published(config: ConfigDict, weights: str) -> Pretrained:
         variant.mean,
         variant.std,
         network={"name": name, **dict(options)},
-        class_names=(of_imagenet and imagenet_synsets()) or (),
+        class_names=imagenet_synsets() if of_imagenet else (),
     )
 
 

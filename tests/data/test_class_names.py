@@ -1,6 +1,5 @@
 """Names of classes: from files, of ImageNet, matched, and data sets renumbered."""
 
-import importlib.util
 import itertools
 import pickle
 import unicodedata
@@ -45,11 +44,6 @@ def test_imagenet_is_in_the_order_of_its_synsets():
     assert names[0] == "class 0 (n01440764)"  # tench
     assert names[281] == "class 281 (n02123045)"  # tabby cat
     assert names[999] == "class 999 (n15075141)"  # toilet tissue
-
-
-def test_no_names_without_the_package(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert imagenet_class_names() is None
 
 
 KNOWN = ("blue", "café", "Red", "0")

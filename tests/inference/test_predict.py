@@ -281,7 +281,7 @@ def by_brightness(run_predict, monkeypatch):
     names = tuple("0123456789")
     preprocess = Preprocessing(8, "training", (0.5,), (0.25,))
     predictor = prediction.Predictor(Brightness(), {}, preprocess, names)
-    monkeypatch.setattr(predict, "_load", lambda flags: predictor)
+    monkeypatch.setattr(prediction, "run_predictor", lambda workdir: predictor)
     return lambda *arguments: run_predict("--workdir=run", *arguments)
 
 
@@ -343,13 +343,13 @@ def test_without_an_image_there_is_no_answer(by_brightness, tmp_path, kinds):
 def test_a_file_that_vanishes_is_named(by_brightness, tmp_path, monkeypatch):
     for i in range(3):
         Image.new("L", (8, 8)).save(tmp_path / f"{i}.png")
-    load = predict._load
+    load = prediction.run_predictor
 
-    def vanish(flags):
+    def vanish(workdir):
         os.remove(tmp_path / "1.png")
-        return load(flags)
+        return load(workdir)
 
-    monkeypatch.setattr(predict, "_load", vanish)
+    monkeypatch.setattr(prediction, "run_predictor", vanish)
     code, out, err = by_brightness(tmp_path, "--json")
     assert code == 2
     answered = [json.loads(line)["image"] for line in out.splitlines()]

@@ -6,6 +6,7 @@ continues from batch n, with any number of workers, sees the same batches.
 
 import collections
 import contextlib
+import dataclasses
 import functools
 import itertools
 import os
@@ -102,7 +103,9 @@ def _iterator(
     split = batches.split
     bad = BadImages(split.name, len(split), data.max_bad_fraction)
     sharding = NamedSharding(mesh, PartitionSpec("data"))
-    local = batches.of_process(jax.process_index(), jax.process_count())
+    local = dataclasses.replace(
+        batches, process=jax.process_index(), processes=jax.process_count()
+    )
     workers = data.workers
     if workers is None:
         workers = min(16, os.cpu_count() or 1)

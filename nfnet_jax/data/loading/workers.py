@@ -65,10 +65,6 @@ class HostBatches:
     process: int = 0
     processes: int = 1
 
-    def of_process(self, process: int, processes: int) -> "HostBatches":
-        """The same batches, for the rows of one of several processes."""
-        return dataclasses.replace(self, process=process, processes=processes)
-
     @property
     def local_size(self) -> int:
         """Images of a batch that are made here."""

@@ -77,6 +77,14 @@ def test_half_of_the_images_are_flipped():
     assert abs(flipped - 0.5) < 3 * 0.5 / np.sqrt(COUNT)
 
 
+def assert_resized(found, images, boxes):
+    for result, image, box in zip(found, images, boxes, strict=True):
+        top, left, rows, columns = box
+        part = image[top : top + rows, left : left + columns]
+        exact = np.clip(bicubic(part, 24, 18), 0, 255)
+        assert np.abs(result - exact).max() < 0.501
+
+
 @pytest.mark.parametrize("flip", [False, True])
 def test_resized_crops_are_taken_where_they_are_asked_for(flip):
     draws = jax.jit(crop_draws)(jax.random.key(0), jnp.arange(20))
@@ -85,23 +93,14 @@ def test_resized_crops_are_taken_where_they_are_asked_for(flip):
     found = take(IMAGES, rows, draws, flip=flip, resized=True)
     found = np.asarray(found)[:, :, ::-1] if flip else np.asarray(found)
     boxes = np.stack(crop_box(CropDraws(*map(np.asarray, draws)), 24, 18), 1)
-    for row, image, box in zip(rows, found, boxes.astype(int), strict=True):
-        top, left, height, width = box
-        part = IMAGES[row, top : top + height, left : left + width]
-        exact = np.clip(bicubic(part, 24, 18), 0, 255)
-        assert np.abs(image - exact).max() < 0.501
+    assert_resized(found, IMAGES[rows], boxes.astype(int))
 
 
 def test_parts_of_any_shape_are_resized_and_the_whole_stays_as_it_is():
     boxes = [(0, 0, 24, 18), (3, 2, 7, 9), (20, 17, 4, 1), (0, 5, 24, 3)]
     found = jax.jit(resize_crops)(IMAGES[:4], tuple(np.float32(boxes).T))
     np.testing.assert_array_equal(found[0], IMAGES[0])
-    for image, result, (top, left, rows, columns) in zip(
-        IMAGES[:4], np.asarray(found), boxes, strict=True
-    ):
-        part = image[top : top + rows, left : left + columns]
-        exact = np.clip(bicubic(part, 24, 18), 0, 255)
-        assert np.abs(result - exact).max() < 0.501
+    assert_resized(np.asarray(found), IMAGES[:4], boxes)
 
 
 def boxes(height, width):

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import dataclasses
 import multiprocessing
 import pickle
 import queue
@@ -133,7 +134,7 @@ def test_processes_share_the_rows_of_a_batch(jpegs, size):
     batches = HostBatches(jpegs.train, size, center_crop, order)
     whole = np.concatenate([batches.draw_ids(n) for n in range(2 * batches.pieces)])
     np.testing.assert_array_equal(whole, np.arange(2 * size))
-    parts = [batches.of_process(i, 4) for i in range(4)]
+    parts = [dataclasses.replace(batches, process=i, processes=4) for i in range(4)]
     rows = [
         np.concatenate([part.draw_ids(n) for n in range(part.pieces, 2 * part.pieces)])
         for part in parts

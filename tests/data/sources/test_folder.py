@@ -357,16 +357,13 @@ def test_the_image_size_is_needed(flat):
     assert "data.image_size is unset" in refused(flat, image_size=None)
 
 
-def test_a_class_without_images_is_named(flat):
+def test_a_class_without_or_with_a_single_image_is_named(flat):
     (flat / "nothing").mkdir()
     assert "nothing holds no images" in refused(flat)
     (flat / "nothing" / "x.heic").touch()
     assert refused(flat).endswith("found 1 .heic")
-
-
-def test_one_image_cannot_be_split(flat):
-    draw(flat / "few" / "x.png")
-    assert "few holds one image" in refused(flat)
+    draw(flat / "nothing" / "x.png")
+    assert "nothing holds one image" in refused(flat)
 
 
 def test_a_class_of_one_split_only_is_named(split):

@@ -104,11 +104,7 @@ def test_order_is_the_order_on_disk(little):
 
 def test_slices_partition_a_split(little):
     data_dir, images, labels = little
-    dataset = load(
-        data_dir,
-        train_split="train[:70%]",
-        eval_split="train[70%:]",
-    )
+    dataset = load(data_dir, train_split="train[:70%]", eval_split="train[70%:]")
     assert (len(dataset.train), len(dataset.test)) == (7, 3)
     both = [split_pairs(split) for split in (dataset.train, dataset.test)]
     assert sorted(both[0] + both[1]) == pairs(images, labels)
@@ -186,18 +182,11 @@ def test_a_rule_for_images_of_their_own_size_is_refused(little):
     assert_refused(hints, little[0], crop="crop_resize")
 
 
-@pytest.mark.parametrize(
-    ("split", "hints"),
-    [
-        ("tran", ["has train, test", "did you mean 'train'"]),
-        ("validation[:10%]", ["has train, test"]),
-        ("train[:9", ["train[:90%]"]),
-        ("train[0:0]", ["no examples"]),
-    ],
-)
-def test_wrong_split(little, split, hints):
-    hints = [f"data.train_split is {split!r}", *hints]
-    assert_refused(hints, little[0], train_split=split)
+@pytest.mark.parametrize("key", ["train_split", "eval_split"])
+def test_wrong_split(little, key):
+    hints = [f"data.{key} is 'tran'", "little/1.2.3 has train, test; did you mean"]
+    assert_refused(hints, little[0], **{key: "tran"})
+    assert_refused(["holds no examples"], little[0], **{key: "train[0:0]"})
 
 
 # --- Cache
