@@ -153,8 +153,13 @@ class Experiment:
         check_augmentation(
             config.data.augment, dataset.image_shape, config.train.small_size
         )
-        if self.pretrained:
-            _check_channels(config, dataset, len(self.pretrained.mean))
+        channels = dataset.image_shape[-1]
+        if self.pretrained and channels != len(self.pretrained.mean):
+            raise UserError(
+                f"{config.data.name} has images of {channels} channel(s), "
+                f"model.weights {config.model.weights} are for "
+                f"{len(self.pretrained.mean)}"
+            )
         return dataset
 
     @functools.cached_property
@@ -473,12 +478,4 @@ def _check_classes(config: ConfigDict, dataset: Dataset) -> None:
         raise UserError(
             f"model.num_classes is {classes}, expected at least {dataset.num_classes}, "
             f"the classes of {config.data.name}"
-        )
-
-
-def _check_channels(config: ConfigDict, dataset: Dataset, channels: int) -> None:
-    if dataset.image_shape[-1] != channels:
-        raise UserError(
-            f"{config.data.name} has images of {dataset.image_shape[-1]} channel(s), "
-            f"model.weights {config.model.weights} are for {channels}"
         )

@@ -41,6 +41,7 @@ def make_timeline(config: ConfigDict, train_examples: int, devices: int) -> Time
       UserError: a batch that the data, the microbatches or the devices do not fit.
     """
     batch, accumulate = config.data.batch_size, config.optim.accumulate
+    sam = config.optim.sam
     parts = accumulate * devices
     if batch > train_examples:
         raise UserError(
@@ -54,7 +55,14 @@ def make_timeline(config: ConfigDict, train_examples: int, devices: int) -> Time
             f"microbatches (optim.accumulate) on {devices} devices"
             f"{_batch_hint(config, min(train_examples, batch + parts - 1), parts)}"
         )
-    _check_ascent(config, parts)
+    ascent = ascent_size(batch, sam.fraction)
+    if sam.rho and ascent % parts:
+        valid = max(1, round(ascent / parts)) * parts
+        raise UserError(
+            f"optim.sam.fraction is {sam.fraction}, {ascent} of {batch} examples, "
+            f"expected a multiple of {parts} (optim.accumulate on all devices) such as "
+            f"{valid}; did you mean {valid / batch:.6g}?"
+        )
     steps_per_epoch = train_examples / batch
     steps = config.train.steps or math.ceil(config.train.epochs * steps_per_epoch)
     warmup = min(
@@ -98,16 +106,3 @@ def differentiated_examples(config: ConfigDict) -> int:
     """Number of examples differentiated in one update, SAM's ascent included."""
     batch, sam = config.data.batch_size, config.optim.sam
     return batch + (ascent_size(batch, sam.fraction) if sam.rho else 0)
-
-
-def _check_ascent(config: ConfigDict, parts: int) -> None:
-    """Raises UserError if SAM's share of the batch does not divide into `parts`."""
-    batch, fraction = config.data.batch_size, config.optim.sam.fraction
-    size = ascent_size(batch, fraction)
-    if config.optim.sam.rho and size % parts:
-        valid = max(1, round(size / parts)) * parts
-        raise UserError(
-            f"optim.sam.fraction is {fraction}, {size} of {batch} examples, expected a "
-            f"multiple of {parts} (optim.accumulate on all devices) such as {valid}; "
-            f"did you mean {valid / batch:.6g}?"
-        )

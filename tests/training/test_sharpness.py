@@ -57,7 +57,7 @@ def test_five_steps_of_descent_against_numpy(fraction, rows, rho):
 
 def test_both_passes_draw_alike_and_statistics_are_those_before_the_ascent():
     def loss(params, stats, batch):
-        kept = draw(jax.random.key(7), batch.positions, 0.5, (6,))
+        kept = draw(jax.random.key(7), batch.example_ids, 0.5, (6,))
         error = jnp.where(kept, batch.images, 0) @ params["w"] - batch.targets
         return (error**2).mean() / 2, ({"kept": kept}, params["w"])
 

@@ -4,6 +4,7 @@ import io
 import itertools
 import math
 import re
+from unittest import mock
 
 import pytest
 from tiny_run import tiny_config
@@ -17,18 +18,12 @@ TRAIN = {"train/loss": 1.25, "train/accuracy": 0.5, "epoch": 2.0}
 SCORES = {"accuracy": 0.75, "accuracy_ema": 0.5, "loss": 1.5, "loss_ema": 2.5}
 
 
-class Clock:
-    """A clock whose hand is moved: its seconds are `now`."""
-
-    now = 100.0
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    """A clock whose hand is moved: its seconds are `now`."""
+    clock = mock.Mock(now=100.0)
+    clock.side_effect = lambda: clock.now
+    return clock
 
 
 def make_watch(clock, *, small_steps=0, steps=100, eval_every=40):
@@ -127,11 +122,8 @@ def test_slow_steps_are_measured_for_ten_seconds_only(clock, capsys):
 
 
 def test_a_bar_on_a_terminal(clock, monkeypatch, capsys):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    terminal = Terminal()
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
     monkeypatch.setattr("sys.stderr", terminal)
     watch = make_watch(clock)
     with Progress(watch, first_step=20, steps=100) as progress:
