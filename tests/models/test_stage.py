@@ -1,5 +1,7 @@
 """Two layouts of a stage's parameters, the way between them, and the scan."""
 
+import functools
+
 import chex
 import jax
 import numpy as np
@@ -47,16 +49,15 @@ def test_a_scan_computes_the_same_as_a_loop(name):
     scan = model.stages[1]
     found, updated = jax.jit(lambda own: scan.apply(own, x, **options))(own)
 
-    @jax.jit
-    def run(own, x, beta):
+    @functools.partial(jax.jit, static_argnames="block")
+    def run(block, own, x, beta):
         return block.apply(own, x, beta, 0.0, **options)
 
     layers, y = {name: unstack_blocks({"stages_1": own[name]}) for name in own}, x
     for index, beta in enumerate(scan.betas):
-        block = scan.block(index)
         key = f"blocks_{index - 1}" if index else "transition"
         single = {name: tree["stages_1"][key] for name, tree in layers.items()}
-        y, looped = run(single, y, beta)
+        y, looped = run(scan.block(index), single, y, beta)
         if index:
             after = unstack_blocks({"stages_1": updated.get("batch_stats", {})})
             after = after["stages_1"].get(key, {})
