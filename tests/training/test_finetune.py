@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small_folder import save_images
+from data_sets import save_images
 from tiny_run import tiny_config, write_config
 from tiny_training import setup
 
