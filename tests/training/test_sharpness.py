@@ -61,12 +61,12 @@ def test_both_passes_draw_alike_and_statistics_are_those_before_the_ascent():
         error = jnp.where(kept, batch.images, 0) @ params["w"] - batch.targets
         return (error**2).mean() / 2, ({"kept": kept}, params["w"])
 
-    weights, positions = np.arange(6.0), jnp.arange(100, 120)
+    weights, examples = np.arange(6.0), jnp.arange(100, 120)
     params = {"w": jnp.asarray(weights)}
     (metrics, stats), grads = gradients_with_sam(
         loss, params, jnp.zeros(6), first=100, rho=0.3, fraction=1.0
     )
-    kept = np.asarray(draw(jax.random.key(7), positions, 0.5, (6,)))
+    kept = np.asarray(draw(jax.random.key(7), examples, 0.5, (6,)))
     np.testing.assert_array_equal(metrics["kept"], kept)
     np.testing.assert_array_equal(stats, weights)
     ascent = slope(weights, FEATURES * kept, VALUES)

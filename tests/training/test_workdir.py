@@ -85,11 +85,6 @@ def test_keys_that_have_come_since_have_their_defaults(tmp_path):
 SPEC = DataSpec((0.5,), (0.25,), ("no", "yes"), (8, 8, 1))
 
 
-def test_facts_are_read_as_they_were_written(tmp_path):
-    write_data_spec(str(tmp_path), SPEC)
-    assert read_data_spec(str(tmp_path)) == SPEC
-
-
 @pytest.mark.parametrize(
     "change",
     [
