@@ -18,7 +18,7 @@ from nfnet_jax.config import KEYS, check_key
 
 NOT_RUN = {
     r"^pip install": "changes the environment",
-    r"^pytest$": "is this",
+    r"^pytest": "is this",
     r"configs/cifar10\.py": "downloads CIFAR-10",
     r"(--workdir|report) runs/cifar10": "needs a run of that",
     r"photo": "needs the reader's photographs",

@@ -46,7 +46,9 @@ def test_every_key_has_a_meaning_and_is_read_outside_of_the_config():
     for path, key in KEYS.items():
         section, _, leaf = path.rpartition(".")
         # These options travel by name, as `**model_overrides(config)`.
-        by_name = section in ("model", "optim.schedule") and leaf in arguments
+        by_name = (
+            section in ("model", "optim.schedule", "optim.adam") and leaf in arguments
+        )
         assert leaf in read or by_name, path
         assert key.meaning and key.expected, path
 
