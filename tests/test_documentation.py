@@ -136,7 +136,7 @@ def test_other_commands_are_well_formed(command, monkeypatch):
         if "--config" in words:
             read_flags(words[2:])
     else:
-        assert words == ["pytest"]
+        assert words == ["pytest", "-n", "2", "--dist", "loadfile"]
 
 
 def check_installed(words: list[str]) -> None:
