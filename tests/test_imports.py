@@ -1,4 +1,4 @@
-"""Who may import whom: a package imports lower floors and itself, in no circle."""
+"""Floors: a package imports lower ones and itself, in no circle."""
 
 import ast
 import pathlib
@@ -65,7 +65,7 @@ def is_command(name: str) -> bool:
 
 
 def allowed(importer: str, imported: str) -> bool:
-    """Whether the module `importer` may import the module `imported`."""
+    """True if the module `importer` may import the module `imported`."""
     if importer == "nfnet_jax":  # For type checkers; what is loaded when: see below.
         return not is_command(imported)
     if is_command(importer) or imported == "nfnet_jax":

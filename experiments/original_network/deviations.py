@@ -33,7 +33,7 @@ TRAINED = {
     "optim.weight_decay": 2e-4,
     "train.epochs": 4.0,
 }
-"""As configs/cifar10_original.py, on digits."""
+"""Settings of configs/cifar10_original.py, on digits."""
 
 
 def signal(changes: dict, quick: bool) -> dict:

@@ -18,7 +18,7 @@ VARIANTS = {
     "no gain": {"optim.freeze": ("/gain$",)},
     "plain": {"model.weight_standardization": False},
 }
-"""Of the kernels; gains start at 1, so that frozen ones are none."""
+"""Settings of the kernels; gains start at 1, so that frozen ones are none."""
 RATES = (0.1, 0.4)
 EPOCHS = {"train.epochs": 15.0}
 COSTLY = {"data.image_size": 32, "data.batch_size": 64}

@@ -99,7 +99,7 @@ def test_chance_is_no_fault_of_beta():
 
 
 def test_what_two_faults_would_make_is_not_told_apart():
-    """Of one block a stage, whose β is wrong only by being left out or reset early."""
+    """Stages of one block, whose β is wrong only by being left out or reset early."""
     cause = cause_by_formula([[1.0]] * 6, 0.01)
     assert "left out" in cause and ", or β is not reset" in cause
 

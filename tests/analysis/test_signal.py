@@ -193,7 +193,7 @@ def test_gradients_are_those_of_the_loss():
 
 @pytest.mark.parametrize("smooth", [1, 2, 4])
 def test_pooled_share_is_what_pooling_leaves(smooth):
-    """Of noise, and of noise repeated and shifted so that neighbours are alike."""
+    """Shares of noise, and of noise shifted and added so that neighbours are alike."""
     noise = jax.random.normal(jax.random.key(0), (8, 64, 64, 4))
     images = sum(jnp.roll(noise, shift, (1, 2)) for shift in np.ndindex(smooth, smooth))
     pooled = images.reshape(8, 32, 2, 32, 2, 4).mean((2, 4))
