@@ -15,18 +15,8 @@ from pages import REPOSITORY
 SCRIPT = REPOSITORY / "docs" / "build_reference.py"
 MODULES = runpy.run_path(str(SCRIPT))["PUBLIC"]
 PACKAGE = REPOSITORY / "nfnet_jax"
-FILES = [
-    path
-    for folder in (
-        "nfnet_jax",
-        "tests",
-        "configs",
-        "experiments",
-        "scripts",
-        "examples",
-    )
-    for path in sorted((REPOSITORY / folder).rglob("*.py"))
-]
+FOLDERS = "nfnet_jax tests configs experiments scripts examples".split()
+FILES = [path for name in FOLDERS for path in sorted((REPOSITORY / name).rglob("*.py"))]
 FIRST_WORDS = (
     "also as here how like of or that what where whether which who whose".split()
 )
