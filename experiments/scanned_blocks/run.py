@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from nfnet_jax.ops.conv import DIMENSIONS, conv2d
+from nfnet_jax.ops.conv import conv2d
+from nfnet_jax.ops.cpu_conv import DIMENSIONS
 
 LAYERS, BATCH, ROUNDS = 6, 32, 2
 SHAPES = ((32, 32), (16, 64), (8, 128))

@@ -163,6 +163,7 @@ def test_parameters_are_float32_whatever_the_default(name):
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
 
 
+@pytest.mark.slow
 def test_gradients_of_single_examples_in_bfloat16():
     """Every lowering, under `vmap` over parameters and images."""
     x = positive((3, 2, 8, 8, 8))

@@ -17,6 +17,7 @@ TINY += ["--config.log.tensorboard=False", "--config.data.eval_split=test[:16]"]
 TINY += ["--config.data.eval_batch_size=16"]
 
 
+@pytest.mark.slow
 def test_a_trial_is_a_training_in_a_process(tmp_path, monkeypatch):
     cache = jax.config.jax_compilation_cache_dir
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", cache)

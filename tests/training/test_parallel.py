@@ -61,6 +61,7 @@ def test_eight_devices_with_every_option_are_one():
     np.testing.assert_allclose(devices(8, **task), run(**task), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_run_that_the_first_one_writes(alone, tmp_path):
     changes = CHANGES | SHORT | {"parallel.fsdp": True}
     config = write_config(tmp_path / "config.py", changes)

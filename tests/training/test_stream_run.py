@@ -83,6 +83,7 @@ def test_a_continued_run_sees_what_it_would_have_seen(
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 
+@pytest.mark.slow
 def test_a_dead_worker_ends_the_run_that_continues(data_dir, tmp_path, replace_updates):
     config = make_config(data_dir, workers=2)
 
