@@ -47,6 +47,7 @@ def test_pmap_with_microbatches_is_the_run_on_one_device(alone):
     assert_same(devices(4, changes=changes, steps=[0, 3]), alone)
 
 
+@pytest.mark.slow
 def test_eight_devices_with_every_option_are_one():
     """Metrics and averaged parameters, too."""
     changes = SHORT | {
