@@ -7,6 +7,7 @@ are watched from outside (`flax.linen.intercept_methods`): the network stays as 
 
 import contextlib
 import dataclasses
+import math
 import operator
 import re
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from nfnet_jax.layers.affine import Affine, as_affine, as_images
 from nfnet_jax.layers.ws_conv import WSConv
 from nfnet_jax.models.blocks import ImageNetStem
 from nfnet_jax.ops.windows import pair
@@ -190,10 +192,15 @@ def _recorder(order: dict[str, bool], patterns: _Patterns) -> Callable:
     """
 
     def record(call, args, kwargs, context):
-        y = call(*args, **kwargs)
         module, path = context.module, "/".join(context.module.path)
+        if patterns.branches.search(path) and len(args) == 2:
+            # The scale of a branch is left to the end, so that it is measured without.
+            unscaled, scale = args[:1], args[1]
+            return as_affine(record(call, unscaled, kwargs, context)).times(scale)
+        returned = call(*args, **kwargs)
+        y = as_images(returned)
         if context.method_name != "__call__" or not args or not _are_maps(args[0], y):
-            return y
+            return returned
         convolution = _is_convolution(module)
         if convolution or any(pattern.search(path) for pattern in patterns):
             x = args[0]
@@ -201,10 +208,10 @@ def _recorder(order: dict[str, bool], patterns: _Patterns) -> Callable:
             share = pooled_share(x) if pools else jnp.full((), jnp.nan)
             order[path] = convolution
             shared = jnp.square(x.astype(jnp.float32).mean())
-            values = jnp.asarray(y.size // y.shape[-1])
+            values = jnp.asarray(math.prod(y.shape[:3]))
             found = _Call(moments(x), moments(y), share, shared, values)
             module.sow("signal", "calls", found)
-        return y
+        return returned
 
     return record
 
@@ -215,9 +222,11 @@ def _wrapped(call, args, kwargs, context):
     if context.method_name != "__call__" or not beyond:
         return call(*args, **kwargs)
     edge = beyond * stride
-    sides = ((0, 0), (edge, edge), (edge, edge), (0, 0))
+    sides = [(0, 0)] * args[0].ndim
+    sides[1] = sides[2] = (edge, edge)
     y = call(jnp.pad(args[0], sides, mode="wrap"), *args[1:], **kwargs)
-    return y[:, beyond:-beyond, beyond:-beyond]
+    inner = slice(None), slice(beyond, -beyond), slice(beyond, -beyond)
+    return y._replace(x=y.x[inner]) if isinstance(y, Affine) else y[inner]
 
 
 def _reach(module: nn.Module) -> tuple[int, int]:
@@ -232,7 +241,7 @@ def _reach(module: nn.Module) -> tuple[int, int]:
 
 
 def _are_maps(*values: Any) -> bool:
-    return all(getattr(value, "ndim", 0) == 4 for value in values)
+    return all(getattr(value, "ndim", 0) in (4, 5) for value in values)
 
 
 def _is_convolution(module: nn.Module) -> bool:
@@ -310,7 +319,10 @@ def _is_below(path: str, block: str) -> bool:
 
 
 def moments(x: jax.Array) -> Moments:
-    """Moments of x [N, H, W, C]; a channel's mean and variance are over N, H and W."""
+    """Moments of x [N, H, W, C]; a channel's mean and variance are over N, H and W.
+
+    Channels may be split in groups.
+    """
     x = x.astype(jnp.float32)
     return Moments(jnp.square(x.mean((0, 1, 2))).mean(), x.var((0, 1, 2)).mean())
 

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from nfnet_jax.ops.precision import in_float32
+
 Signal = Float[Array, "..."]
 Activation = Callable[[Signal], Signal]
 
@@ -110,15 +112,20 @@ def activation_variance(fn: Activation, input_variance: float = 1.0) -> float:
 class ScaledActivation:
     """Function x -> γ · g(x) of the activation `name` and the factor `gamma`.
 
-    The dtype stays; `train` makes no difference.
+    The dtype stays; of narrower numbers it is computed in float32, where the constants
+    of GELU keep their digits. `train` makes no difference.
     """
 
     name: str
     gamma: float = 1.0
 
     def __call__(self, x: Signal, *, train: bool = False) -> Signal:
-        y = ACTIVATIONS[self.name](x)
-        return y if self.gamma == 1 else y * self.gamma
+        @in_float32
+        def scaled(x):
+            y = ACTIVATIONS[self.name](x)
+            return y if self.gamma == 1 else y * self.gamma
+
+        return scaled(x)
 
 
 def scaled_activation(name: str, gamma: str = "exact") -> ScaledActivation:

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from nfnet_jax.layers.affine import as_affine
 from nfnet_jax.layers.dropout import StochasticDepth
 from nfnet_jax.ops.precision import Examples, Images, Scalar, in_float32, scaled
 
@@ -45,29 +46,26 @@ class ResidualBlock(nn.Module):
         *,
         train: bool,
     ) -> Images:
-        # The gain below has no axis of examples yet, so they are numbered here.
+        # `keep` has no axis of examples yet, so they are numbered here.
         if train and examples is None:
             examples = jnp.arange(len(x))
-        # The gain where the branch of an example is kept, or else 0: [1, 1, 1, 1] or
-        # [N, 1, 1, 1]. It meets α before the branch, which costs no pass over that.
-        gain = jnp.ones((1, 1, 1, 1))
-        gain = StochasticDepth()(gain, drop_rate, examples, train=train)
+        # 1 where the branch of an example is kept, or else 0: [N or 1, 1, 1, 1].
+        keep = jnp.ones((1, 1, 1, 1))
+        keep = StochasticDepth()(keep, drop_rate, examples, train=train)
+        scale = jnp.asarray(self.alpha)
         if self.skip_gain:
-            gain = SkipGain(name="skip")(gain)
+            scale = SkipGain(name="skip")(scale)
 
         @in_float32
         def branch_input(activated, beta):
             return activated / beta
 
-        @in_float32
-        def block_output(shortcut, branch, skip_gain):
-            return shortcut + self.alpha * skip_gain * branch
-
         h = branch_input(self.activation(x, train=train), jnp.asarray(beta))
         shortcut = x
         if self.shortcut:
             shortcut = self.shortcut(x if self.raw_shortcut else h)
-        return block_output(shortcut, self.branch(h, train=train), gain)
+        branch = as_affine(self.branch(h, scale, train=train))
+        return branch.times(keep).added_to(as_affine(shortcut))
 
 
 def expected_std(depths: Sequence[int], alpha: float) -> list[list[float]]:

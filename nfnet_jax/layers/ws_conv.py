@@ -6,6 +6,8 @@ of Brock, De, Smith 2021, "Characterizing signal propagation to close the perfor
 gap in unnormalized ResNets" (arXiv 2101.08692).
 """
 
+import functools
+import math
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
@@ -17,10 +19,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Key
 
+from nfnet_jax.layers.affine import Affine, pointwise_means
 from nfnet_jax.ops.conv import conv2d
+from nfnet_jax.ops.pixel_blocks import BlockConv, LeavePairs
 from nfnet_jax.ops.precision import (
     Images,
     Kernel,
+    Scalar,
     add_bias,
     at_least_float32,
     check_floating,
@@ -66,8 +71,10 @@ class WSConv(nn.Module):
     ablations and for the baselines) and has no gain. `use_bias=False`: no bias.
     `padding="symmetric"`: (kernel_size - 1) // 2 pixels on every side. `gamma`: a
     constant factor of the gain. `var_eps`: see `standardize`. `pool`: averages 2x2
-    pixels first and multiplies them by `pool_gain`. A single number is taken for both
-    axes.
+    pixels first and multiplies them by `pool_gain`. `split`: see `conv2d`.
+    `defer_bias=True`: returns an `Affine` with the bias as its shift. `blocks`: the
+    convolution of blocks of pixels that replaces that of pixels. A single number is
+    taken for both axes.
     """
 
     features: int
@@ -79,33 +86,57 @@ class WSConv(nn.Module):
     gamma: float = 1.0
     var_eps: float = 0.0
     use_bias: bool = True
+    defer_bias: bool = False
+    split: int = 1
+    blocks: BlockConv | LeavePairs | None = None
     pool: bool = False
     pool_gain: float = 1.0
     kernel_init: nn.initializers.Initializer = fan_in_normal
 
     @nn.compact
-    def __call__(self, x: Images) -> Images:
+    def __call__(self, x: Images, scale: Scalar = 1.0) -> Images | Affine:
+        """Returns `scale` times the convolution and its bias.
+
+        The scale multiplies the kernel: its gradient then follows from that of the
+        kernel, and the output need not be kept for it.
+        """
         if self.pool:
             x = self.pool_gain * AveragePool(name="averaged")(x)
         check_floating(x.dtype)
         size = pair(self.kernel_size, "kernel_size")
         # An error about `groups` is left to `conv2d`.
         groups = self.groups if isinstance(self.groups, Integral) else 1
-        shape = (*size, x.shape[-1] // max(1, groups), self.features)
+        channels = math.prod(x.shape[3:])
+        if self.blocks:
+            channels //= math.prod(self.blocks.inputs)
+        shape = (*size, channels // max(1, groups), self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         if self.standardized:
             gain = self._vector("gain", nn.initializers.ones)
-            kernel = standardize(kernel, self.gamma * gain, var_eps=self.var_eps)
-        y = conv2d(
-            x,
-            kernel.astype(x.dtype),
+            gain = scale * self.gamma * gain
+            kernel = standardize(kernel, gain, var_eps=self.var_eps)
+        else:
+            kernel = scale * kernel
+        convolve = self.blocks or functools.partial(
+            conv2d,
             strides=self.strides,
             padding=self.padding,
             groups=self.groups,
+            split=self.split,
         )
+        kernel = kernel.astype(x.dtype)
+        y = convolve(x, kernel)
         if not self.use_bias:
             return y
-        return add_bias(y, self._vector("bias", nn.initializers.zeros))
+        bias = scale * self._vector("bias", nn.initializers.zeros)
+        if self.blocks:
+            bias = jnp.tile(bias, math.prod(self.blocks.outputs))
+        if self.defer_bias:
+            pointwise = size == pair(self.strides, "strides") == (1, 1)
+            plain = pointwise and groups == 1 and not self.blocks
+            mean = pointwise_means(x, kernel) if plain else None
+            return Affine(y, 1.0, bias[None, None, None], mean)
+        return add_bias(y, bias)
 
     def _vector(self, name: str, init: nn.initializers.Initializer) -> jax.Array:
         return self.param(name, init, (self.features,), jnp.float32)

@@ -1,16 +1,18 @@
 """Parts of a residual block: branch, channel attention, shortcut; ImageNet stem."""
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 
+from nfnet_jax.layers.affine import Affine, as_affine
 from nfnet_jax.layers.residual import Nonlinearity
 from nfnet_jax.layers.squeeze_excite import EfficientChannelAttention, SqueezeExcite
+from nfnet_jax.ops.pixel_blocks import ENTER_PAIRS, PAIRS_3X3, LeavePairs
 from nfnet_jax.ops.pooling import max_pool
-from nfnet_jax.ops.precision import Images
+from nfnet_jax.ops.precision import Images, Scalar
 
 Conv = Callable[..., nn.Module]
 """(features, kernel_size, strides, groups=..., name=...) -> a convolution."""
@@ -18,6 +20,8 @@ Attention = Callable[[int], nn.Module]
 """(channels) -> module that scales them."""
 Projection = Callable[[Conv, int, int], nn.Module]
 """(conv, width, stride) -> shortcut of a transition block."""
+LANES = 128
+"""Numbers that lie side by side in a register of a TPU."""
 
 
 class ConvSpec(NamedTuple):
@@ -28,6 +32,16 @@ class ConvSpec(NamedTuple):
     size: int
     stride: int = 1
     groups: int = 1
+
+    @property
+    def split(self) -> int:
+        """Number of groups that its input is split into, see `conv2d`.
+
+        More than one where the channels of a group fill the lanes of a TPU, and the
+        stride is 1: a strided convolution takes no activation in, split or not.
+        """
+        fills = self.features // self.groups % LANES == 0
+        return self.groups if fills and self.stride == 1 else 1
 
     def build(self, conv: Conv, **settings: Any) -> nn.Module:
         """Module made by `conv`, with more `settings` of that."""
@@ -110,7 +124,9 @@ class Branch(nn.Module):
     """Convolutions with the nonlinearity between them, and channel attention if any.
 
     Attention scales the output, or with `attention_inside` the input of the
-    nonlinearity before the last convolution.
+    nonlinearity before the last convolution. The output, multiplied by `scale`, is an
+    `Affine` where the last convolution has a bias. `pixel_pairs`: computes the same
+    over pairs of pixels (`ops.pixel_blocks`) where the channels inside are few.
     """
 
     convs: tuple[ConvSpec, ...]
@@ -118,20 +134,40 @@ class Branch(nn.Module):
     activation: Nonlinearity
     attention: Attention | None = None
     attention_inside: bool = False
+    pixel_pairs: bool = False
 
     @nn.compact
-    def __call__(self, x: Images, *, train: bool) -> Images:
-        *inner, last = self.convs
-        for spec in inner:
-            x = spec.build(self.conv)(x)
-            if spec is inner[-1] and self.attention_inside:
-                x = self._attend(x)
+    def __call__(
+        self, x: Images, scale: Scalar = 1.0, *, train: bool
+    ) -> Images | Affine:
+        *_, last = self.convs
+        blocks = self._blocks(x.shape[2])
+        for spec, following in itertools.pairwise(self.convs):
+            settings = {"split": following.split, "blocks": blocks.get(spec.name)}
+            x = spec.build(self.conv, **settings)(x)
+            if following is last and self.attention_inside:
+                x = self._attend(x, spec.features)
             x = self.activation(x, train=train)
-        x = last.build(self.conv)(x)
-        return x if self.attention_inside else self._attend(x)
+        conv = last.build(self.conv, defer_bias=True, blocks=blocks.get(last.name))
+        if self.attention and not self.attention_inside:
+            # Attention must see the unscaled signal.
+            return as_affine(self._attend(conv(x), last.features)).times(scale)
+        return conv(x, scale)
 
-    def _attend(self, x: jax.Array) -> jax.Array:
-        return self.attention(x.shape[-1])(x) if self.attention else x
+    def _blocks(self, width: int) -> dict[str, Any]:
+        """Convolutions over pairs of pixels by name, where pairs fit and pay."""
+        sizes = tuple(spec.size for spec in self.convs)
+        narrow = all(2 * spec.features <= LANES for spec in self.convs[:-1])
+        plain = all(spec.stride == spec.groups == 1 for spec in self.convs)
+        if not self.pixel_pairs or sizes != (1, 3, 1) or not (narrow and plain):
+            return {}
+        if width % 2 or (self.attention and self.attention_inside):
+            return {}
+        names = (spec.name for spec in self.convs)
+        return dict(zip(names, (ENTER_PAIRS, PAIRS_3X3, LeavePairs()), strict=True))
+
+    def _attend(self, x: Any, channels: int) -> Any:
+        return self.attention(channels)(x) if self.attention else x
 
 
 class ImageNetStem(nn.Module):
@@ -146,15 +182,17 @@ class ImageNetStem(nn.Module):
 
     @nn.compact
     def __call__(self, x: Images) -> Images:
-        x = self.conv(self.width, (7, 7), (2, 2), name="conv")(x)
-        return max_pool(x, self.padding)
+        conv = self.conv(self.width, (7, 7), (2, 2), defer_bias=True, name="conv")
+        y = as_affine(conv(x))
+        # max(y + bias) = max(y) + bias, and a fourth of the numbers meet the bias.
+        return y._replace(x=max_pool(y.x, self.padding)).value()
 
 
 def strided_projection(conv: Conv, width: int, stride: int) -> nn.Module:
     """1x1 convolution that skips pixels."""
-    return conv(width, (1, 1), (stride, stride))
+    return conv(width, (1, 1), (stride, stride), defer_bias=True)
 
 
 def pooled_projection(conv: Conv, width: int, stride: int) -> nn.Module:
     """1x1 convolution, of the averages of 2x2 pixels where the stride is 2."""
-    return conv(width, (1, 1), pool=stride > 1)
+    return conv(width, (1, 1), pool=stride > 1, defer_bias=True)

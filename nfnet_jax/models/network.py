@@ -84,6 +84,40 @@ def rematerialized(model: Network) -> Network:
     return model.clone(stages=stages)
 
 
+def for_platform(model: Network, platform: str) -> Network:
+    """Returns the same network in the form that is fast on `platform`.
+
+    `platform` is a name of JAX's, such as "tpu", where convolutions of few channels
+    compute blocks of pixels. Parameters and results are the same on every platform.
+    """
+    if platform != "tpu":
+        return model
+    stem = _with(model.stem, pixel_blocks=True)
+    return model.clone(stem=stem, stages=tuple(map(_in_pairs, model.stages)))
+
+
+def _in_pairs(stage: Stage) -> Stage:
+    """Stage whose branches compute pairs of pixels, where they can."""
+
+    def block(module: Any) -> Any:
+        return module.clone(branch=_with(module.branch, pixel_pairs=True))
+
+    if not isinstance(stage, Stage):
+        return stage
+    blocks = stage.blocks
+    if isinstance(blocks, tuple):
+        blocks = tuple(map(block, blocks))
+    elif blocks:
+        blocks = block(blocks)
+    return stage.clone(transition=block(stage.transition), blocks=blocks)
+
+
+def _with(module: nn.Module, **settings: Any) -> Any:
+    """Clone with `settings`, if the module has them."""
+    has = all(hasattr(module, name) for name in settings)
+    return module.clone(**settings) if has else module
+
+
 def normal(
     key: Key[Array, ""], shape: Sequence[int], dtype: Any = jnp.float32, *, std: float
 ) -> Float[Array, "..."]:

@@ -23,6 +23,7 @@ from nfnet_jax.models.blocks import (
 from nfnet_jax.models.network import Network, preactivation_network
 from nfnet_jax.models.stage import Layout, Place, scaled_widths
 from nfnet_jax.models.variant import TIMM, Options, Variant
+from nfnet_jax.ops.pixel_blocks import STEM as STEM_BLOCKS
 from nfnet_jax.ops.precision import Images
 
 DEPTHS = (1, 2, 6, 3)
@@ -45,19 +46,26 @@ SIZES_AND_ACCURACIES = (
 class NFNetStem(nn.Module):
     """3x3 convolutions to 16, 32, 64 and `width` channels; strides 2, 1, 1, 2.
 
-    Sides are rounded up at both strides.
+    Sides are rounded up at both strides. `padding`: that of `conv`. `pixel_blocks`:
+    computes the same over blocks of pixels (`ops.pixel_blocks`), where they fit.
     """
 
     conv: Conv
     activation: ScaledActivation
     width: int
+    padding: str = "SAME"
+    pixel_blocks: bool = False
 
     @nn.compact
     def __call__(self, x: Images) -> Images:
+        fit = self.padding == "SAME" and not any(side % 4 for side in x.shape[1:3])
+        in_blocks = self.pixel_blocks and fit
         for i, width in enumerate((16, 32, 64, self.width)):
             stride = 2 if i in (0, 3) else 1
             x = self.activation(x) if i else x
-            x = self.conv(width, (3, 3), (stride, stride), name=f"stem_conv{i}")(x)
+            blocks = STEM_BLOCKS[i] if in_blocks else None
+            name = f"stem_conv{i}"
+            x = self.conv(width, (3, 3), (stride, stride), blocks=blocks, name=name)(x)
         return x
 
 
@@ -96,7 +104,7 @@ def nfnet(
         num_classes,
         options,
         Layout(stem_width, widths, depths, (1, 2, 2, 2)),
-        NFNetStem(conv, activation, stem_width),
+        NFNetStem(conv, activation, stem_width, options.padding),
         branch,
         functools.partial(pooled_projection, conv),
         activation=activation,

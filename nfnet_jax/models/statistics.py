@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
+from nfnet_jax.layers.affine import Affine
 from nfnet_jax.models.network import Network
 from nfnet_jax.models.registry import create_model, find
 from nfnet_jax.ops.conv import native_operations
@@ -106,10 +107,13 @@ def _trace(
     positions: dict[tuple[str, ...], int] = {}
 
     def note_output(next_fun, args, kwargs, context):
-        y = next_fun(*args, **kwargs)
+        returned = next_fun(*args, **kwargs)
+        y = returned.x if isinstance(returned, Affine) else returned
         if context.method_name == "__call__" and isinstance(y, jax.Array):
-            positions[context.module.path] = math.prod(y.shape[1:-1])
-        return y
+            positions[context.module.path] = (
+                math.prod(y.shape[1:3]) if y.ndim > 2 else 1
+            )
+        return returned
 
     def init(key, images):
         with nn.intercept_methods(note_output), native_operations():

@@ -7,10 +7,12 @@ a CPU the function and its gradients are those of `ops.cpu_conv`.
 import contextlib
 import contextvars
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from numbers import Integral
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from nfnet_jax.ops import cpu_conv
@@ -48,6 +50,7 @@ def conv2d(
     strides: int | Sequence[int] = (1, 1),
     padding: Padding = "SAME",
     groups: int = 1,
+    split: int = 1,
 ) -> Images:
     """2-D cross-correlation without bias.
 
@@ -58,6 +61,10 @@ def conv2d(
       padding: "SAME", "VALID" or "symmetric" (see `padding_pixels`), or
         ((top, bottom), (left, right)) in pixels.
       groups: number of groups that input and output channels are split into.
+      split: number of groups of the next convolution, if more than one: the result is
+        [N, H, W, split, O / split], the form in which a TPU reads it. Written in any
+        other, the signal between the two is moved in memory, on its own and not as a
+        part of either convolution.
 
     Returns:
       Images of the dtype of `x`.
@@ -72,7 +79,7 @@ def conv2d(
     check_floating(x.dtype)
     if x.dtype != kernel.dtype:
         raise TypeError(f"images of {x.dtype}, kernel of {kernel.dtype}: expected one")
-    _check_channels(x.shape, kernel.shape, groups)
+    _check_channels(x.shape, kernel.shape, groups, split)
     steps = pair(strides, "strides")
     pads = padding_pixels(padding, x.shape[1:3], kernel.shape[:2], steps)
     height, width = kernel.shape[:2]
@@ -82,19 +89,19 @@ def conv2d(
             f"images of {x.shape[1]}x{x.shape[2]} with padding {padding!r}"
         )
     if is_native_only():
-        return native_conv(steps, pads, groups, x, kernel)
-    return _conv2d(x, kernel, steps, pads, groups)
+        return _divided(native_conv(steps, pads, groups, _merged(x), kernel), split)
+    return _conv2d(x, kernel, steps, pads, groups, split)
 
 
 def _check_channels(
-    x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], groups: int
+    x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], groups: int, split: int
 ) -> None:
-    if len(x_shape) != 4 or len(kernel_shape) != 4:
+    if len(x_shape) not in (4, 5) or len(kernel_shape) != 4:
         raise ValueError(
             f"images {tuple(x_shape)}, kernel {tuple(kernel_shape)}: expected "
             "[N, H, W, C] and [KH, KW, C / groups, O]"
         )
-    channels, features = x_shape[-1], kernel_shape[-1]
+    channels, features = math.prod(x_shape[3:]), kernel_shape[-1]
     if (
         not isinstance(groups, Integral)
         or groups < 1
@@ -107,15 +114,17 @@ def _check_channels(
             f"{groups!r} do not fit: expected a kernel [KH, KW, input channels / "
             "groups, features] with both channel counts divisible by groups"
         )
+    if features % split:
+        raise ValueError(f"split {split}: expected a divisor of {features} features")
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _conv2d(x, kernel, strides, padding, groups):
-    return _forward(x, kernel, strides, padding, groups)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def _conv2d(x, kernel, strides, padding, groups, split):
+    return _forward(x, kernel, strides, padding, groups, split)
 
 
 def _forward(x, kernel, *static):
-    return _by_platform(cpu_conv.forward, native_conv, static, x, kernel)
+    return _by_platform(_cpu, _native, static, x, kernel)
 
 
 def _by_platform(cpu, default, static, *arrays):
@@ -123,23 +132,61 @@ def _by_platform(cpu, default, static, *arrays):
     return lax.platform_dependent(*arrays, cpu=cpu, default=default)
 
 
-def _save_inputs(x, kernel, strides, padding, groups):
+def _save_inputs(x, kernel, *static):
     # Not `_conv2d`, through which a forward derivative of the gradient cannot go.
-    return _forward(x, kernel, strides, padding, groups), (x, kernel)
+    return _forward(x, kernel, *static), (x, kernel)
 
 
-def _gradients(strides, padding, groups, inputs, grad):
-    static = strides, padding, groups
-    return _by_platform(cpu_conv.gradients, native_gradients, static, *inputs, grad)
+def _gradients(*static_inputs_grad):
+    *static, inputs, grad = static_inputs_grad
+    return _by_platform(_cpu_gradients, native_gradients, static, *inputs, grad)
 
 
 _conv2d.defvjp(_save_inputs, _gradients)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _cpu(strides, padding, groups, split, x, kernel):
+    y = cpu_conv.forward(strides, padding, groups, _merged(x), kernel)
+    return _divided(y, split)
+
+
+def _cpu_gradients(strides, padding, groups, split, x, kernel, grad):
+    arrays = _merged(x), kernel, _merged(grad)
+    x_grad, kernel_grad = cpu_conv.gradients(strides, padding, groups, *arrays)
+    return x_grad.reshape(x.shape), kernel_grad
+
+
+def _native(strides, padding, groups, split, x, kernel):
+    if (
+        split > 1
+        and kernel.shape[:2] == strides == (1, 1)
+        and not any(sum(padding, ()))
+    ):
+        channels = _divided(kernel[0, 0], split)
+        return jnp.einsum("nhwi,iso->nhwso", _merged(x), channels)
+    return _divided(native_conv(strides, padding, groups, _merged(x), kernel), split)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def native_gradients(
-    strides: Pair, padding: Pairs, groups: int, x: Images, kernel: Kernel, grad: Images
+    strides: Pair,
+    padding: Pairs,
+    groups: int,
+    split: int,
+    x: Images,
+    kernel: Kernel,
+    grad: Images,
 ) -> tuple[Images, Kernel]:
     """Gradients of images and kernel as JAX derives them."""
-    conv = functools.partial(native_conv, strides, padding, groups)
+    conv = functools.partial(_native, strides, padding, groups, split)
     return jax.vjp(conv, x, kernel)[1](grad)
+
+
+def _merged(x: Images) -> Images:
+    """Undoes a split of channels: [N, H, W, C]."""
+    return x.reshape(*x.shape[:3], -1)
+
+
+def _divided(x: jax.Array, split: int) -> jax.Array:
+    """Splits the last axis into `split` parts, if more than one."""
+    return x.reshape(*x.shape[:-1], split, -1) if split > 1 else x

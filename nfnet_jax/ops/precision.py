@@ -24,7 +24,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 Images = Float[Array, "N H W C"]
-"""Images, or a signal between two layers."""
+"""Images, or a signal between two layers. In front of a grouped convolution its
+channels may be split in groups, [N, H, W, G, C/G]."""
 Kernel = Float[Array, "KH KW C/groups O"]
 Scalar = float | Float[Array, ""]
 Examples = Int[Array, " N"] | None
@@ -76,8 +77,9 @@ def in_float32(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 def add_bias(
     x: Float[Array, "... C"], bias: Float[Array, " C"] | Float[Array, ""]
 ) -> Float[Array, "... C"]:
-    """Adds a bias to channels: x + bias."""
-    return x + jnp.expand_dims(bias, range(x.ndim - bias.ndim))
+    """Adds a bias to channels: x + bias. Channels of x may be split in groups."""
+    channels = x.shape[3:] if x.ndim == 5 else bias.shape
+    return x + bias.reshape((1,) * (x.ndim - len(channels)) + channels)
 
 
 @in_float32

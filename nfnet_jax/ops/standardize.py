@@ -51,10 +51,15 @@ def _standardize_and_save(kernel, gain, eps, var_eps):
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _standardized(kernel, gain, eps, var_eps):
-    # As a matrix, or XLA writes W − mean to memory to sum its squares.
+    # As a matrix, or XLA writes W − mean to memory to sum its squares. Both moments are
+    # those of the distances to the first weight of a filter: two sums in one pass, and
+    # no cancellation where all weights of a filter are large.
     filters = kernel.reshape(-1, kernel.shape[-1])
-    mean = filters.mean(0)
-    power = len(filters) * (filters.var(0) + var_eps)
+    distances = filters - filters[:1]
+    distance = distances.mean(0)
+    mean = filters[0] + distance
+    var = jnp.square(distances).mean(0) - jnp.square(distance)
+    power = len(filters) * (var + var_eps)
     r = jax.lax.rsqrt(jnp.maximum(power, eps))
     standardized = (kernel - _by_filter(mean)) * _by_filter(gain * r)
     return standardized, mean, r, power > eps

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from nfnet_jax.layers.affine import as_images
 from nfnet_jax.layers.ws_conv import AveragePool, WSConv
 from nfnet_jax.models.blocks import (
     Branch,
@@ -27,7 +28,7 @@ def test_pooled_projection_keeps_the_names_of_a_plain_one(stride, size):
     x = jax.random.normal(jax.random.key(0), (2, 5, 5, 4))
     params = projection.init(jax.random.key(1), x)["params"]
     assert params.keys() == {"kernel", "gain", "bias"}
-    y = projection.apply({"params": params}, x)
+    y = as_images(projection.apply({"params": params}, x))
     assert y.shape == (2, size, size, 8)
     pooled = AveragePool()(x) if stride == 2 else x
     expected = WSConv(8, (1, 1)).apply({"params": params}, pooled)
@@ -47,7 +48,7 @@ def test_branches_stride_once_and_name_their_convolutions(convs, names):
     x = jax.random.normal(jax.random.key(0), (2, 6, 6, 4))
     branch = Branch(convs, WSConv, relu)
     y, variables = branch.init_with_output(jax.random.key(1), x, train=False)
-    assert y.shape == (2, 3, 3, convs[-1].features)
+    assert as_images(y).shape == (2, 3, 3, convs[-1].features)
     assert variables["params"].keys() == names
 
 
@@ -67,7 +68,7 @@ def test_squeeze_excite_scales_output_or_inner_channels(inside, width):
     params = traverse_util.unflatten_dict(closed)
     plain = branch().apply({"params": params}, x, train=False)
     y = excited.apply({"params": params}, x, train=False)
-    np.testing.assert_allclose(y, plain, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(as_images(y), as_images(plain), rtol=1e-5, atol=1e-5)
     params["squeeze_excite"]["excite"]["bias"] -= 50
     y = excited.apply({"params": params}, x, train=False)
-    np.testing.assert_allclose(y, 0, atol=1e-6)
+    np.testing.assert_allclose(as_images(y), 0, atol=1e-6)

@@ -1,5 +1,7 @@
 """Every lowering against `lax.conv_general_dilated`, values and gradients."""
 
+import contextlib
+import functools
 import itertools
 import re
 
@@ -10,8 +12,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from nfnet_jax.ops.conv import conv2d, native_gradients
-from nfnet_jax.ops.cpu_conv import native_conv
+from nfnet_jax.ops.conv import conv2d, native_gradients, native_operations
 
 
 def reference(x, kernel, strides, padding, groups):
@@ -89,15 +90,44 @@ def test_many_channels_match_lax(size, channels, stride):
     assert_matches_lax(x, kernel, (stride, stride), "SAME", 1)
 
 
-def test_native_lowering_of_accelerators_matches_lax():
-    x, kernel = random(2, 7, 8, 4), random(3, 3, 2, 6, seed=2)
-    static = ((2, 1), ((1, 1), (0, 1)), 2)
+@pytest.mark.parametrize("split", [1, 3])
+@pytest.mark.parametrize(
+    "size, static",
+    [((3, 3), ((2, 1), ((1, 1), (0, 1)), 2)), ((1, 1), ((1, 1), ((0, 0), (0, 0)), 1))],
+)
+def test_native_lowering_of_accelerators_matches_lax(size, static, split):
+    """Split channels are those of the whole signal, group after group."""
+    groups = static[-1]
+    x, kernel = random(2, 7, 8, 4), random(*size, 4 // groups, 6, seed=2)
     expected, vjp = jax.vjp(lambda x, k: reference(x, k, *static), x, kernel)
-    np.testing.assert_allclose(
-        native_conv(*static, x, kernel), expected, rtol=1e-5, atol=1e-5
-    )
-    grads = native_gradients(*static, x, kernel, expected)
+    grad = expected.reshape(*expected.shape[:3], split, -1) if split > 1 else expected
+    grads = native_gradients(*static, split, x, kernel, grad)
     chex.assert_trees_all_close(grads, vjp(expected), rtol=1e-5, atol=1e-4)
+    grads = native_gradients(*static, split, x.reshape(2, 7, 8, 2, 2), kernel, grad)
+    assert grads[0].shape == (2, 7, 8, 2, 2)
+    x_grad = grads[0].reshape(x.shape)
+    chex.assert_trees_all_close(x_grad, vjp(expected)[0], rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_split_channels_are_those_of_the_whole_signal(native):
+    """Through a 1x1 and a grouped convolution, with their gradients, on this CPU."""
+    x, first = random(2, 6, 6, 4), random(1, 1, 4, 8, seed=2)
+    second = random(3, 3, 4, 6, seed=3)
+
+    def loss(split, x, first, second):
+        with native_operations() if native else contextlib.nullcontext():
+            y = conv2d(x, first, split=split)
+            assert y.ndim == (5 if split > 1 else 4)
+            return jnp.square(conv2d(y, second, groups=2)).sum()
+
+    whole, parts = (
+        jax.value_and_grad(functools.partial(loss, split), (0, 1, 2))(x, first, second)
+        for split in (1, 2)
+    )
+    chex.assert_trees_all_close(whole, parts, rtol=1e-5)
+    with pytest.raises(ValueError, match="split 3"):
+        conv2d(x, first, split=3)
 
 
 def test_bfloat16_stays_bfloat16():
