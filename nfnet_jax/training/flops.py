@@ -6,21 +6,22 @@ import math
 from jax.extend import core
 
 
-def matrix_flops(jaxpr: core.ClosedJaxpr) -> int:
+def matrix_flops(jaxpr: core.ClosedJaxpr, platform: str | None = None) -> int:
     """Operations of all convolutions and matrix products, on all devices together.
 
     A multiply-add counts two. The program is that before any compiler. Loops of known
-    length count as often as they run, others once; of branches the largest counts.
-    Positions that a dilation filled with zeros do not count, padding does.
+    length count as often as they run, others once; of branches the largest counts, or
+    that for `platform` where there is one. Positions that a dilation filled with zeros
+    do not count, padding does.
     """
-    return _count(jaxpr.jaxpr)
+    return _count(jaxpr.jaxpr, platform)
 
 
-def _count(jaxpr: core.Jaxpr) -> int:
+def _count(jaxpr: core.Jaxpr, platform: str | None) -> int:
     total = 0
     for equation in jaxpr.eqns:
         name = equation.primitive.name
-        inner = [_count(found) for found in _inner(equation.params)]
+        inner = [_count(found, platform) for found in inner_programs(equation.params)]
         if name == "dot_general":
             total += _dot(equation)
         elif name == "conv_general_dilated":
@@ -28,7 +29,7 @@ def _count(jaxpr: core.Jaxpr) -> int:
         elif name == "scan":
             total += equation.params["length"] * sum(inner)
         elif name == "cond":
-            total += max(inner)
+            total += max(_chosen(inner, equation.params, platform))
         elif name == "shard_map":
             total += equation.params["mesh"].size * sum(inner)
         else:
@@ -36,8 +37,19 @@ def _count(jaxpr: core.Jaxpr) -> int:
     return total
 
 
-def _inner(params: dict) -> list[core.Jaxpr]:
-    """Sub-programs among the parameters of an operation."""
+def _chosen(counts: list[int], params: dict, platform: str | None) -> list[int]:
+    """The count of the branch for `platform`, or those of all branches."""
+    platforms = params.get("branches_platforms")
+    if platform is None or platforms is None:
+        return counts
+    for count, names in zip(counts, platforms, strict=True):
+        if names is None or platform in names:
+            return [count]
+    return counts
+
+
+def inner_programs(params: dict) -> list[core.Jaxpr]:
+    """Programs among the parameters of an operation, such as the body of a loop."""
     found = []
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else (value,):

@@ -6,7 +6,7 @@ parts; with pmap each device runs a step of its own.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,10 +18,10 @@ WHOLE, ROWS = PartitionSpec(), PartitionSpec(AXIS)
 """Specs of arrays that every device has a copy of, and of arrays split along axis 0."""
 
 
-def device_mesh() -> Mesh:
-    """All devices on one axis, `data`, those of a process side by side."""
+def device_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Devices, by default all, on one axis `data`, those of a process side by side."""
     devices = sorted(
-        jax.devices(), key=lambda device: (device.process_index, device.id)
+        devices or jax.devices(), key=lambda device: (device.process_index, device.id)
     )
     return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 

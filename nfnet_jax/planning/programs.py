@@ -1,0 +1,236 @@
+"""Programs compiled for a target: memory, traffic, operations and estimated time."""
+
+import dataclasses
+import math
+import re
+import time
+from collections import Counter
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend import core
+
+from nfnet_jax.planning.hlo import Program
+from nfnet_jax.planning.target import Target, quiet
+from nfnet_jax.planning.traffic import collective_bytes
+from nfnet_jax.training.flops import inner_programs, matrix_flops
+from nfnet_jax.utils.errors import UserError
+
+LARGEST = 5
+"""Number of buffers that are named when a program does not fit."""
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_AMOUNT = r"([\d.]+)([KMGT]?)"
+# Opcodes that name memory instead of computing something.
+_NO_KERNELS = {
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "while",
+    "conditional",
+    "call",
+    "all-reduce-done",
+    "all-gather-done",
+    "collective-permute-done",
+    "async-done",
+    "copy-done",
+}
+# Operations that hold a program; their results count inside of it.
+_NESTING = {"jit", "pjit", "shard_map", "scan", "while", "cond", "custom_vjp_call"}
+
+
+class Buffer(NamedTuple):
+    """Memory of one array: bytes, shape, and the operation that makes it."""
+
+    bytes: int
+    shape: str
+    operation: str
+
+
+@dataclasses.dataclass(frozen=True)
+class StepPlan:
+    """One compiled step. Bytes are of one device, `flops` of all together.
+
+    `arguments`: state and batch. `temporary`: activations and gradients above all.
+    `outputs`: results that no argument's memory is taken for. `code`: the program.
+    None where the compiler gave up because they do not fit, and knows `needed` only.
+    `cycles`: estimate of the TPU compiler, without the time of collectives.
+    `kernels`: launches of a GPU, of which `library_calls` are of cuDNN or cuBLAS.
+    `bytes_accessed`: traffic with the memory. `largest`: buffers, if it does not fit.
+    """
+
+    examples: int
+    flops: int
+    needed: float
+    fits: bool
+    arguments: int
+    temporary: int | None = None
+    outputs: int | None = None
+    code: int | None = None
+    collectives: dict[str, float] = dataclasses.field(default_factory=dict)
+    cycles: int | None = None
+    seconds: float | None = None
+    peak_share: float | None = None
+    kernels: int | None = None
+    library_calls: int | None = None
+    bytes_accessed: float | None = None
+    largest: tuple[Buffer, ...] = ()
+    compile_seconds: float = 0.0
+
+    @property
+    def examples_per_second(self) -> float | None:
+        """Images per second at the estimated time."""
+        return self.examples / self.seconds if self.seconds else None
+
+
+def compile_step(
+    traced: jax.stages.Traced,
+    target: Target,
+    devices: int,
+    *,
+    examples: int,
+    arguments: int,
+    beside: int = 0,
+) -> StepPlan:
+    """Compiles a step that takes `examples` images with the compiler of `target`.
+
+    `arguments` are its bytes of state and batch on a device; `beside`: bytes that are
+    there meanwhile and are no arguments.
+    """
+    started = time.perf_counter()
+    flops = matrix_flops(traced.jaxpr, target.platform)
+    room = target.chip.memory - beside
+    try:
+        with quiet():
+            lowered = traced.lower(lowering_platforms=(target.platform,))
+            compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        needed, largest = read_refusal(str(error))
+        largest = largest or largest_arrays(traced.jaxpr)
+        return StepPlan(
+            examples=examples,
+            flops=flops,
+            needed=needed + beside,
+            fits=False,
+            arguments=arguments,
+            largest=largest,
+            compile_seconds=time.perf_counter() - started,
+        )
+    memory: Any = compiled.memory_analysis()
+    text = compiled.as_text() or ""
+    program = Program(text)
+    outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    code, temporary = memory.generated_code_size_in_bytes, memory.temp_size_in_bytes
+    needed = memory.argument_size_in_bytes + outputs + code + temporary
+    fits = needed <= room
+    found = StepPlan(
+        examples=examples,
+        flops=flops,
+        needed=needed + beside,
+        fits=fits,
+        arguments=memory.argument_size_in_bytes,
+        temporary=temporary,
+        outputs=outputs,
+        code=code,
+        collectives=collective_bytes(text, devices),
+        largest=() if fits else largest_buffers(program),
+        bytes_accessed=accessed_bytes(program),
+        compile_seconds=time.perf_counter() - started,
+    )
+    if target.is_gpu:
+        kernels, calls = count_kernels(program)
+        return dataclasses.replace(found, kernels=kernels, library_calls=calls)
+    cycles, clock = estimated_cycles(program), target.chip.clock
+    seconds = cycles / clock if clock else None
+    share = flops / devices / seconds / target.hardware.flops if seconds else None
+    return dataclasses.replace(found, cycles=cycles, seconds=seconds, peak_share=share)
+
+
+def estimated_cycles(program: Program) -> int:
+    """Sum of the cycles that the TPU compiler estimates, loops as often as they run."""
+    return sum(
+        times * int(found[1])
+        for times, instruction in program.run()
+        if (found := _CYCLES.search(instruction.line))
+    )
+
+
+def count_kernels(program: Program) -> tuple[int, int]:
+    """Launches in a run of a GPU's program, and those among them of its libraries."""
+    counts: Counter[bool] = Counter()
+    for times, instruction in program.run():
+        if instruction.opcode not in _NO_KERNELS:
+            library = re.search(r'custom_call_target="__cu', instruction.line)
+            counts[bool(library)] += times
+    return counts.total(), counts[True]
+
+
+def accessed_bytes(program: Program) -> int:
+    """Bytes that the kernels of a run read and write, each argument and result once."""
+    sizes = {item.name: item.bytes for item in program.instructions}
+    return sum(
+        times * (item.bytes + sum(sizes.get(name, 0) for name in item.operands))
+        for times, item in program.run()
+        if item.opcode not in _NO_KERNELS
+    )
+
+
+def largest_buffers(program: Program) -> tuple[Buffer, ...]:
+    """The largest results, one of each shape, that are no arguments of the program."""
+    found: dict[str, Buffer] = {}
+    for _, item in program.run():
+        shape = re.sub(r"\{[^}]*\}", "", item.shape)
+        if item.opcode not in _NO_KERNELS and not shape.startswith("("):
+            found.setdefault(shape, Buffer(item.bytes, shape, item.operation))
+    return tuple(sorted(found.values(), reverse=True)[:LARGEST])
+
+
+def largest_arrays(jaxpr: core.ClosedJaxpr) -> tuple[Buffer, ...]:
+    """The largest arrays of a program that no compiler has seen, one of each shape."""
+    found: dict[str, Buffer] = {}
+    for equation in _equations(jaxpr.jaxpr):
+        for value in equation.outvars:
+            array: Any = value.aval
+            if not hasattr(array, "dtype") or equation.primitive.name in _NESTING:
+                continue
+            size = math.prod(array.shape) * array.dtype.itemsize
+            operation = f"{equation.source_info.name_stack}/{equation.primitive.name}"
+            shape = array.str_short(short_dtypes=True)
+            found.setdefault(shape, Buffer(size, shape, operation))
+    return tuple(sorted(found.values(), reverse=True)[:LARGEST])
+
+
+def _equations(jaxpr: core.Jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in inner_programs(equation.params):
+            yield from _equations(inner)
+
+
+def read_refusal(message: str) -> tuple[float, tuple[Buffer, ...]]:
+    """Bytes that a program needs, and its largest buffers, out of the error of a
+    compiler for which it is too large.
+
+    Raises:
+      UserError: the compiler failed for another reason.
+    """
+    used = re.search(rf"Used {_AMOUNT} of|\({_AMOUNT}\) exceeds available", message)
+    if "RESOURCE_EXHAUSTED" not in message or not used:
+        first = message.partition("\n")[0]
+        raise UserError(f"the compiler of the target failed: {first}")
+    number, unit = (text for text in used.groups() if text is not None)
+    buffers = re.findall(
+        rf"Size: {_AMOUNT}\s*(?:Operator: op_name=\"([^\"]*)\".*?)?Shape: (\S+)",
+        message,
+        re.DOTALL,
+    )
+    return float(number) * _UNITS.get(unit, 1), tuple(
+        Buffer(
+            int(float(amount) * _UNITS.get(prefix, 1)),
+            shape.partition("{")[0],
+            operation,
+        )
+        for amount, prefix, operation, shape in buffers[:LARGEST]
+    )
