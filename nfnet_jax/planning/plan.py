@@ -130,10 +130,11 @@ def search(
             fits = size
         else:
             fails = size
-        if not fails:
-            most = fits * max(2, int(share))
-        elif not fits:
+        larger = fits * max(2, int(share))
+        if not fits:
             most = int(fails * min(share, 0.5))
+        elif not fails or larger < fails:
+            most = larger
         else:
             most = (fits + fails) // 2
         size = valid(_round_down(most))
