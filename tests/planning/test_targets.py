@@ -7,6 +7,7 @@ that are missing are skipped.
 import importlib.util
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -109,3 +110,39 @@ def test_the_new_state_takes_the_memory_of_the_old_one(programs):
 
 def test_a_copied_state_is_seen(programs):
     assert donated(programs.optimized("copied")) == set()
+
+
+def plan(target: str, *flags: str) -> subprocess.CompletedProcess:
+    """The command on `configs/digits.py`, if the compiler for `target` is here."""
+    if not importlib.util.find_spec(COMPILERS[target[0]]):
+        pytest.skip(f"the compiler for {target} is not installed")
+    command = [sys.executable, "-m", "nfnet_jax.plan", f"--target={target}", *flags]
+    return subprocess.run(
+        [*command, f"--config={ROOT / 'configs/digits.py'}"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_topology_that_does_not_exist_is_refused_in_one_line():
+    done = plan("v5e:3x3")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: --target is 'v5e:3x3', which its compiler")
+    assert "expected such as v5e:4x4" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_compilers_are_silent():
+    done = plan("h100:1")
+    assert done.returncode == 0 and done.stderr == ""
+    assert "63.7 GB: fits" in done.stdout
+
+
+def test_a_batch_that_does_not_fit_ends_with_2_and_says_what_would():
+    done = plan("h100:1", "--image_shape=512x512x3", "--config.data.batch_size=9999")
+    assert done.returncode == 2
+    assert "DOES NOT FIT" in done.stdout and "f32[" in done.stdout
+    found = re.search(r"; try (.*)$", done.stderr.strip())
+    assert "--config.train.dtype=bfloat16 or --config.train.remat=block" in found[1]
+    assert done.stderr.count("\n") == 1
