@@ -62,6 +62,24 @@ def shardings(mesh: Mesh, tree, fsdp: bool):
     return jax.tree.map(sharding, tree)
 
 
+def on_rows(mesh: Mesh, function: Callable) -> Callable:
+    """Inside a jitted function: `function(whole, rows)` by each device for its rows.
+
+    The compiler would divide it too, but gathers signals for grouped convolutions. Rows
+    that do not divide are left to it.
+    """
+
+    def apply(whole, rows: jax.Array):
+        if mesh.size == 1 or len(rows) % mesh.size:
+            return function(whole, rows)
+        divided = jax.shard_map(
+            function, mesh=mesh, in_specs=(WHOLE, ROWS), out_specs=ROWS, check_vma=False
+        )
+        return divided(whole, rows)
+
+    return apply
+
+
 def fsdp_spec(shape: tuple[int, ...], devices: int) -> PartitionSpec:
     """Splits the largest axis that `devices` divides, the last of equals, if any."""
     divisible = [(size, axis) for axis, size in enumerate(shape) if not size % devices]

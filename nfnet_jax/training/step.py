@@ -7,6 +7,7 @@
 `make_eval_step` is the step of an evaluation.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from nfnet_jax.optim.sam import ascend_and_differentiate, ascent_rows
 from nfnet_jax.optim.schedules import update_ema
 from nfnet_jax.optim.tree import Params, gradient_ratios, keep_frozen
 from nfnet_jax.training.data_spec import DataSpec
-from nfnet_jax.training.parallel import BatchView, gather, split_batch
+from nfnet_jax.training.parallel import BatchView, gather, on_rows, split_batch
 from nfnet_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -271,7 +272,8 @@ def make_eval_step(
         images, labels, _ = batches.materialize(host_batch, number)
         images = normalize(images, *moments)
         images, labels = split_batch(mesh, images.astype(dtype), labels)
-        logits: Any = model.apply(gather(mesh, variables), images, train=False)
+        forward = functools.partial(model.apply, train=False)
+        logits: Any = on_rows(mesh, forward)(gather(mesh, variables), images)
         real = labels >= 0
         loss = optax.softmax_cross_entropy_with_integer_labels(
             logits, jnp.where(real, labels, 0)
