@@ -2,8 +2,9 @@
 
     python tests/compiled_programs.py TARGET DIRECTORY
 
-`step` is the train step of a small CIFAR network in bfloat16; the others have one fault
-each. NAME.hlo is the optimized program, NAME.mlir the one before any compiler.
+`step` and `evaluation` are those of a small CIFAR network in bfloat16, `grouped` is a
+convolution on the rows of each device; the others have one fault each. NAME.hlo is the
+optimized program, NAME.mlir the one before any compiler.
 """
 
 import pathlib
@@ -24,7 +25,7 @@ def main(name: str, directory: str) -> None:
     import jax
 
     mesh = target_mesh(target)
-    programs = faulty(mesh) | {"step": train_step(mesh)}
+    programs = faulty(mesh) | steps(mesh)
     for program, traced in programs.items():
         with quiet():
             lowered = traced.lower(lowering_platforms=(target.platform,))
@@ -34,31 +35,30 @@ def main(name: str, directory: str) -> None:
     (folder / "state.txt").write_text(str(len(jax.tree.leaves(state))))
 
 
-def train_step(mesh):
-    """The traced train step of an NF-WRN-10-1, images streamed."""
+def steps(mesh) -> dict:
+    """Traced train and evaluation step of an NF-WRN-10-1, images streamed."""
     from nfnet_jax.planning.abstract import AbstractRun, DataShape
 
-    config = load(
-        str(ROOT / "configs/cifar10.py"),
-        {
-            "model.name": "nf_wrn_10_1",
-            "train.dtype": "bfloat16",
-            "data.batch_size": BATCH,
-        },
-    )
-    data = DataShape((SIDE, SIDE, 3), 10, None, "as given")
-    traced, _ = AbstractRun(config, data, mesh).trace_training()
-    return traced
+    changes = {
+        "model.name": "nf_wrn_10_1",
+        "train.dtype": "bfloat16",
+        "data.batch_size": BATCH,
+        "data.eval_batch_size": BATCH,
+    }
+    config = load(str(ROOT / "configs/cifar10.py"), changes)
+    run = AbstractRun(config, DataShape((SIDE, SIDE, 3), 10, None, "as given"), mesh)
+    return {"step": run.trace_training()[0], "evaluation": run.trace_evaluation()[0]}
 
 
 def faulty(mesh) -> dict:
-    """Traced programs: a convolution in float32, a batch that is gathered, images that
-    are transposed, and a state that is not donated."""
+    """Traced programs: a convolution in float32, a batch that is gathered, a grouped
+    convolution that the compiler divides, images that are transposed, and a state that
+    is not donated; beside them, the grouped one as it should be."""
     import jax
     import jax.numpy as jnp
     from jax.sharding import NamedSharding
 
-    from nfnet_jax.training.parallel import ROWS, WHOLE
+    from nfnet_jax.training.parallel import ROWS, WHOLE, on_rows
 
     rows, whole = NamedSharding(mesh, ROWS), NamedSharding(mesh, WHOLE)
 
@@ -67,8 +67,11 @@ def faulty(mesh) -> dict:
 
     def convolve(kernel, x):
         layout = ("NHWC", "HWIO", "NHWC")
+        groups = x.shape[-1] // kernel.shape[2]
         return jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "SAME", dimension_numbers=layout
+            *(x, kernel, (1, 1), "SAME"),
+            dimension_numbers=layout,
+            feature_group_count=groups,
         )
 
     def single(kernel, x):
@@ -84,8 +87,11 @@ def faulty(mesh) -> dict:
 
     kernel = jax.ShapeDtypeStruct((3, 3, 16, 16), jnp.bfloat16, sharding=whole)
     state = jax.ShapeDtypeStruct((3, 3, 16, 16), jnp.float32, sharding=whole)
-    x = images(jnp.bfloat16)
+    grouped = jax.ShapeDtypeStruct((3, 3, 8, 128), jnp.bfloat16, sharding=whole)
+    x, wide = images(jnp.bfloat16), images(jnp.bfloat16, 128)
     return {
+        "grouped": jax.jit(on_rows(mesh, convolve)).trace(grouped, wide),
+        "undivided": jax.jit(convolve).trace(grouped, wide),
         "float32": jax.jit(single).trace(kernel, x),
         "gathered": jax.jit(gathered, donate_argnums=0, out_shardings=whole).trace(
             state, x

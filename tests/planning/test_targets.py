@@ -86,6 +86,20 @@ def test_gradients_are_reduced_once_and_nothing_else_is_sent(programs):
     assert collectives_of_batch(text, {BATCH, programs.rows}) == []
 
 
+def test_an_evaluation_sends_sums_alone(programs):
+    text = programs.optimized("evaluation")
+    assert set(convolution_dtypes(text)) == {BFLOAT16}
+    assert set(collectives(text)) == ({"all-reduce"} if programs.devices > 1 else set())
+    assert collectives_of_batch(text, {BATCH, programs.rows}) == []
+
+
+def test_devices_convolve_their_rows_in_groups_without_sending_any(programs):
+    """The GPU compiler would gather them."""
+    assert collectives(programs.optimized("grouped")) == {}
+    if programs.target == "h100:8":
+        assert collectives(programs.optimized("undivided")) == {"all-gather": 1}
+
+
 def test_a_gather_of_the_batch_is_seen(programs):
     if programs.devices == 1:
         pytest.skip("one device has nothing to gather")
