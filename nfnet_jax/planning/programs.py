@@ -37,8 +37,6 @@ _NO_KERNELS = {
     "async-done",
     "copy-done",
 }
-# Operations that hold a program; their results count inside of it.
-_NESTING = {"jit", "pjit", "shard_map", "scan", "while", "cond", "custom_vjp_call"}
 
 
 class Buffer(NamedTuple):
@@ -55,7 +53,8 @@ class StepPlan:
 
     `arguments`: state and batch. `temporary`: activations and gradients above all.
     `outputs`: results that no argument's memory is taken for. `code`: the program.
-    None where the compiler gave up because they do not fit, and knows `needed` only.
+    None where the compiler gave up because they do not fit; then `needed` is the least
+    that it knows of.
     `cycles`: estimate of the TPU compiler, without the time of collectives.
     `kernels`: launches of a GPU, of which `library_calls` are of cuDNN or cuBLAS.
     `bytes_accessed`: traffic with the memory. `largest`: buffers, if it does not fit.
@@ -108,7 +107,7 @@ def compile_step(
             compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         needed, largest = read_refusal(str(error))
-        largest = largest or largest_arrays(traced.jaxpr)
+        largest = largest or largest_arrays(traced.jaxpr, target.platform)
         return StepPlan(
             examples=examples,
             flops=flops,
@@ -187,26 +186,29 @@ def largest_buffers(program: Program) -> tuple[Buffer, ...]:
     return tuple(sorted(found.values(), reverse=True)[:LARGEST])
 
 
-def largest_arrays(jaxpr: core.ClosedJaxpr) -> tuple[Buffer, ...]:
+def largest_arrays(jaxpr: core.ClosedJaxpr, platform: str) -> tuple[Buffer, ...]:
     """The largest arrays of a program that no compiler has seen, one of each shape."""
     found: dict[str, Buffer] = {}
-    for equation in _equations(jaxpr.jaxpr):
+    for path, equation in _equations(jaxpr.jaxpr, platform):
         for value in equation.outvars:
             array: Any = value.aval
-            if not hasattr(array, "dtype") or equation.primitive.name in _NESTING:
-                continue
-            size = math.prod(array.shape) * array.dtype.itemsize
-            operation = f"{equation.source_info.name_stack}/{equation.primitive.name}"
-            shape = array.str_short(short_dtypes=True)
-            found.setdefault(shape, Buffer(size, shape, operation))
+            if hasattr(array, "dtype"):
+                size = math.prod(array.shape) * array.dtype.itemsize
+                shape = array.str_short(short_dtypes=True)
+                found.setdefault(shape, Buffer(size, shape, path))
     return tuple(sorted(found.values(), reverse=True)[:LARGEST])
 
 
-def _equations(jaxpr: core.Jaxpr):
+def _equations(jaxpr: core.Jaxpr, platform: str, path: str = ""):
+    """Operations that hold no program, each with its path."""
     for equation in jaxpr.eqns:
-        yield equation
-        for inner in inner_programs(equation.params):
-            yield from _equations(inner)
+        parts = (path, str(equation.source_info.name_stack), equation.primitive.name)
+        name = "/".join(filter(None, parts))
+        inner = inner_programs(equation, platform)
+        if not inner:
+            yield name, equation
+        for program in inner:
+            yield from _equations(program, platform, "/".join(filter(None, parts[:2])))
 
 
 def read_refusal(message: str) -> tuple[float, tuple[Buffer, ...]]:

@@ -48,7 +48,7 @@ def refusal(config: ConfigDict, target: Target, plan: Plan) -> str:
     name = "training" if step is plan.training else "evaluation"
     return (
         f"{config.model.name} does not fit on {target}: {name} with a batch of "
-        f"{step.examples} needs {with_prefix(step.needed, 'B')} of the "
+        f"{step.examples} needs {_needed(step)} of the "
         f"{with_prefix(plan.memory, 'B')} that programs may take on a device; try "
         f"{' or '.join(plan.remedies)}"
     )
@@ -66,7 +66,7 @@ def _memory(target: Target, plan: Plan) -> list[str]:
             lines += _amount(f"temporary, {name}", step.temporary)
         verdict = "fits" if step.fits else "DOES NOT FIT"
         lines.append(
-            f"  {name:22} {with_prefix(step.needed, 'B'):>10} of "
+            f"  {name:22} {_needed(step):>10} of "
             f"{with_prefix(plan.memory, 'B')}: {verdict}"
         )
         lines += [
@@ -80,6 +80,12 @@ def _memory(target: Target, plan: Plan) -> list[str]:
             "says otherwise)"
         )
     return lines
+
+
+def _needed(step: StepPlan) -> str:
+    """Bytes that a step needs; the least, where its compiler gave up."""
+    least = "at least " if step.temporary is None else ""
+    return least + with_prefix(step.needed, "B")
 
 
 def _amount(name: str, size: float) -> list[str]:

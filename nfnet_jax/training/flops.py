@@ -21,7 +21,9 @@ def _count(jaxpr: core.Jaxpr, platform: str | None) -> int:
     total = 0
     for equation in jaxpr.eqns:
         name = equation.primitive.name
-        inner = [_count(found, platform) for found in inner_programs(equation.params)]
+        inner = [
+            _count(found, platform) for found in inner_programs(equation, platform)
+        ]
         if name == "dot_general":
             total += _dot(equation)
         elif name == "conv_general_dilated":
@@ -29,7 +31,7 @@ def _count(jaxpr: core.Jaxpr, platform: str | None) -> int:
         elif name == "scan":
             total += equation.params["length"] * sum(inner)
         elif name == "cond":
-            total += max(_chosen(inner, equation.params, platform))
+            total += max(inner)
         elif name == "shard_map":
             total += equation.params["mesh"].size * sum(inner)
         else:
@@ -37,27 +39,27 @@ def _count(jaxpr: core.Jaxpr, platform: str | None) -> int:
     return total
 
 
-def _chosen(counts: list[int], params: dict, platform: str | None) -> list[int]:
-    """The count of the branch for `platform`, or those of all branches."""
-    platforms = params.get("branches_platforms")
-    if platform is None or platforms is None:
-        return counts
-    for count, names in zip(counts, platforms, strict=True):
-        if names is None or platform in names:
-            return [count]
-    return counts
+def inner_programs(equation, platform: str | None = None) -> list[core.Jaxpr]:
+    """Programs among the parameters of an operation, such as the body of a loop.
 
-
-def inner_programs(params: dict) -> list[core.Jaxpr]:
-    """Programs among the parameters of an operation, such as the body of a loop."""
+    Of branches that are chosen by the platform, the one for `platform` alone.
+    """
     found = []
-    for value in params.values():
+    for value in equation.params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             if isinstance(item, core.ClosedJaxpr):
                 found.append(item.jaxpr)
             elif isinstance(item, core.Jaxpr):
                 found.append(item)
-    return found
+    branches = equation.params.get("branches_platforms")
+    if platform is None or branches is None:
+        return found
+    chosen = (
+        program
+        for program, names in zip(found, branches, strict=True)
+        if names is None or platform in names
+    )
+    return [next(chosen)]
 
 
 def _dot(equation) -> int:
