@@ -99,52 +99,65 @@ def compile_step(
     there meanwhile and are no arguments.
     """
     started = time.perf_counter()
-    flops = matrix_flops(traced.jaxpr, target.platform)
-    room = target.chip.memory - beside
+    step = StepPlan(
+        examples=examples,
+        flops=matrix_flops(traced.jaxpr, target.platform),
+        needed=arguments + beside,
+        fits=False,
+        arguments=arguments,
+    )
     try:
         with quiet():
             lowered = traced.lower(lowering_platforms=(target.platform,))
             compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        needed, largest = read_refusal(str(error))
+        needed, largest = read_refusal(str(error), arguments)
         largest = largest or largest_arrays(traced.jaxpr, target.platform)
-        return StepPlan(
-            examples=examples,
-            flops=flops,
-            needed=needed + beside,
-            fits=False,
-            arguments=arguments,
-            largest=largest,
-            compile_seconds=time.perf_counter() - started,
-        )
+        step = dataclasses.replace(step, needed=needed + beside, largest=largest)
+    else:
+        step = _with_memory(step, compiled, target.chip.memory, beside)
+        step = _with_work(step, compiled.as_text() or "", target, devices)
+    return dataclasses.replace(step, compile_seconds=time.perf_counter() - started)
+
+
+def _with_memory(
+    step: StepPlan, compiled: jax.stages.Compiled, available: float, beside: int
+) -> StepPlan:
     memory: Any = compiled.memory_analysis()
-    text = compiled.as_text() or ""
+    parts = {
+        "arguments": memory.argument_size_in_bytes,
+        "temporary": memory.temp_size_in_bytes,
+        "outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        "code": memory.generated_code_size_in_bytes,
+    }
+    needed = sum(parts.values()) + beside
+    return dataclasses.replace(step, needed=needed, fits=needed <= available, **parts)
+
+
+def _with_work(step: StepPlan, text: str, target: Target, devices: int) -> StepPlan:
     program = Program(text)
-    outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    code, temporary = memory.generated_code_size_in_bytes, memory.temp_size_in_bytes
-    needed = memory.argument_size_in_bytes + outputs + code + temporary
-    fits = needed <= room
-    found = StepPlan(
-        examples=examples,
-        flops=flops,
-        needed=needed + beside,
-        fits=fits,
-        arguments=memory.argument_size_in_bytes,
-        temporary=temporary,
-        outputs=outputs,
-        code=code,
+    step = dataclasses.replace(
+        step,
         collectives=collective_bytes(text, devices),
-        largest=() if fits else largest_buffers(program),
-        bytes_accessed=accessed_bytes(program),
-        compile_seconds=time.perf_counter() - started,
+        largest=() if step.fits else largest_buffers(program),
     )
-    if target.is_gpu:
+    clock = target.chip.clock
+    if not clock:
         kernels, calls = count_kernels(program)
-        return dataclasses.replace(found, kernels=kernels, library_calls=calls)
-    cycles, clock = estimated_cycles(program), target.chip.clock
-    seconds = cycles / clock if clock else None
-    share = flops / devices / seconds / target.hardware.flops if seconds else None
-    return dataclasses.replace(found, cycles=cycles, seconds=seconds, peak_share=share)
+        return dataclasses.replace(
+            step,
+            kernels=kernels,
+            library_calls=calls,
+            bytes_accessed=accessed_bytes(program),
+        )
+    cycles = estimated_cycles(program)
+    rate = step.flops / devices / (cycles / clock) if cycles else 0.0
+    return dataclasses.replace(
+        step,
+        cycles=cycles,
+        seconds=cycles / clock,
+        peak_share=rate / target.hardware.flops,
+    )
 
 
 def estimated_cycles(program: Program) -> int:
@@ -211,9 +224,11 @@ def _equations(jaxpr: core.Jaxpr, platform: str, path: str = ""):
             yield from _equations(program, platform, "/".join(filter(None, parts[:2])))
 
 
-def read_refusal(message: str) -> tuple[float, tuple[Buffer, ...]]:
+def read_refusal(message: str, arguments: int) -> tuple[float, tuple[Buffer, ...]]:
     """Bytes that a program needs, and its largest buffers, out of the error of a
     compiler for which it is too large.
+
+    `arguments` are added where the error is about temporary memory alone.
 
     Raises:
       UserError: the compiler failed for another reason.
@@ -228,7 +243,8 @@ def read_refusal(message: str) -> tuple[float, tuple[Buffer, ...]]:
         message,
         re.DOTALL,
     )
-    return float(number) * _UNITS.get(unit, 1), tuple(
+    needed = float(number) * _UNITS.get(unit, 1)
+    return needed + (arguments if "HLO temporaries" in message else 0), tuple(
         Buffer(
             int(float(amount) * _UNITS.get(prefix, 1)),
             shape.partition("{")[0],

@@ -12,14 +12,14 @@ def matrix_flops(jaxpr: core.ClosedJaxpr, platform: str | None = None) -> int:
     A multiply-add counts two. The program is that before any compiler. Loops of known
     length count as often as they run, others once; of branches the largest counts, or
     that for `platform` where there is one. Positions that a dilation filled with zeros
-    do not count, padding does.
+    do not count, nor does what nothing in its function is made of; padding does.
     """
     return _count(jaxpr.jaxpr, platform)
 
 
 def _count(jaxpr: core.Jaxpr, platform: str | None) -> int:
     total = 0
-    for equation in jaxpr.eqns:
+    for equation in _used(jaxpr):
         name = equation.primitive.name
         inner = [
             _count(found, platform) for found in inner_programs(equation, platform)
@@ -37,6 +37,17 @@ def _count(jaxpr: core.Jaxpr, platform: str | None) -> int:
         else:
             total += sum(inner)
     return total
+
+
+def _used(jaxpr: core.Jaxpr) -> list:
+    """Equations that the results depend on, last ones first."""
+    needed = {value for value in jaxpr.outvars if isinstance(value, core.Var)}
+    found = []
+    for equation in reversed(jaxpr.eqns):
+        if equation.effects or not needed.isdisjoint(equation.outvars):
+            found.append(equation)
+            needed |= {v for v in equation.invars if isinstance(v, core.Var)}
+    return found
 
 
 def inner_programs(equation, platform: str | None = None) -> list[core.Jaxpr]:

@@ -160,7 +160,7 @@ memory space hbm. Used 20.50G of 15.75G hbm. Exceeded hbm capacity by 4.75G.
 
 
 def test_refusals_of_a_compiler_are_read():
-    needed, largest = read_refusal(REFUSED)
+    needed, largest = read_refusal(REFUSED, 7)
     assert needed == 20.5 * 2**30
     assert largest == (
         Buffer(3 * 2**29, "f32[1024,256]", "jit(step)/conv"),
@@ -170,9 +170,9 @@ def test_refusals_of_a_compiler_are_read():
         "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for "
         "HLO temporaries (41.26G) exceeds available HBM (15.75G)."
     )
-    assert read_refusal(short) == (41.26 * 2**30, ())
+    assert read_refusal(short, 7) == (41.26 * 2**30 + 7, ())
     with pytest.raises(UserError, match="the compiler of the target failed: UNIMPLEM"):
-        read_refusal("UNIMPLEMENTED: no such operation\nmore")
+        read_refusal("UNIMPLEMENTED: no such operation\nmore", 0)
 
 
 def test_remedies_are_those_that_are_not_on_and_that_help():
