@@ -1,46 +1,97 @@
-r"""Plans a run without its devices, and without its data if need be.
+r"""Plans a run on devices that are not here, and without its data if need be.
 
-    python -m nfnet_jax.plan --config configs/imagenet_nfnet.py:f0 --devices 8
-    python -m nfnet_jax.plan --config configs/imagenet_nfnet.py:f5 --devices 64 \
-        --config.parallel.fsdp=True --config.train.remat=block
+    python -m nfnet_jax.plan --config configs/cifar10.py --target v5e:1x1
+    python -m nfnet_jax.plan --config configs/imagenet_nfnet.py:f0 --target h100:8 \
+        --config.data.batch_size=1024 --largest_batch
 
-Compiles the training step for simulated devices and prints memory, operations and
-traffic of each.
+Compiles the train and the evaluation step with the compiler of the target, and prints
+memory, traffic, operations and, for TPUs, its estimate of the time. Exits with 2 if
+the run does not fit, and says what to change. `pip install 'nfnet_jax[tpu-plan]'` and
+`[gpu-plan]` bring the compilers; --devices=N is a rough plan without them.
 """
 
 import dataclasses
 import re
+import sys
 
 from nfnet_jax import cli
-from nfnet_jax.config.kinds import Int
+from nfnet_jax.config.kinds import Int, Switch
 from nfnet_jax.utils.errors import UserError
 
 
 def main(argv: list[str]) -> None:
-    """Prints memory, operations, traffic and predicted time of a step."""
+    """Prints memory, operations, traffic and estimated time of a run's steps."""
     flags = cli.parse(
         argv,
         __doc__,
         config="needed",
-        devices=Int(1, "number of simulated devices", "[1, 4096]"),
+        target="devices to compile for: a TPU slice (v4:2x2x1, v5e:2x2, v5p:2x2x1, "
+        "v6e:2x2, tpu7x:2x2x1, ...) or GPUs (a100:8, h100:8, h200:8, b200:8)",
+        largest_batch=Switch(False, "search for the largest batch that fits"),
+        devices=Int(None, "simulated devices, without --target", "[1, 4096]"),
         image_shape="HEIGHTxWIDTHxCHANNELS of the stored images, such as 28x28x1, if "
         "the data are not on this machine",
         output="JSON file to write the numbers to (default: none)",
     )
-    config, image_shape = flags.config, _shape(flags.image_shape)
+    image_shape = _shape(flags.image_shape)
+    if flags.target:
+        if flags.devices:
+            raise UserError("--target and --devices exclude each other")
+        _plan_target(flags, image_shape)
+    elif flags.largest_batch:
+        raise UserError("--largest_batch needs --target, such as --target=v5e:1x1")
+    else:
+        _plan_devices(flags, image_shape)
+
+
+def _plan_target(flags, image_shape) -> None:
+    from nfnet_jax.planning.target import parse_target, prepare
+
+    target = parse_target(flags.target)
+    prepare(target)
+    from nfnet_jax.planning import text
+    from nfnet_jax.planning.plan import largest_batch, make_plan
+
+    config = flags.config
+    if flags.largest_batch:
+        found = largest_batch(config, target, image_shape, _report)
+        config.data.batch_size = found.batch_size
+    else:
+        found = make_plan(config, target, image_shape)
+    print(text.describe_plan(config, target, found))
+    _write(flags.output, found.values())
+    if not found.fits:
+        raise UserError(text.refusal(config, target, found))
+
+
+def _report(step) -> None:
+    """Tells of a compilation on the way to the largest batch."""
+    verdict = "fits" if step.fits else "does not fit"
+    sys.stderr.write(
+        f"batch {step.examples} {verdict} (compiled in {step.compile_seconds:.0f} s)\n"
+    )
+
+
+def _plan_devices(flags, image_shape) -> None:
     import jax
 
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", flags.devices)
+    jax.config.update("jax_num_cpu_devices", flags.devices or 1)
     from nfnet_jax.planning.compile import forecast
+    from nfnet_jax.planning.text import describe_forecast
+
+    found = forecast(flags.config, image_shape)
+    print(describe_forecast(flags.config, found))
+    _write(flags.output, dataclasses.asdict(found) | {"memory": found.memory})
+
+
+def _write(path: str | None, values: dict) -> None:
+    if not path:
+        return
     from nfnet_jax.training.workdir import write_json, writing
 
-    found = forecast(config, image_shape)
-    _print(config, found)
-    if flags.output:
-        with writing(flags.output, "--output"):
-            values = dataclasses.asdict(found) | {"memory": found.memory}
-            write_json(flags.output, values)
+    with writing(path, "--output"):
+        write_json(path, values)
 
 
 def _shape(text: str | None) -> tuple[int, int, int] | None:
@@ -53,41 +104,6 @@ def _shape(text: str | None) -> tuple[int, int, int] | None:
         )
     height, width, channels = map(int, sides.groups())
     return height, width, channels
-
-
-def _print(config, found) -> None:
-    from nfnet_jax.planning.hardware import HARDWARE, UTILIZATION, predict
-    from nfnet_jax.utils.units import seconds, with_prefix
-
-    height, width, channels = found.image_shape
-    batch, dtype = config.data.batch_size, config.train.dtype
-    print(
-        f"{config.model.name}: batch {batch} on {found.devices} device(s), images "
-        f"{height}x{width}x{channels}, {found.source}, {found.classes} classes, "
-        f"{dtype}, remat {config.train.remat}, fsdp {config.parallel.fsdp}; compiled "
-        f"in {found.compile_seconds:.0f} s\n"
-        "\nmemory per device"
-    )
-    for name in ("parameters", "optimizer", "average", "batch", "working", "memory"):
-        label = "all together" if name == "memory" else name
-        print(f"  {label:16} {with_prefix(getattr(found, name), 'B'):>10}")
-    print(
-        "  (working: XLA's own analysis of the program for a CPU, which computes "
-        "bfloat16\n  convolutions in float32; the others are exact)\n"
-        f"\noperations per step {with_prefix(found.flops, 'FLOP'):>10}"
-    )
-    for name, sent in sorted(found.collectives.items()):
-        print(f"sent per device     {with_prefix(sent, 'B'):>10}  {name}")
-    print(f"\nPredicted, not measured, at {UTILIZATION:.0%} of the peak:")
-    sent = sum(found.collectives.values())
-    for name, chip in HARDWARE.items():
-        step = predict(chip, found.flops, sent, found.memory, found.devices, dtype)
-        print(
-            f"  {name:10} {seconds(step.seconds):>8} a step, "
-            f"{seconds(step.computing)} computing and {seconds(step.sending)} sending, "
-            f"{batch / step.seconds:9.0f} images/s"
-            f"{'' if step.fits else f', but more than its {chip.memory / 1e9:g} GB'}"
-        )
 
 
 if __name__ == "__main__":

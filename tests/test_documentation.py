@@ -28,6 +28,7 @@ NOT_RUN = {
     r"sweep .*(--grid|--sample)(?!.*--dry_run)": "takes minutes",
     r"bn_wrn_10_1": "trains as long as the first command",
     r"two_processes": "trains twice as long as the first command",
+    r"compile_matrix": "compiles for an hour",
     r"build_reference": "is run by test_reference.py",
     r"from timm\.data import": "needs timm",
 }

@@ -23,9 +23,13 @@ class Hardware(NamedTuple):
 HARDWARE = {
     "A100 80GB": Hardware(312e12, 80e9, 300e9, 8, 25e9),
     "H100 SXM": Hardware(989e12, 80e9, 450e9, 8, 50e9),
+    "H200": Hardware(989e12, 141e9, 450e9, 8, 50e9),
+    "B200": Hardware(2250e12, 180e9, 900e9, 8, 50e9),
     "TPU v4": Hardware(275e12, 32e9, 300e9, 4096, 300e9),
     "TPU v5e": Hardware(197e12, 16e9, 200e9, 256, 200e9),
     "TPU v5p": Hardware(459e12, 95e9, 600e9, 8960, 600e9),
+    "TPU v6e": Hardware(918e12, 32e9, 400e9, 256, 400e9),
+    "TPU7x": Hardware(2307e12, 192e9, 600e9, 9216, 600e9),
 }
 """Data sheets of the makers; bandwidths in one direction. GPUs: NVLink within a machine
 of 8, between machines an adapter of 200 or 400 Gbit/s for each GPU."""

@@ -26,7 +26,7 @@ from nfnet_jax.models.statistics import Counts, counts
 from nfnet_jax.optim.tree import Params
 from nfnet_jax.training.data_spec import find_data_spec
 from nfnet_jax.training.experiment import Experiment, build_model
-from nfnet_jax.training.parallel import WHOLE, device_mesh, split_batch
+from nfnet_jax.training.parallel import WHOLE, split_batch
 from nfnet_jax.training.trained import Trained, load_run
 from nfnet_jax.utils.errors import UserError
 
@@ -99,7 +99,7 @@ def measure_run(config: ConfigDict, workdir: str, most_mistakes: int) -> Measure
     try:
         trained = load_run(workdir)
         # Where the batches of the test split are.
-        everywhere = NamedSharding(device_mesh(), WHOLE)
+        everywhere = NamedSharding(run.mesh, WHOLE)
         variables = jax.device_put(trained.variables, everywhere)
         tested = _test(run, trained, variables, most_mistakes)
     except UserError as error:
@@ -150,7 +150,7 @@ def _test(
     def step(variables, host_batch, number):
         pixels, labels, positions = run.test_batches.materialize(host_batch, number)
         images = normalize(pixels, *run.data_spec.moments).astype(trained.dtype)
-        images, labels = split_batch(images, labels)
+        images, labels = split_batch(run.mesh, images, labels)
         logits: Any = trained.model.apply(variables, images, train=False)
         return pixels, labels, positions, jax.nn.softmax(logits)
 

@@ -51,6 +51,7 @@ from nfnet_jax.training.parallel import (
     jit_step,
     pmap_step,
     shardings,
+    whole_batch,
 )
 from nfnet_jax.training.pretrained import Pretrained, merge_pretrained
 from nfnet_jax.training.state import TrainState, init_state, init_variables
@@ -83,6 +84,8 @@ class Experiment:
     given_spec: numbers the classes and normalizes the images as an earlier part of the
       same run did; the model then needs no data. Without it, images are normalized as
       for `pretrained`, else by the moments of the training split.
+    given_mesh: devices of the run instead of all that JAX has; they need not be here
+      for its steps to be compiled.
 
     Every part raises UserError for values that do not fit the data, the model or the
     weights.
@@ -92,6 +95,7 @@ class Experiment:
     given_dataset: Dataset | None = None
     pretrained: Pretrained | None = None
     given_spec: DataSpec | None = None
+    given_mesh: Mesh | None = None
 
     # --- Checks before anything is loaded or built ----------------------------------
 
@@ -122,7 +126,7 @@ class Experiment:
             check_augmentation(
                 config.data.augment, dataset.image_shape, config.train.small_size
             )
-        make_timeline(config, len(dataset.train), jax.device_count())
+        make_timeline(config, len(dataset.train), self.mesh.size)
 
     # --- Data -----------------------------------------------------------------------
 
@@ -171,7 +175,7 @@ class Experiment:
 
     @functools.cached_property
     def timeline(self) -> Timeline:
-        return make_timeline(self.config, len(self.dataset.train), jax.device_count())
+        return make_timeline(self.config, len(self.dataset.train), self.mesh.size)
 
     @functools.cached_property
     def train_batches(self) -> Batches:
@@ -197,12 +201,14 @@ class Experiment:
 
     def make_draw(self, **options: Any) -> functools.partial[TrainingBatch]:
         """Returns `draw(host_batch, batch_index)`: `step.draw_batch` of this run."""
-        options = {"batches": self.train_batches} | options
+        if "batches" not in options:
+            options["batches"] = self.train_batches
         return functools.partial(
             draw_batch,
             config=self.config,
             data_spec=self.data_spec,
             num_classes=self.model.spec.num_classes,
+            view=whole_batch(self.mesh),
             **options,
         )
 
@@ -210,7 +216,7 @@ class Experiment:
 
     @functools.cached_property
     def mesh(self) -> Mesh:
-        return device_mesh()
+        return self.given_mesh or device_mesh()
 
     @functools.cached_property
     def model(self) -> Network:
@@ -220,7 +226,13 @@ class Experiment:
     def abstract_variables(self) -> tuple[Params, Params]:
         """Shapes and dtypes of the parameters and the batch statistics."""
         return jax.eval_shape(
-            functools.partial(init_variables, self.model, 0, self.data_spec.image_shape)
+            functools.partial(
+                init_variables,
+                self.model,
+                0,
+                self.data_spec.image_shape,
+                mesh=self.mesh,
+            )
         )
 
     @functools.cached_property
@@ -288,7 +300,7 @@ class Experiment:
             images = self._first_images()
         fsdp = self.config.parallel.fsdp
         shape = self.data_spec.image_shape
-        return init_variables(self.model, seed, shape, images, fsdp)
+        return init_variables(self.model, seed, shape, images, fsdp, self.mesh)
 
     @functools.cached_property
     def state(self) -> TrainState:
@@ -313,13 +325,13 @@ class Experiment:
                 self.data_spec.class_names,
             )
         fsdp = self.config.parallel.fsdp
-        return init_state(params, batch_stats, self.optimizer, fsdp), origin
+        return init_state(params, batch_stats, self.optimizer, fsdp, self.mesh), origin
 
     @functools.cached_property
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the state: the target of a restored one."""
         state = jax.eval_shape(
-            functools.partial(init_state, optimizer=self.optimizer),
+            functools.partial(init_state, optimizer=self.optimizer, mesh=self.mesh),
             *self.abstract_variables,
         )
         return jax.tree.map(
@@ -327,7 +339,7 @@ class Experiment:
                 leaf.shape, leaf.dtype, sharding=sharding
             ),
             state,
-            shardings(state, self.config.parallel.fsdp),
+            shardings(self.mesh, state, self.config.parallel.fsdp),
         )
 
     def _first_images(self) -> jax.Array | None:
@@ -386,20 +398,26 @@ class Experiment:
         )
         sharded = draw.keywords["batches"].sharded
         if config.parallel.mode == "pmap":
-            return pmap_step(draw, gradients, one_step, sharded=sharded)
+            return pmap_step(self.mesh, draw, gradients, one_step, sharded=sharded)
         return jit_step(
+            self.mesh,
             draw,
             gradients,
             one_step,
             sharded=sharded,
             fsdp=config.parallel.fsdp,
-            options=compiler_options(config.train.remat),
+            options=compiler_options(self.mesh, config.train.remat),
         )
 
     @functools.cached_property
     def eval_step(self) -> Callable[..., dict[str, jax.Array]]:
-        dtype = self.config.train.dtype
-        return make_eval_step(self.model, self.test_batches, self.data_spec, dtype)
+        return make_eval_step(
+            self.model,
+            self.test_batches,
+            self.data_spec,
+            self.mesh,
+            self.config.train.dtype,
+        )
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
         """Returns `accuracy` in [0, 1] and mean `loss` of the parameters on the test

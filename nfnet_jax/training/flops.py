@@ -6,21 +6,24 @@ import math
 from jax.extend import core
 
 
-def matrix_flops(jaxpr: core.ClosedJaxpr) -> int:
+def matrix_flops(jaxpr: core.ClosedJaxpr, platform: str | None = None) -> int:
     """Operations of all convolutions and matrix products, on all devices together.
 
     A multiply-add counts two. The program is that before any compiler. Loops of known
-    length count as often as they run, others once; of branches the largest counts.
-    Positions that a dilation filled with zeros do not count, padding does.
+    length count as often as they run, others once; of branches the largest counts, or
+    that for `platform` where there is one. Positions that a dilation filled with zeros
+    do not count, nor does what nothing in its function is made of; padding does.
     """
-    return _count(jaxpr.jaxpr)
+    return _count(jaxpr.jaxpr, platform)
 
 
-def _count(jaxpr: core.Jaxpr) -> int:
+def _count(jaxpr: core.Jaxpr, platform: str | None) -> int:
     total = 0
-    for equation in jaxpr.eqns:
+    for equation in _used(jaxpr):
         name = equation.primitive.name
-        inner = [_count(found) for found in _inner(equation.params)]
+        inner = [
+            _count(found, platform) for found in inner_programs(equation, platform)
+        ]
         if name == "dot_general":
             total += _dot(equation)
         elif name == "conv_general_dilated":
@@ -36,16 +39,38 @@ def _count(jaxpr: core.Jaxpr) -> int:
     return total
 
 
-def _inner(params: dict) -> list[core.Jaxpr]:
-    """Sub-programs among the parameters of an operation."""
+def _used(jaxpr: core.Jaxpr) -> list:
+    """Equations that the results depend on, last ones first."""
+    needed = {value for value in jaxpr.outvars if isinstance(value, core.Var)}
     found = []
-    for value in params.values():
+    for equation in reversed(jaxpr.eqns):
+        if equation.effects or not needed.isdisjoint(equation.outvars):
+            found.append(equation)
+            needed |= {v for v in equation.invars if isinstance(v, core.Var)}
+    return found
+
+
+def inner_programs(equation, platform: str | None = None) -> list[core.Jaxpr]:
+    """Programs among the parameters of an operation, such as the body of a loop.
+
+    Of branches that are chosen by the platform, the one for `platform` alone.
+    """
+    found = []
+    for value in equation.params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             if isinstance(item, core.ClosedJaxpr):
                 found.append(item.jaxpr)
             elif isinstance(item, core.Jaxpr):
                 found.append(item)
-    return found
+    branches = equation.params.get("branches_platforms")
+    if platform is None or branches is None:
+        return found
+    chosen = (
+        program
+        for program, names in zip(found, branches, strict=True)
+        if names is None or platform in names
+    )
+    return [next(chosen)]
 
 
 def _dot(equation) -> int:

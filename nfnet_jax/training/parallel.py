@@ -6,7 +6,7 @@ parts; with pmap each device runs a step of its own.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,45 +18,66 @@ WHOLE, ROWS = PartitionSpec(), PartitionSpec(AXIS)
 """Specs of arrays that every device has a copy of, and of arrays split along axis 0."""
 
 
-def device_mesh() -> Mesh:
-    """All devices on one axis, `data`, those of a process side by side."""
+def device_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Devices, by default all, on one axis `data`, those of a process side by side."""
     devices = sorted(
-        jax.devices(), key=lambda device: (device.process_index, device.id)
+        devices or jax.devices(), key=lambda device: (device.process_index, device.id)
     )
     return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
-def split_batch(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+def platform(mesh: Mesh) -> str:
+    """Platform of the devices, such as "cpu", whether or not they are here."""
+    return mesh.devices.flat[0].platform
+
+
+def split_batch(mesh: Mesh, *arrays: jax.Array) -> tuple[jax.Array, ...]:
     """Inside a jitted function: axis 0 split over the devices, where it divides."""
-    mesh = device_mesh()
     if any(len(array) % mesh.size for array in arrays):
         return arrays
     sharding = NamedSharding(mesh, ROWS)
     return tuple(jax.lax.with_sharding_constraint(array, sharding) for array in arrays)
 
 
-def gather(tree):
+def gather(mesh: Mesh, tree):
     """Inside a jitted function: a whole copy of every array on each device."""
-    return jax.lax.with_sharding_constraint(tree, NamedSharding(device_mesh(), WHOLE))
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, WHOLE))
 
 
-def place(tree, fsdp: bool):
+def place(mesh: Mesh, tree, fsdp: bool):
     """Inside a jitted function: arrays as a training state keeps them.
 
     A whole copy on each device, or with `fsdp` a part, see `fsdp_spec`.
     """
-    return jax.lax.with_sharding_constraint(tree, shardings(tree, fsdp))
+    return jax.lax.with_sharding_constraint(tree, shardings(mesh, tree, fsdp))
 
 
-def shardings(tree, fsdp: bool):
+def shardings(mesh: Mesh, tree, fsdp: bool):
     """Shardings of the leaves of a training state, see `place`."""
-    mesh = device_mesh()
 
     def sharding(leaf):
         spec = fsdp_spec(leaf.shape, mesh.size) if fsdp else WHOLE
         return NamedSharding(mesh, spec)
 
     return jax.tree.map(sharding, tree)
+
+
+def on_rows(mesh: Mesh, function: Callable) -> Callable:
+    """Inside a jitted function: `function(whole, rows)` by each device for its rows.
+
+    The compiler would divide it too, but gathers signals for grouped convolutions. Rows
+    that do not divide are left to it.
+    """
+
+    def apply(whole, rows: jax.Array):
+        if mesh.size == 1 or len(rows) % mesh.size:
+            return function(whole, rows)
+        divided = jax.shard_map(
+            function, mesh=mesh, in_specs=(WHOLE, ROWS), out_specs=ROWS, check_vma=False
+        )
+        return divided(whole, rows)
+
+    return apply
 
 
 def fsdp_spec(shape: tuple[int, ...], devices: int) -> PartitionSpec:
@@ -86,7 +107,12 @@ def _own_rows(rows: jax.Array) -> jax.Array:
     return parts[jax.lax.axis_index(AXIS)]
 
 
-GLOBAL = BatchView(lambda rows: rows, split_batch, lambda tree: tree)
+def whole_batch(mesh: Mesh) -> BatchView:
+    """View of the one program that computes for all devices of `mesh`."""
+    split = functools.partial(split_batch, mesh)
+    return BatchView(lambda rows: rows, split, lambda tree: tree)
+
+
 PER_DEVICE = BatchView(
     _own_rows, lambda *arrays: arrays, functools.partial(jax.lax.pmean, axis_name=AXIS)
 )
@@ -99,6 +125,7 @@ PER_DEVICE = BatchView(
 
 
 def jit_step(
+    mesh: Mesh,
     draw_batch: Callable,
     batch_gradients: Callable,
     step: Callable,
@@ -107,7 +134,8 @@ def jit_step(
     fsdp: bool,
     options: dict[str, str] | None,
 ) -> Callable:
-    """Compiles `train_step(state, host_batch) -> (state, metrics)` for all devices.
+    """Compiles `train_step(state, host_batch) -> (state, metrics)` for the devices of
+    `mesh`.
 
     The state is donated. `sharded`: axis 0 of a host batch is split over the devices.
 
@@ -119,14 +147,14 @@ def jit_step(
 
     @functools.partial(jax.jit, donate_argnums=0, compiler_options=options)
     def train_step(state, host_batch):
-        one_program = jax.device_count() == 1 or jax.tree.leaves(state.batch_stats)
+        one_program = mesh.size == 1 or jax.tree.leaves(state.batch_stats)
 
         def divide(function, in_specs, out_specs):
             if one_program:
-                return functools.partial(function, view=GLOBAL)
+                return functools.partial(function, view=whole_batch(mesh))
             return jax.shard_map(
                 functools.partial(function, view=PER_DEVICE),
-                mesh=device_mesh(),
+                mesh=mesh,
                 in_specs=in_specs,
                 out_specs=out_specs,
                 check_vma=False,
@@ -136,24 +164,28 @@ def jit_step(
         sharded_gradients = divide(batch_gradients, (WHOLE, WHOLE, ROWS), WHOLE)
 
         def all_gradients(params, batch_stats, batch):
-            values, grads = sharded_gradients(gather(params), batch_stats, batch)
-            return values, place(grads, fsdp)
+            values, grads = sharded_gradients(gather(mesh, params), batch_stats, batch)
+            return values, place(mesh, grads, fsdp)
 
         batch = draw_rows(host_batch, state.batch_index)
         state, metrics = step(state, batch, all_gradients)
-        return place(state, fsdp), gather(metrics)
+        return place(mesh, state, fsdp), gather(mesh, metrics)
 
     return train_step
 
 
 def pmap_step(
-    draw_batch: Callable, batch_gradients: Callable, step: Callable, *, sharded: bool
+    mesh: Mesh,
+    draw_batch: Callable,
+    batch_gradients: Callable,
+    step: Callable,
+    *,
+    sharded: bool,
 ) -> Callable:
     """Compiles `train_step(state, host_batch) -> (state, metrics)` for each device.
 
     As `jit_step` otherwise: state and metrics go in and out as whole arrays.
     """
-    mesh = device_mesh()
     by_row = NamedSharding(mesh, ROWS)
 
     def device_step(state, host_batch, index):
@@ -178,26 +210,26 @@ def pmap_step(
 
     def run(state, host_batch):
         results = mapped(state, deal(host_batch) if sharded else host_batch, index)
-        return jax.tree.map(_of_all_processes, results)
+        return jax.tree.map(functools.partial(_of_all_processes, mesh), results)
 
     return run
 
 
-def compiler_options(remat: str) -> dict[str, str] | None:
+def compiler_options(mesh: Mesh, remat: str) -> dict[str, str] | None:
     """Non-default XLA options for a train step with `train.remat`, or None.
 
     On CPUs XLA drops the barriers between a value and its recomputation, then merges
     the two, and rematerialization would save nothing outside of loops.
     """
-    if remat == "block" and jax.default_backend() == "cpu":
+    if remat == "block" and platform(mesh) == "cpu":
         return {"xla_disable_hlo_passes": "cse_barrier_expander"}
     return None
 
 
-def _of_all_processes(array: jax.Array) -> jax.Array:
+def _of_all_processes(mesh: Mesh, array: jax.Array) -> jax.Array:
     """A result of pmap, which is this process's only, as an array of all processes."""
     if jax.process_count() == 1:
         return array
-    sharding = NamedSharding(device_mesh(), WHOLE)
+    sharding = NamedSharding(mesh, WHOLE)
     copies = [shard.data for shard in array.addressable_shards]
     return jax.make_array_from_single_device_arrays(array.shape, sharding, copies)

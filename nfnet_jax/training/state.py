@@ -4,11 +4,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from nfnet_jax.models.network import Network
 from nfnet_jax.ops.conv import native_operations
 from nfnet_jax.optim.tree import Params
-from nfnet_jax.training.parallel import place
+from nfnet_jax.training.parallel import device_mesh, place
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -39,20 +40,23 @@ def init_variables(
     image_shape: tuple[int, int, int],
     images: jax.Array | None = None,
     fsdp: bool = False,
+    mesh: Mesh | None = None,
 ) -> tuple[Params, Params]:
     """Returns fresh float32 parameters and batch statistics for images (H, W, C).
 
     `images` [N, H, W, C] are normalized training images, for networks that take some of
     their first parameters from data; the others do not look at them. With `fsdp` the
-    arrays are sharded, see `place`.
+    arrays are sharded over `mesh` (by default all devices), see `place`.
     """
+    mesh = mesh or device_mesh()
     if images is None:
         images = jnp.zeros((1, *image_shape))
 
     def init(key, images):
         with native_operations():
             variables = model.init(key, images)
-        return place((variables["params"], variables.get("batch_stats", {})), fsdp)
+        parts = variables["params"], variables.get("batch_stats", {})
+        return place(mesh, parts, fsdp)
 
     return jax.jit(init)(jax.random.key(seed), images)
 
@@ -62,8 +66,13 @@ def init_state(
     batch_stats: Params,
     optimizer: optax.GradientTransformation,
     fsdp: bool = False,
+    mesh: Mesh | None = None,
 ) -> TrainState:
-    """Returns the state before the first update; sharded with `fsdp`, see `place`."""
+    """Returns the state before the first update.
+
+    With `fsdp` it is sharded over `mesh` (by default all devices), see `place`.
+    """
+    mesh = mesh or device_mesh()
 
     @jax.jit
     def init(params, batch_stats):
@@ -75,6 +84,6 @@ def init_state(
             batch_stats=batch_stats,
             opt_state=optimizer.init(params),
         )
-        return place(state, fsdp)
+        return place(mesh, state, fsdp)
 
     return init(params, batch_stats)

@@ -7,12 +7,14 @@
 `make_eval_step` is the step of an evaluation.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt32
 from ml_collections import ConfigDict
 
@@ -25,7 +27,7 @@ from nfnet_jax.optim.sam import ascend_and_differentiate, ascent_rows
 from nfnet_jax.optim.schedules import update_ema
 from nfnet_jax.optim.tree import Params, gradient_ratios, keep_frozen
 from nfnet_jax.training.data_spec import DataSpec
-from nfnet_jax.training.parallel import GLOBAL, BatchView, gather, split_batch
+from nfnet_jax.training.parallel import BatchView, gather, on_rows, split_batch
 from nfnet_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -54,8 +56,8 @@ def draw_batch(
     batches: Batches,
     data_spec: DataSpec,
     num_classes: int,
+    view: BatchView,
     image_size: int | None = None,
-    view: BatchView = GLOBAL,
 ) -> TrainingBatch:
     """Returns the augmented batch `batch_index` of a run, or the rows of it in `view`.
 
@@ -149,7 +151,7 @@ def batch_gradients(
     params: Params,
     batch_stats: Params,
     batch: TrainingBatch,
-    view: BatchView = GLOBAL,
+    view: BatchView,
 ) -> tuple[MetricsAndStats, Params]:
     """Returns `gradients` of the whole batch, from the rows in `view`.
 
@@ -252,7 +254,11 @@ def skip_if_not_finite(
 
 
 def make_eval_step(
-    model: Network, batches: Batches, data_spec: DataSpec, dtype: str = "float32"
+    model: Network,
+    batches: Batches,
+    data_spec: DataSpec,
+    mesh: Mesh,
+    dtype: str = "float32",
 ) -> Callable[..., dict[str, jax.Array]]:
     """Compiles `step(variables, host_batch, number) -> sums` over an evaluation batch.
 
@@ -265,8 +271,9 @@ def make_eval_step(
     def step(variables, host_batch, number):
         images, labels, _ = batches.materialize(host_batch, number)
         images = normalize(images, *moments)
-        images, labels = split_batch(images.astype(dtype), labels)
-        logits: Any = model.apply(gather(variables), images, train=False)
+        images, labels = split_batch(mesh, images.astype(dtype), labels)
+        forward = functools.partial(model.apply, train=False)
+        logits: Any = on_rows(mesh, forward)(gather(mesh, variables), images)
         real = labels >= 0
         loss = optax.softmax_cross_entropy_with_integer_labels(
             logits, jnp.where(real, labels, 0)

@@ -15,7 +15,8 @@ from data_sets import save_images
 from nfnet_jax import plan
 from nfnet_jax.config import base_config
 from nfnet_jax.models.registry import find
-from nfnet_jax.planning.compile import Forecast, data_shape, forecast
+from nfnet_jax.planning.abstract import data_shape
+from nfnet_jax.planning.compile import Forecast, forecast
 from nfnet_jax.planning.hardware import Hardware, predict
 from nfnet_jax.utils.errors import UserError
 

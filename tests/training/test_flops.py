@@ -52,6 +52,17 @@ def test_products_take_two_for_each_of_their_terms(function, shapes, products):
     assert flops(function, *shapes) == 2 * products
 
 
+def test_of_branches_for_platforms_that_of_the_platform_counts():
+    def product(x):
+        return lax.platform_dependent(
+            x, cpu=lambda y: y @ y @ y, default=lambda y: y @ y
+        )
+
+    jaxpr = jax.jit(product).trace(jnp.zeros((4, 4))).jaxpr
+    counts = [matrix_flops(jaxpr, name) for name in ("cpu", "tpu", None)]
+    assert counts == [2 * 2 * 4**3, 2 * 4**3, 2 * 2 * 4**3]
+
+
 @pytest.mark.parametrize(("stride", "groups"), [(1, 1), (2, 1), (1, 4), (2, 2)])
 def test_both_gradients_of_a_convolution_take_as_many_as_itself(stride, groups):
     x, kernel = (2, 8, 8, 16), (3, 3, 16 // groups, 32)
@@ -77,10 +88,13 @@ def test_training_takes_three_times_the_forward_pass(name):
         return model.apply(params, images, train=True, rngs=rngs).sum()
 
     with native_operations():
-        jaxpr = jax.jit(jax.grad(loss)).trace(params, images).jaxpr
+        jaxpr = jax.jit(jax.value_and_grad(loss)).trace(params, images).jaxpr
     forward = 2 * 4 * multiply_adds(model, (16, 16, 3))
     stem = 2 * 4 * 16 * 16 * 16 * 27
     assert matrix_flops(jaxpr) == 3 * forward - stem
+    # The program that runs has both gradients of every convolution.
+    jaxpr = jax.jit(jax.value_and_grad(loss)).trace(params, images).jaxpr
+    assert matrix_flops(jaxpr, "tpu") == 3 * forward
 
 
 PROGRAM = """HloModule jit_step

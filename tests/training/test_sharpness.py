@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from tiny_training import DATA, experiment, setup
 
 from nfnet_jax.layers.dropout import kept as draw
+from nfnet_jax.training.parallel import device_mesh, whole_batch
 from nfnet_jax.training.step import TrainingBatch, batch_gradients
 from nfnet_jax.training.timeline import make_timeline
 from nfnet_jax.utils.errors import UserError
@@ -30,7 +31,8 @@ def gradients_with_sam(loss, params, batch_stats, first=0, **sam):
     config = ConfigDict({"accumulate": 1, "sam": sam})
     features, values = (jnp.asarray(a, jnp.float32) for a in (FEATURES, VALUES))
     batch = TrainingBatch(features, values, jnp.arange(first, first + 20))
-    differentiate = functools.partial(batch_gradients, loss, config)
+    view = whole_batch(device_mesh())
+    differentiate = functools.partial(batch_gradients, loss, config, view=view)
     return jax.jit(differentiate)(params, batch_stats, batch)
 
 
