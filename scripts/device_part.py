@@ -17,7 +17,9 @@ import math
 import pathlib
 import platform
 import re
+import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -104,9 +106,19 @@ def machine(options) -> dict:
         "device_kind": devices[0].device_kind,
         "devices": len(devices),
         "memory": devices[0].memory_stats(),
+        "driver": driver(),
         "python": platform.python_version(),
         "packages": {n: v for n, v in packages.items() if COMPUTING.search(n)},
     }
+
+
+def driver() -> str | None:
+    """Line of nvidia-smi about the cards, their driver, limit and clocks."""
+    if not shutil.which("nvidia-smi"):
+        return None
+    fields = "name,driver_version,memory.total,power.limit,clocks.max.sm"
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 def golden(options) -> dict:

@@ -33,6 +33,7 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -164,45 +165,52 @@ def run(part: Part, end: float) -> dict:
     if left < LEAST_SECONDS:
         return {"status": "not run", "reason": "no time was left"}
     started = time.monotonic()
-    # Several processes share the device; each would take most of its memory.
-    environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
-    command = [sys.executable, str(PART), *part.arguments]
+    process = subprocess.Popen(
+        [sys.executable, str(PART), *part.arguments],
+        # Several processes share the device; each would take most of its memory.
+        env={"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
     try:
-        done = subprocess.run(
-            command,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=min(left, part.seconds),
-        )
+        output, messages = process.communicate(timeout=min(left, part.seconds))
     except subprocess.TimeoutExpired as error:
+        # With the processes that it started, which would hold the pipes open.
+        os.killpg(process.pid, signal.SIGKILL)
         status = "failed" if left > part.seconds else "not run"
         reason = f"ended after {error.timeout:.0f} s"
-        return {"status": status, "reason": reason, "output": tail(error.stderr)}
-    wall = {"wall_seconds": time.monotonic() - started}
+        return broken(status, reason, process.communicate()[1])
     try:
-        result = json.loads(done.stdout.splitlines()[-1])
+        result = json.loads(output.splitlines()[-1])
         passed = all(check["passed"] for check in result["checks"].values())
     except (IndexError, ValueError, TypeError, KeyError):
-        reason = f"exit code {done.returncode}"
-        return {"status": "failed", "reason": reason, "output": tail(done.stderr)}
+        return broken("failed", f"exit code {process.returncode}", messages)
+    wall = {"wall_seconds": time.monotonic() - started}
     return {"status": "passed" if passed else "failed"} | wall | result
 
 
-def tail(output: str | bytes | None) -> list[str]:
-    """Last lines of an output."""
-    text = output.decode(errors="replace") if isinstance(output, bytes) else output
-    return (text or "").splitlines()[-30:]
+def broken(status: str, reason: str, messages: str) -> dict:
+    """The result of a part without one, and the last lines of its messages."""
+    return {"status": status, "reason": reason, "output": messages.splitlines()[-30:]}
 
 
 def summary(name: str, result: dict) -> str:
     """A line about one part."""
     words = [f"{result['status']:8} {name}", result.get("reason", "")]
     for label, check in result.get("checks", {}).items():
-        words.append(f"{label} {check['value']:.4g} ({check['expected']})")
+        bounds = ", ".join(f"{k} {bound:.4g}" for k, bound in check["expected"].items())
+        words.append(f"{label} {known(check['value']):.4g} ({bounds})")
     for task, rate in result.get("images_per_second", {}).items():
-        words.append(f"{task} {rate or float('nan'):.0f} images/s")
+        words.append(f"{task} {known(rate):.0f} images/s")
     return "  ".join(filter(None, words))
+
+
+def known(value: float | None) -> float:
+    """The number, NaN where JSON has none."""
+    return float("nan") if value is None else value
 
 
 def pack(path: str) -> int:
