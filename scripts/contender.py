@@ -6,6 +6,7 @@ Prints a JSON object of facts when it is ready, then for every line `train`, `in
 
 import argparse
 import ast
+import functools
 import json
 import resource
 import sys
@@ -43,9 +44,8 @@ def jax_contender(options):
     )
     plain, constants = fold(model, params)
     infer = jax.jit(lambda p, x: plain.apply({"params": p}, x))
-    return facts, run | {
-        "infer": lambda: jax.block_until_ready(infer(constants, images))
-    }
+    run["infer"] = lambda: infer(constants, images)
+    return facts, run, jax.block_until_ready
 
 
 def jax_tasks(forward, params, images, labels, facts):
@@ -73,18 +73,34 @@ def jax_tasks(forward, params, images, labels, facts):
     compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*carried, key).compile()
     facts["compile_seconds"] = time.perf_counter() - start
 
+    facts["temporary_bytes"] = compiled.memory_analysis().temp_size_in_bytes
+
     def train():
         carried[:] = compiled(*carried, key)
-        jax.block_until_ready(carried)
+        return carried
 
-    square = jnp.ones((MATRIX, MATRIX), images.dtype)
+    return {"train": train, "matmul": matrix_product(MATRIX, images.dtype)}
+
+
+def matrix_product(size, dtype):
+    """A task: the product of two random matrices, `size` x `size`, made when needed."""
+    import jax
+    import jax.numpy as jnp
+
+    @functools.cache
+    def factors():
+        keys = jax.random.split(jax.random.key(0))
+        return [jax.random.normal(key, (size, size), dtype) for key in keys]
+
     product = jax.jit(jnp.matmul)
-    matmul = lambda: jax.block_until_ready(product(square, square))  # noqa: E731
-    return {"train": train, "matmul": matmul}
+    return lambda: product(*factors())
 
 
 def timm_contender(options):
-    """A network of timm, channels last; without weights from anywhere."""
+    """A network of timm, channels last; without weights from anywhere.
+
+    Parameters are float32; images of bfloat16 make it compute by `torch.autocast`.
+    """
     import timm
     import torch
 
@@ -92,7 +108,7 @@ def timm_contender(options):
     dtype = getattr(torch, options.dtype)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = timm.create_model(options.model).to(
-        device, dtype, memory_format=torch.channels_last
+        device, memory_format=torch.channels_last
     )
     images = torch.randn(options.batch, 3, options.size, options.size)
     images = images.to(device, dtype, memory_format=torch.channels_last)
@@ -100,23 +116,28 @@ def timm_contender(options):
     optimizer = torch.optim.SGD(
         model.parameters(), LEARNING_RATE, MOMENTUM, nesterov=True
     )
-    forward = torch.compile(model) if device == "cuda" else model
-    done = torch.cuda.synchronize if device == "cuda" else lambda: None
+    compiling = device == "cuda" and not options.eager
+    forward = torch.compile(model) if compiling else model
+    mixed = torch.autocast(device, dtype, enabled=dtype is not torch.float32)
 
     def train():
         model.train()
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(forward(images).float(), labels).backward()
+        with mixed:
+            logits = forward(images)
+        torch.nn.functional.cross_entropy(logits.float(), labels).backward()
         optimizer.step()
-        done()
 
     def infer():
         model.eval()
-        with torch.inference_mode():
-            forward(images)
-        done()
+        with torch.inference_mode(), mixed:
+            return forward(images)
 
-    return {}, {"train": train, "infer": infer}
+    def wait(_):
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return {}, {"train": train, "infer": infer}, wait
 
 
 def haiku_contender(options):
@@ -147,7 +168,8 @@ def haiku_contender(options):
         facts,
     )
     infer = jax.jit(lambda p, x: forward.apply(p, None, x, False))
-    return facts, run | {"infer": lambda: jax.block_until_ready(infer(params, images))}
+    run["infer"] = lambda: infer(params, images)
+    return facts, run, jax.block_until_ready
 
 
 CONTENDERS = {
@@ -155,10 +177,24 @@ CONTENDERS = {
     "timm": timm_contender,
     "haiku": haiku_contender,
 }
+"""Functions that make one: facts, tasks that may return before their work is done, and
+the function that waits for what a task has returned."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    options = parser.parse_args()
+    facts, tasks, wait = CONTENDERS[options.kind](options)
+    for task in tasks.values():
+        wait(task())
+    print(json.dumps(facts), flush=True)
+    for line in sys.stdin:
+        print(json.dumps({"seconds": timed(tasks, wait, line.strip())}), flush=True)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that describe one contender."""
     parser.add_argument("kind", choices=CONTENDERS)
     parser.add_argument("model")
     parser.add_argument("--size", type=int, required=True)
@@ -166,13 +202,7 @@ def main() -> None:
     parser.add_argument("--dtype", required=True)
     parser.add_argument("--option", type=key_and_value, action="append", default=[])
     parser.add_argument("--checkout")
-    options = parser.parse_args()
-    facts, tasks = CONTENDERS[options.kind](options)
-    for task in tasks.values():
-        task()
-    print(json.dumps(facts), flush=True)
-    for line in sys.stdin:
-        print(json.dumps({"seconds": timed(tasks, line.strip())}), flush=True)
+    parser.add_argument("--eager", action="store_true", help="timm not compiled")
 
 
 def key_and_value(text: str) -> tuple:
@@ -186,7 +216,7 @@ def key_and_value(text: str) -> tuple:
         ) from error
 
 
-def timed(tasks, name: str) -> float | None:
+def timed(tasks, wait, name: str) -> float | None:
     """Seconds of a task, None where there is no such one; for `memory`, MiB.
 
     A first run is not counted: threads of the contender before may still spin, and the
@@ -196,10 +226,17 @@ def timed(tasks, name: str) -> float | None:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if name not in tasks:
         return None
-    tasks[name]()
+    wait(tasks[name]())
+    return seconds(tasks[name], wait)
+
+
+def seconds(task, wait, repeats: int = 1) -> float:
+    """Seconds that a task takes, if it is started `repeats` times in a row."""
     start = time.perf_counter()
-    tasks[name]()
-    return time.perf_counter() - start
+    for _ in range(repeats):
+        pending = task()
+    wait(pending)
+    return (time.perf_counter() - start) / repeats
 
 
 if __name__ == "__main__":

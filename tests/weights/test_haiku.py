@@ -16,27 +16,15 @@ from nfnet_jax.models import stage
 from nfnet_jax.utils.errors import UserError
 from nfnet_jax.weights.haiku import from_haiku, to_haiku
 
-MODELS = {
-    "nf_resnet50_64": {"gamma": "published"},
-    "nf_seresnet50_65": {"gamma": "published", "se_ratio": 0.25, "activation": "silu"},
-    "nfnet_f0_64": {"gamma": "published"},
-    "nf_regnet_b0_64": {"gamma": "published"},
-    "skipinit_resnet50_64": {},
-    "fixup_resnet50_64": {},
-}
+MODELS = tuple(golden.OPTIONS)
 QUICK = ("nf_resnet50_64", "fixup_resnet50_64")
 MARKED = [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in MODELS]
-
-
-def model_of(name: str):
-    own = name.rpartition("_")[0].replace("nf_seresnet50", "nf_resnet50")
-    return create_model(own, 1000, **MODELS[name])
 
 
 @pytest.mark.parametrize("name", MARKED)
 def test_outputs_match_the_reference_and_parameters_return(name):
     tree, images, outputs = golden.load(name)
-    model = model_of(name)
+    model = golden.model_of(name)
     params = from_haiku(tree, model)
 
     def is_dropout(module, method):
@@ -58,7 +46,7 @@ def test_outputs_match_the_reference_and_parameters_return(name):
 @pytest.mark.parametrize("name", [MARKED[i] for i in (0, 2, 4, 5)])
 def test_block_statistics_match_the_reference(name):
     tree, images, outputs = golden.load(name)
-    model = model_of(name)
+    model = golden.model_of(name)
     signal = measure(model, {"params": from_haiku(tree, model)}, images)
     for statistic in ("avg_sq_mean", "avg_var", "res_avg_var"):
         indices = range(sum(key.startswith(f"{statistic}_") for key in outputs))
