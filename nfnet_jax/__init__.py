@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nfnet_jax.layers.dropout import StochasticDepth
     from nfnet_jax.layers.residual import SkipGain, beta_schedule
     from nfnet_jax.layers.ws_conv import WSConv, standardize
+    from nfnet_jax.models.network import for_platform
     from nfnet_jax.models.registry import create_model, list_models
     from nfnet_jax.optim.agc import adaptive_gradient_clipping
     from nfnet_jax.optim.sam import sam_value_and_grad
@@ -36,6 +37,7 @@ __all__ = [
     "adaptive_gradient_clipping",
     "beta_schedule",
     "create_model",
+    "for_platform",
     "list_models",
     "load_pretrained",
     "sam_value_and_grad",
@@ -49,6 +51,7 @@ _HOMES = {
     "layers.dropout": ("StochasticDepth",),
     "layers.residual": ("SkipGain", "beta_schedule"),
     "layers.ws_conv": ("WSConv", "standardize"),
+    "models.network": ("for_platform",),
     "models.registry": ("create_model", "list_models"),
     "optim.agc": ("adaptive_gradient_clipping",),
     "optim.sam": ("sam_value_and_grad",),

@@ -15,15 +15,22 @@ import argparse
 import importlib
 import importlib.metadata
 import json
-import os
 import pathlib
 import subprocess
 import sys
 import time
 
-import programs
+from nfnet_jax.planning.costs import estimated_cycles, kernels
+from nfnet_jax.planning.hlo import Program
+from nfnet_jax.planning.target import (
+    Target,
+    parse_target,
+    prepare,
+    quiet,
+    target_mesh,
+)
 
-TARGETS = ("v5e", "h100")
+TARGETS = {"v5e": "v5e:1x1", "h100": "h100:1"}
 NETWORKS = {
     # Image size, and module, class and options of the published code.
     "nfnet_f0": (192, "nfnet", "NFNet", {}),
@@ -31,38 +38,20 @@ NETWORKS = {
 }
 CLASSES = 1000
 LEARNING_RATE = 0.1
-H100 = """
-gpu_device_info {
-  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
-  shared_memory_per_block: 49152 shared_memory_per_block_optin: 232448
-  shared_memory_per_core: 233472 core_count: 132 fpus_per_core: 128
-  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
-  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
-  device_memory_size: 84929347584 cuda_compute_capability { major: 9 }
-  registers_per_core_limit: 65536 registers_per_block_limit: 65536
-}
-platform_name: "CUDA" device_description_str: "NVIDIA H100 80GB HBM3"
-runtime_version { major: 12 minor: 9 } dnn_version_info { major: 9 minor: 8 }
-"""
-"""GpuTargetConfigProto of an H100 SXM with CUDA 12.9 and cuDNN 9.8."""
 HERE = pathlib.Path(__file__).parent
 REPOSITORY = HERE.parents[1]
 
 
 def main() -> None:
     options = parse_arguments()
-    # Before JAX is imported: no metadata server, no driver, no timing of kernels.
-    os.environ |= {
-        "TPU_SKIP_MDS_QUERY": "1",
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_gpu_autotune_level=0" if options.target == "h100" else "",
-    }
+    target = parse_target(TARGETS[options.target])
+    prepare(target)
     size = NETWORKS[options.network][0]
-    network = ours(options.network, size)
+    network = ours(options.network, size, target.platform)
     if options.code == "haiku":
         network = haiku(options.network, size, options.haiku)
     started = time.perf_counter()
-    compiled = compile_step(*network, size, options.batch, options.target)
+    compiled = compile_step(*network, size, options.batch, target)
     result = {
         "code": options.code,
         "network": options.network,
@@ -72,7 +61,7 @@ def main() -> None:
         "source": source(options.code),
         "versions": versions(),
         "compile_seconds": round(time.perf_counter() - started, 1),
-        **numbers(compiled, options.target),
+        **numbers(compiled, target),
     }
     print(row(result))
     keep(result, pathlib.Path(options.output))
@@ -97,15 +86,15 @@ def parse_arguments() -> argparse.Namespace:
     return options
 
 
-def ours(name: str, size: int):
+def ours(name: str, size: int, platform: str):
     """This project's network: `forward(params, images, key)`, shapes of `params`."""
     import jax
     import jax.numpy as jnp
 
-    from nfnet_jax import create_model
+    from nfnet_jax import create_model, for_platform
     from nfnet_jax.ops.conv import native_operations
 
-    model = create_model(name, CLASSES)
+    model = for_platform(create_model(name, CLASSES), platform)
 
     def init(key):
         with native_operations():
@@ -143,13 +132,13 @@ def haiku(name: str, size: int, checkout: str):
     return forward, jax.eval_shape(transformed.init, jax.random.key(0), images)
 
 
-def compile_step(forward, params, size: int, batch: int, target: str):
+def compile_step(forward, params, size: int, batch: int, target: Target):
     """Compiles θ ← θ − η ∇ loss(θ) for one chip, the old parameters given away."""
     import jax
     import jax.numpy as jnp
     import optax
 
-    chip = jax.sharding.SingleDeviceSharding(topology(target).devices[0])
+    chip = jax.sharding.SingleDeviceSharding(target_mesh(target).devices.flat[0])
 
     def placed(shape, dtype):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=chip)
@@ -169,38 +158,28 @@ def compile_step(forward, params, size: int, batch: int, target: str):
         placed((batch, size, size, 3), jnp.bfloat16),
         placed((batch,), jnp.int32),
     )
-    platform = "tpu" if target == "v5e" else "cuda"
-    return traced.lower(lowering_platforms=(platform,)).compile()
+    with quiet():
+        return traced.lower(lowering_platforms=(target.platform,)).compile()
 
 
-def topology(target: str):
-    """One chip that need not be here."""
-    from jax.experimental import topologies
-
-    if target == "v5e":
-        return topologies.get_topology_desc(
-            platform="tpu", topology_name="v5e:1x1", chips_per_host_bounds=(1, 1, 1)
-        )
-    return topologies.get_topology_desc(
-        target, "cuda", topology="1x1x1", target_config=H100
-    )
-
-
-def numbers(compiled, target: str) -> dict:
+def numbers(compiled, target: Target) -> dict:
     """All that the compiler tells about the program."""
-    memory = compiled.memory_analysis()
+    memory, program = compiled.memory_analysis(), Program(compiled.as_text())
     found = {
         "argument_bytes": memory.argument_size_in_bytes,
         "temporary_bytes": memory.temp_size_in_bytes,
     }
-    if target == "h100":
-        by_kind = programs.kernels(compiled.as_text())
-        return found | {"kernels": sum(by_kind.values()), "kernels_by_kind": by_kind}
-    by_operation = programs.cycles(compiled.as_text())
+    if target.is_gpu:
+        by_kind = kernels(program)
+        return found | {
+            "kernels": by_kind.total(),
+            "kernels_by_kind": dict(by_kind.most_common()),
+        }
+    by_operation = estimated_cycles(program)
     return found | {
         "bytes_accessed": compiled.cost_analysis()["bytes accessed"],
-        "cycles": sum(by_operation.values()),
-        "cycles_by_operation": by_operation,
+        "cycles": by_operation.total(),
+        "cycles_by_operation": dict(by_operation.most_common()),
     }
 
 

@@ -4,12 +4,18 @@ import dataclasses
 import math
 import re
 import time
-from collections import Counter
 from typing import Any, NamedTuple
 
 import jax
 from jax.extend import core
 
+from nfnet_jax.planning.costs import (
+    accessed_bytes,
+    computes,
+    estimated_cycles,
+    kernels,
+    library_calls,
+)
 from nfnet_jax.planning.hlo import Program
 from nfnet_jax.planning.target import Target, quiet
 from nfnet_jax.planning.traffic import collective_bytes
@@ -18,25 +24,8 @@ from nfnet_jax.utils.errors import UserError
 
 LARGEST = 5
 """Number of buffers that are named when a program does not fit."""
-_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _AMOUNT = r"([\d.]+)([KMGT]?)"
-# Opcodes that name memory instead of computing something.
-_NO_KERNELS = {
-    "parameter",
-    "constant",
-    "tuple",
-    "get-tuple-element",
-    "bitcast",
-    "while",
-    "conditional",
-    "call",
-    "all-reduce-done",
-    "all-gather-done",
-    "collective-permute-done",
-    "async-done",
-    "copy-done",
-}
 
 
 class Buffer(NamedTuple):
@@ -143,14 +132,14 @@ def _with_work(step: StepPlan, text: str, target: Target, devices: int) -> StepP
     )
     clock = target.chip.clock
     if not clock:
-        kernels, calls = count_kernels(program)
+        counts = kernels(program)
         return dataclasses.replace(
             step,
-            kernels=kernels,
-            library_calls=calls,
+            kernels=counts.total(),
+            library_calls=library_calls(counts),
             bytes_accessed=accessed_bytes(program),
         )
-    cycles = estimated_cycles(program)
+    cycles = estimated_cycles(program).total()
     rate = step.flops / devices / (cycles / clock) if cycles else 0.0
     return dataclasses.replace(
         step,
@@ -160,41 +149,12 @@ def _with_work(step: StepPlan, text: str, target: Target, devices: int) -> StepP
     )
 
 
-def estimated_cycles(program: Program) -> int:
-    """Sum of the cycles that the TPU compiler estimates, loops as often as they run."""
-    return sum(
-        times * int(found[1])
-        for times, instruction in program.run()
-        if (found := _CYCLES.search(instruction.line))
-    )
-
-
-def count_kernels(program: Program) -> tuple[int, int]:
-    """Launches in a run of a GPU's program, and those among them of its libraries."""
-    counts: Counter[bool] = Counter()
-    for times, instruction in program.run():
-        if instruction.opcode not in _NO_KERNELS:
-            library = re.search(r'custom_call_target="__cu', instruction.line)
-            counts[bool(library)] += times
-    return counts.total(), counts[True]
-
-
-def accessed_bytes(program: Program) -> int:
-    """Bytes that the kernels of a run read and write, each argument and result once."""
-    sizes = {item.name: item.bytes for item in program.instructions}
-    return sum(
-        times * (item.bytes + sum(sizes.get(name, 0) for name in item.operands))
-        for times, item in program.run()
-        if item.opcode not in _NO_KERNELS
-    )
-
-
 def largest_buffers(program: Program) -> tuple[Buffer, ...]:
     """The largest results, one of each shape, that are no arguments of the program."""
     found: dict[str, Buffer] = {}
     for _, item in program.run():
         shape = re.sub(r"\{[^}]*\}", "", item.shape)
-        if item.opcode not in _NO_KERNELS and not shape.startswith("("):
+        if computes(item) and not shape.startswith("("):
             found.setdefault(shape, Buffer(item.bytes, shape, item.operation))
     return tuple(sorted(found.values(), reverse=True)[:LARGEST])
 

@@ -36,7 +36,7 @@ from nfnet_jax.data.loading import (
     evaluation_batches,
     training_batches,
 )
-from nfnet_jax.models.network import Network, rematerialized
+from nfnet_jax.models.network import Network, for_platform, rematerialized
 from nfnet_jax.models.registry import create_model, find
 from nfnet_jax.models.statistics import multiply_adds, training_multiply_adds
 from nfnet_jax.optim.factory import build_optimizer
@@ -49,6 +49,7 @@ from nfnet_jax.training.parallel import (
     compiler_options,
     device_mesh,
     jit_step,
+    platform,
     pmap_step,
     shardings,
     whole_batch,
@@ -220,7 +221,8 @@ class Experiment:
 
     @functools.cached_property
     def model(self) -> Network:
-        return build_model(self.config, len(self.data_spec.class_names))
+        model = build_model(self.config, len(self.data_spec.class_names))
+        return for_platform(model, platform(self.mesh))
 
     @functools.cached_property
     def abstract_variables(self) -> tuple[Params, Params]:
