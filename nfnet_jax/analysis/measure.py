@@ -7,7 +7,6 @@ are watched from outside (`flax.linen.intercept_methods`): the network stays as 
 
 import contextlib
 import dataclasses
-import math
 import operator
 import re
 from collections.abc import Callable
@@ -208,7 +207,7 @@ def _recorder(order: dict[str, bool], patterns: _Patterns) -> Callable:
             share = pooled_share(x) if pools else jnp.full((), jnp.nan)
             order[path] = convolution
             shared = jnp.square(x.astype(jnp.float32).mean())
-            values = jnp.asarray(math.prod(y.shape[:3]))
+            values = jnp.asarray(y.size // y.shape[-1])
             found = _Call(moments(x), moments(y), share, shared, values)
             module.sow("signal", "calls", found)
         return returned
@@ -222,8 +221,7 @@ def _wrapped(call, args, kwargs, context):
     if context.method_name != "__call__" or not beyond:
         return call(*args, **kwargs)
     edge = beyond * stride
-    sides = [(0, 0)] * args[0].ndim
-    sides[1] = sides[2] = (edge, edge)
+    sides = ((0, 0), (edge, edge), (edge, edge), (0, 0))
     y = call(jnp.pad(args[0], sides, mode="wrap"), *args[1:], **kwargs)
     inner = slice(None), slice(beyond, -beyond), slice(beyond, -beyond)
     return y._replace(x=y.x[inner]) if isinstance(y, Affine) else y[inner]
@@ -241,7 +239,7 @@ def _reach(module: nn.Module) -> tuple[int, int]:
 
 
 def _are_maps(*values: Any) -> bool:
-    return all(getattr(value, "ndim", 0) in (4, 5) for value in values)
+    return all(getattr(value, "ndim", 0) == 4 for value in values)
 
 
 def _is_convolution(module: nn.Module) -> bool:
@@ -319,10 +317,7 @@ def _is_below(path: str, block: str) -> bool:
 
 
 def moments(x: jax.Array) -> Moments:
-    """Moments of x [N, H, W, C]; a channel's mean and variance are over N, H and W.
-
-    Channels may be split in groups.
-    """
+    """Moments of x [N, H, W, C]; a channel's mean and variance are over N, H and W."""
     x = x.astype(jnp.float32)
     return Moments(jnp.square(x.mean((0, 1, 2))).mean(), x.var((0, 1, 2)).mean())
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from nfnet_jax.ops.precision import in_float32
+from nfnet_jax.ops.precision import in_float32_again
 
 Signal = Float[Array, "..."]
 Activation = Callable[[Signal], Signal]
@@ -120,7 +120,7 @@ class ScaledActivation:
     gamma: float = 1.0
 
     def __call__(self, x: Signal, *, train: bool = False) -> Signal:
-        @in_float32
+        @in_float32_again
         def scaled(x):
             y = ACTIVATIONS[self.name](x)
             return y if self.gamma == 1 else y * self.gamma

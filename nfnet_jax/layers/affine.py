@@ -58,7 +58,7 @@ def pointwise_means(x: Images, kernel: Kernel) -> Float[Array, "N 1 1 O"]:
     Known before the convolution is computed, they let attention scale its output in
     the pass that writes it.
     """
-    means = pixel_means(x)
+    means = pixel_means(x).reshape(len(x), 1, 1, -1)
     return means @ kernel[0, 0].astype(means.dtype)
 
 

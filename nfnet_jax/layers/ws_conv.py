@@ -72,7 +72,9 @@ class WSConv(nn.Module):
     `padding="symmetric"`: (kernel_size - 1) // 2 pixels on every side. `gamma`: a
     constant factor of the gain. `var_eps`: see `standardize`. `pool`: averages 2x2
     pixels first and multiplies them by `pool_gain`. `split`: see `conv2d`.
-    `defer_bias=True`: returns an `Affine` with the bias as its shift. `blocks`: the
+    `defer_bias=True`: returns an `Affine` with the bias as its shift, and with
+    `means_first` its means, computed from those of the input of a 1x1 convolution,
+    before the convolution. `blocks`: the
     convolution of blocks of pixels that replaces that of pixels. A single number is
     taken for both axes.
     """
@@ -87,6 +89,7 @@ class WSConv(nn.Module):
     var_eps: float = 0.0
     use_bias: bool = True
     defer_bias: bool = False
+    means_first: bool = False
     split: int = 1
     blocks: BlockConv | LeavePairs | None = None
     pool: bool = False
@@ -132,9 +135,7 @@ class WSConv(nn.Module):
         if self.blocks:
             bias = jnp.tile(bias, math.prod(self.blocks.outputs))
         if self.defer_bias:
-            pointwise = size == pair(self.strides, "strides") == (1, 1)
-            plain = pointwise and groups == 1 and not self.blocks
-            mean = pointwise_means(x, kernel) if plain else None
+            mean = pointwise_means(x, kernel) if self.means_first else None
             return Affine(y, 1.0, bias[None, None, None], mean)
         return add_bias(y, bias)
 

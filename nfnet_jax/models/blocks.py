@@ -33,16 +33,6 @@ class ConvSpec(NamedTuple):
     stride: int = 1
     groups: int = 1
 
-    @property
-    def split(self) -> int:
-        """Number of groups that its input is split into, see `conv2d`.
-
-        More than one where the channels of a group fill the lanes of a TPU, and the
-        stride is 1: a strided convolution takes no activation in, split or not.
-        """
-        fills = self.features // self.groups % LANES == 0
-        return self.groups if fills and self.stride == 1 else 1
-
     def build(self, conv: Conv, **settings: Any) -> nn.Module:
         """Module made by `conv`, with more `settings` of that."""
         size, strides = (self.size,) * 2, (self.stride,) * 2
@@ -125,8 +115,8 @@ class Branch(nn.Module):
 
     Attention scales the output, or with `attention_inside` the input of the
     nonlinearity before the last convolution. The output, multiplied by `scale`, is an
-    `Affine` where the last convolution has a bias. `pixel_pairs`: computes the same
-    over pairs of pixels (`ops.pixel_blocks`) where the channels inside are few.
+    `Affine` where the last convolution has a bias. `fill_lanes`: computes the same with
+    signals that fill the lanes of a TPU (`_forms`).
     """
 
     convs: tuple[ConvSpec, ...]
@@ -134,37 +124,50 @@ class Branch(nn.Module):
     activation: Nonlinearity
     attention: Attention | None = None
     attention_inside: bool = False
-    pixel_pairs: bool = False
+    fill_lanes: bool = False
 
     @nn.compact
     def __call__(
         self, x: Images, scale: Scalar = 1.0, *, train: bool
     ) -> Images | Affine:
         *_, last = self.convs
-        blocks = self._blocks(x.shape[2])
+        forms = self._forms(x.shape[2]) if self.fill_lanes else {}
         for spec, following in itertools.pairwise(self.convs):
-            settings = {"split": following.split, "blocks": blocks.get(spec.name)}
-            x = spec.build(self.conv, **settings)(x)
+            x = spec.build(self.conv, **forms.get(spec.name, {}))(x)
             if following is last and self.attention_inside:
                 x = self._attend(x, spec.features)
             x = self.activation(x, train=train)
-        conv = last.build(self.conv, defer_bias=True, blocks=blocks.get(last.name))
+        conv = last.build(self.conv, defer_bias=True, **forms.get(last.name, {}))
         if self.attention and not self.attention_inside:
             # Attention must see the unscaled signal.
             return as_affine(self._attend(conv(x), last.features)).times(scale)
         return conv(x, scale)
 
-    def _blocks(self, width: int) -> dict[str, Any]:
-        """Convolutions over pairs of pixels by name, where pairs fit and pay."""
+    def _forms(self, width: int) -> dict[str, dict[str, Any]]:
+        """Settings of `WSConv` by name, for signals whose channels fill `LANES`.
+
+        Few channels are those of pairs of pixels (`ops.pixel_blocks`). Groups of a
+        multiple of `LANES` channels are split as the next convolution reads them,
+        except in front of a stride: such a convolution takes no activation in. With
+        its means known first, attention scales a signal in the pass that writes it.
+        """
+        if self.attention_inside:
+            return {}
         sizes = tuple(spec.size for spec in self.convs)
         narrow = all(2 * spec.features <= LANES for spec in self.convs[:-1])
         plain = all(spec.stride == spec.groups == 1 for spec in self.convs)
-        if not self.pixel_pairs or sizes != (1, 3, 1) or not (narrow and plain):
-            return {}
-        if width % 2 or (self.attention and self.attention_inside):
-            return {}
-        names = (spec.name for spec in self.convs)
-        return dict(zip(names, (ENTER_PAIRS, PAIRS_3X3, LeavePairs()), strict=True))
+        if sizes == (1, 3, 1) and narrow and plain and width % 2 == 0:
+            blocks = ENTER_PAIRS, PAIRS_3X3, LeavePairs()
+            names = (spec.name for spec in self.convs)
+            return {n: {"blocks": b} for n, b in zip(names, blocks, strict=True)}
+        forms = {}
+        for spec, following in itertools.pairwise(self.convs):
+            reader = spec if following.size == 1 else following
+            if reader.stride == 1 and reader.features // reader.groups % LANES == 0:
+                forms[spec.name] = {"split": reader.groups}
+        if self.attention and self.convs[-1].size == 1:
+            forms[self.convs[-1].name] = {"means_first": True}
+        return forms
 
     def _attend(self, x: Any, channels: int) -> Any:
         return self.attention(channels)(x) if self.attention else x

@@ -88,19 +88,20 @@ def for_platform(model: Network, platform: str) -> Network:
     """Returns the same network in the form that is fast on `platform`.
 
     `platform` is a name of JAX's, such as "tpu", where convolutions of few channels
-    compute blocks of pixels. Parameters and results are the same on every platform.
+    compute blocks of pixels and groups are an axis of their own. Parameters and results
+    are the same on every platform.
     """
     if platform != "tpu":
         return model
     stem = _with(model.stem, pixel_blocks=True)
-    return model.clone(stem=stem, stages=tuple(map(_in_pairs, model.stages)))
+    return model.clone(stem=stem, stages=tuple(map(_lane_filling, model.stages)))
 
 
-def _in_pairs(stage: Stage) -> Stage:
-    """Stage whose branches compute pairs of pixels, where they can."""
+def _lane_filling(stage: Stage) -> Stage:
+    """Stage whose branches fill the lanes of a TPU, where they can."""
 
     def block(module: Any) -> Any:
-        return module.clone(branch=_with(module.branch, pixel_pairs=True))
+        return module.clone(branch=_with(module.branch, fill_lanes=True))
 
     if not isinstance(stage, Stage):
         return stage

@@ -110,9 +110,7 @@ def _trace(
         returned = next_fun(*args, **kwargs)
         y = returned.x if isinstance(returned, Affine) else returned
         if context.method_name == "__call__" and isinstance(y, jax.Array):
-            positions[context.module.path] = (
-                math.prod(y.shape[1:3]) if y.ndim > 2 else 1
-            )
+            positions[context.module.path] = math.prod(y.shape[1:-1])
         return returned
 
     def init(key, images):

@@ -61,10 +61,9 @@ def conv2d(
       padding: "SAME", "VALID" or "symmetric" (see `padding_pixels`), or
         ((top, bottom), (left, right)) in pixels.
       groups: number of groups that input and output channels are split into.
-      split: number of groups of the next convolution, if more than one: the result is
-        [N, H, W, split, O / split], the form in which a TPU reads it. Written in any
-        other, the signal between the two is moved in memory, on its own and not as a
-        part of either convolution.
+      split: number of groups that the result is split into, if more than one: [N, H, W,
+        split, O / split], the form in which a TPU's grouped convolution reads it. From
+        any other the signal is moved in memory, in a pass of its own.
 
     Returns:
       Images of the dtype of `x`.
@@ -157,13 +156,18 @@ def _cpu_gradients(strides, padding, groups, split, x, kernel, grad):
 
 
 def _native(strides, padding, groups, split, x, kernel):
-    if (
-        split > 1
-        and kernel.shape[:2] == strides == (1, 1)
-        and not any(sum(padding, ()))
-    ):
+    pointwise = kernel.shape[:2] == strides == (1, 1) and not any(map(any, padding))
+    if pointwise and split > 1:
         channels = _divided(kernel[0, 0], split)
         return jnp.einsum("nhwi,iso->nhwso", _merged(x), channels)
+    if pointwise and x.ndim == 5 and groups == 1:
+        # The groups are a third axis of pixels, and the window all of it.
+        window = kernel.reshape(1, 1, *x.shape[3:], -1)
+        dimensions = ("NHWGC", "HWGIO", "NHWGC")
+        y = lax.conv_general_dilated(
+            x, window, (1, 1, 1), "VALID", dimension_numbers=dimensions
+        )
+        return y[:, :, :, 0]
     return _divided(native_conv(strides, padding, groups, _merged(x), kernel), split)
 
 

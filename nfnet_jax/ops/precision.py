@@ -51,12 +51,15 @@ def at_least_float32(dtype: Any) -> jnp.dtype:
     return jnp.dtype(dtype if jnp.finfo(dtype).bits > 32 else jnp.float32)
 
 
-def in_float32(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+def in_float32(
+    function: Callable[..., jax.Array], prevent_cse: bool = False
+) -> Callable[..., jax.Array]:
     """Returns `function(x, *others)` computed in float32, with results of x's dtype.
 
     Gradients of `others`, which may be smaller in shape, are then summed in float32.
-    For the gradient, arguments are saved in their own dtypes. With whole numbers in `x`
-    the returned function raises TypeError.
+    For the gradient, arguments are saved in their own dtypes. `prevent_cse`: keeps the
+    compiler from saving what the function computes in float32, for expensive ones. With
+    whole numbers in `x` the returned function raises TypeError.
     """
 
     def compute(x: jax.Array, *others: jax.Array) -> jax.Array:
@@ -68,9 +71,13 @@ def in_float32(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     def keeping_dtype(x: jax.Array, *others: jax.Array) -> jax.Array:
         if x.dtype == at_least_float32(x.dtype):
             return compute(x, *others)
-        return jax.checkpoint(compute, prevent_cse=False)(x, *others)
+        return jax.checkpoint(compute, prevent_cse=prevent_cse)(x, *others)
 
     return keeping_dtype
+
+
+in_float32_again = functools.partial(in_float32, prevent_cse=True)
+"""`in_float32` for functions that the gradient computes a second time."""
 
 
 @in_float32

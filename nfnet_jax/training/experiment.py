@@ -221,8 +221,7 @@ class Experiment:
 
     @functools.cached_property
     def model(self) -> Network:
-        model = build_model(self.config, len(self.data_spec.class_names))
-        return for_platform(model, platform(self.mesh))
+        return build_model(self.config, len(self.data_spec.class_names))
 
     @functools.cached_property
     def abstract_variables(self) -> tuple[Params, Params]:
@@ -388,7 +387,7 @@ class Experiment:
         config, groups = self.config, self.groups
         objective = functools.partial(
             loss,
-            model=self.model,
+            model=for_platform(self.model, platform(self.mesh)),
             frozen=groups.freeze,
             dropout_key=run_keys(config.seed).model,
             label_smoothing=config.train.label_smoothing,
@@ -414,7 +413,7 @@ class Experiment:
     @functools.cached_property
     def eval_step(self) -> Callable[..., dict[str, jax.Array]]:
         return make_eval_step(
-            self.model,
+            for_platform(self.model, platform(self.mesh)),
             self.test_batches,
             self.data_spec,
             self.mesh,
