@@ -7,16 +7,42 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import types
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from packaging.requirements import Requirement
 from pages import REPOSITORY
 
 from nfnet_jax import cli
 
 NOTEBOOK = REPOSITORY / "scripts" / "colab.ipynb"
+COLAB = {
+    "absl-py": ["1.4.0"],
+    "array_record": ["0.8.3"],
+    "chex": ["0.1.90"],
+    "flatbuffers": ["25.12.19"],
+    "flax": ["0.11.2"],
+    "grain": ["0.2.18"],
+    "jax": ["0.7.2"],
+    "jaxlib": ["0.7.2"],
+    "jinja2": ["3.1.6"],
+    "markupsafe": ["3.0.3"],
+    "matplotlib": ["3.10.0"],
+    "numpy": ["2.1.3"],
+    "optax": ["0.2.8"],
+    "orbax-checkpoint": ["0.12.4"],
+    "pillow": ["11.3.0", "12.3.0"],
+    "safetensors": ["0.8.0"],
+    "scikit-learn": ["1.6.1"],
+    "scipy": ["1.16.3"],
+    "tensorflow-datasets": ["4.9.10"],
+    "tqdm": ["4.67.3"],
+}
+"""Versions in Colab's images for CPU, GPU and TPU, Python 3.13, of 2026-08-19:
+https://github.com/googlecolab/backend-info"""
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +138,16 @@ def test_a_clone_is_no_installation_and_the_cell_runs_twice(
     done = types.SimpleNamespace(returncode=0)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     assert install("https://somewhere", []) == ["python"]
+
+
+def test_no_package_of_colab_is_replaced():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
+    bounds = {
+        requirement.name: requirement.specifier
+        for requirement in map(Requirement, project["project"]["dependencies"])
+    }
+    for name, versions in COLAB.items():
+        assert all(version in bounds[name] for version in versions), name
 
 
 def printed(cells, name: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nfnet_jax.ops.precision import in_float32_again
+from nfnet_jax.utils.jax_versions import enable_x64
 
 Signal = Float[Array, "..."]
 Activation = Callable[[Signal], Signal]
@@ -96,7 +97,7 @@ def activation_variance(fn: Activation, input_variance: float = 1.0) -> float:
     density = np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
     weight = density * half * np.tile(weights, len(edges) - 1)
     x = z * input_variance**0.5
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+    with jax.ensure_compile_time_eval(), enable_x64(True):
         values = np.asarray(fn(jnp.asarray(x, jnp.float64)), np.float64)
     mean = weight @ values
     variance = weight @ np.square(values - mean)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nfnet_jax.ops.precision import Images, Kernel, at_least_float32
+from nfnet_jax.utils.jax_versions import CPU_MULTIPLIES_BFLOAT16
 
 Pair = tuple[int, int]
 Pairs = tuple[tuple[int, int], tuple[int, int]]
@@ -172,12 +173,11 @@ def input_gradient(
     x_shape: tuple[int, ...], kernel: Kernel, grad: Images, window: Window
 ) -> Images:
     """Product of the output's gradient with the transposed kernel, patches summed."""
-    patches = jnp.einsum(
-        "nhwo,ko->nhwk",
-        grad,
-        kernel.reshape(-1, kernel.shape[-1]),
-        preferred_element_type=at_least_float32(grad.dtype),
-    )
+    wide = at_least_float32(grad.dtype)
+    factors = [grad, kernel.reshape(-1, kernel.shape[-1])]
+    if not CPU_MULTIPLIES_BFLOAT16:
+        factors = [factor.astype(wide) for factor in factors]
+    patches = jnp.einsum("nhwo,ko->nhwk", *factors, preferred_element_type=wide)
     seen = jnp.split(patches, len(window.offsets()), -1)
     return add_views(seen, window, x_shape[1:3]).astype(grad.dtype)
 

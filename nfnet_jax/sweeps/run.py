@@ -72,22 +72,30 @@ def run_sweep(
     if not storage:
         with writing(str(workdir)):
             workdir.mkdir(parents=True, exist_ok=True)
-    study = open_study(
-        open_storage(storage or os.path.join(workdir, "study.db")),
-        name,
-        space,
-        definition=[*space.describe(), *arguments, f"--metric={metric}"],
-        direction="maximize" if BEST_METRICS[metric] is max else "minimize",
-        prune=prune,
-    )
-    with writing(str(workdir)):
-        workdir.mkdir(parents=True, exist_ok=True)
 
     def objective(place, values, hopeless):
         flags = [*arguments, *as_flags(values)]
         return train(flags, _trial_workdir(workdir, place), metric, hopeless)
 
-    work(study, space, objective)
+    with open_storage(storage or os.path.join(workdir, "study.db")) as database:
+        study = open_study(
+            database,
+            name,
+            space,
+            definition=[*space.describe(), *arguments, f"--metric={metric}"],
+            direction="maximize" if BEST_METRICS[metric] is max else "minimize",
+            prune=prune,
+        )
+        with writing(str(workdir)):
+            workdir.mkdir(parents=True, exist_ok=True)
+        work(study, space, objective)
+        _tell_results(study, arguments, metric, workdir)
+
+
+def _tell_results(
+    study: optuna.Study, arguments: Sequence[str], metric: str, workdir: Path
+) -> None:
+    """Prints the table and the command of the best trial, writes them and the plots."""
     trials = ranked_trials(study)
     rows = table(trials, metric)
     with (workdir / "trials.csv").open("w", encoding="utf-8", newline="") as file:

@@ -5,12 +5,14 @@ none is left. A killed worker sends no heartbeat any more, and another worker ta
 trial up again, from the last checkpoint.
 """
 
+import contextlib
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import optuna
+import sqlalchemy.event
 import sqlalchemy.exc
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -29,8 +31,9 @@ _POLL_SECONDS = 2
 _READY_SECONDS = 60
 
 
-def open_storage(url: str) -> RDBStorage:
-    """Opens a database by SQLAlchemy's URL, or an SQLite file.
+@contextlib.contextmanager
+def open_storage(url: str) -> Iterator[RDBStorage]:
+    """Opens a database by SQLAlchemy's URL, or an SQLite file, and closes it.
 
     Raises:
       UserError: it cannot be opened.
@@ -43,7 +46,7 @@ def open_storage(url: str) -> RDBStorage:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return RDBStorage(
+            storage = RDBStorage(
                 url,
                 {"connect_args": patience},
                 heartbeat_interval=_HEARTBEAT_SECONDS,
@@ -58,6 +61,28 @@ def open_storage(url: str) -> RDBStorage:
             f"--storage {url!r} cannot be opened ({reason}), expected a file or a URL "
             "such as sqlite:///sweep.db or postgresql://HOST/NAME"
         ) from error
+    if storage.engine.dialect.name == "sqlite":
+        _lock_transactions(storage.engine)
+    try:
+        yield storage
+    finally:
+        storage.engine.dispose()
+
+
+def _lock_transactions(engine: sqlalchemy.Engine) -> None:
+    """Lets one transaction of an SQLite file be open at a time.
+
+    By itself SQLite locks at the first write, when two workers may have read already
+    that the same trial waits.
+    """
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def leave_begin_to_us(connection, record):
+        connection.isolation_level = None
+
+    @sqlalchemy.event.listens_for(engine, "begin")
+    def begin(connection):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def open_study(

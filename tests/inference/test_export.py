@@ -31,7 +31,7 @@ SMALL = {"depths": (1, 2), "widths": (32, 64)}
 ONLY_JAX = """\
 import sys
 sys.modules.update(nfnet_jax=None, flax=None)
-import jax, numpy
+import jax.export, numpy
 exported = jax.export.deserialize(bytearray(open(sys.argv[1], "rb").read()))
 assert exported.platforms == ("cpu", "cuda", "tpu"), exported.platforms
 data = numpy.load(sys.argv[2])

@@ -7,6 +7,7 @@ import pytest
 
 from nfnet_jax.layers.ws_conv import EPS, WSConv, standardize
 from nfnet_jax.ops.conv import conv2d
+from nfnet_jax.utils.jax_versions import enable_x64
 
 
 def formula(kernel, gain, eps=1e-4, var_eps=0.0):
@@ -48,7 +49,7 @@ def test_eps_bounds_a_nearly_constant_filter_and_its_gradient():
 def test_the_written_gradient_is_the_derivative_of_the_formula(scale, var_eps):
     """Below the floor at the smaller scale without `var_eps`, above it elsewhere."""
     rng = np.random.RandomState(0)
-    with jax.enable_x64(True):
+    with enable_x64(True):
         kernel = jnp.asarray(scale * rng.standard_normal((2, 2, 3, 2)))
         gain, cotangent = (
             jnp.asarray(rng.standard_normal(shape)) for shape in (2, kernel.shape)

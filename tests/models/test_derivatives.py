@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from small_networks import OPTIONS, logits_in_training, small_network
 
+from nfnet_jax.utils.jax_versions import enable_x64
+
 ONE_STAGE = {"widths": (16,), "width_multiplier": 1.0, "depths": (1,)}
 SOME = [
     ("nf_resnet50", ONE_STAGE),
@@ -64,7 +66,7 @@ def test_a_gradients_forward_derivative_is_its_reverse_one(name, changes):
 @pytest.mark.parametrize("name, changes", SOME)
 def test_float64_is_double_precision_throughout(name, changes):
     model, variables = small_network(name, **changes)
-    with jax.enable_x64(True):
+    with enable_x64(True):
         narrow = jax.jit(jax.grad(make_loss(model, variables, images())))
         doubled = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables)
         wide_loss = make_loss(model, doubled, images(jnp.float64))

@@ -8,7 +8,8 @@ from jax import lax
 
 from nfnet_jax.models.network import for_platform
 from nfnet_jax.models.registry import create_model
-from nfnet_jax.ops.pixel_blocks import STEM, BlockConv
+from nfnet_jax.ops.pixel_blocks import PAIR, PIXEL, SQUARE, STEM, BlockConv
+from nfnet_jax.utils.jax_versions import enable_x64
 
 
 def conv(x, kernel, stride):
@@ -29,7 +30,7 @@ def pixels(blocks, size):
 def test_every_step_of_the_stem_is_the_convolution_of_the_pixels():
     """Blocks reach two, one and no pixels beyond the image."""
     rng = np.random.default_rng(0)
-    with jax.enable_x64(True):
+    with enable_x64(True):
         expected = blocks = jnp.asarray(rng.normal(size=(2, 16, 24, 3)))
         edges, channels = (2, 1, 0, 0), (3, 2, 3, 4, 5)
         for i, step in enumerate(STEM):

@@ -15,6 +15,7 @@ from nfnet_jax.models.nf_air import UnitMoments
 from nfnet_jax.ops.conv import conv2d
 from nfnet_jax.ops.pooling import max_pool
 from nfnet_jax.ops.precision import add_bias, in_float32
+from nfnet_jax.utils.jax_versions import enable_x64
 
 LAYERS = {
     "WSConv": WSConv(8, (1, 1)),
@@ -143,7 +144,7 @@ def test_no_function_does_so_either(dtype):
 @pytest.mark.parametrize("name", LAYERS)
 def test_gradients_have_the_dtype_of_what_they_are_of(name, image_dtype, param_dtype):
     layer = LAYERS[name]
-    with jax.enable_x64(True):
+    with enable_x64(True):
         x = jnp.ones((1, 4, 4, 8), image_dtype)
         params = layer.init(KEY, x.astype(jnp.float32))
         params = jax.tree.map(lambda p: p.astype(param_dtype), params)
@@ -158,7 +159,7 @@ def test_gradients_have_the_dtype_of_what_they_are_of(name, image_dtype, param_d
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_parameters_are_float32_whatever_the_default(name):
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+    with enable_x64(True), jax.numpy_dtype_promotion("standard"):
         params = LAYERS[name].init(KEY, jnp.ones((1, 4, 4, 8), jnp.float64))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
 

@@ -12,6 +12,7 @@ import pytest
 from nfnet_jax.ops import winograd
 from nfnet_jax.ops.conv import conv2d
 from nfnet_jax.ops.cpu_conv import native_conv
+from nfnet_jax.utils.jax_versions import enable_x64
 
 SAME = ((1, 1), (1, 1))
 LEAST = winograd.LEAST_PIXELS_OF_KERNEL_GRADIENT
@@ -44,7 +45,7 @@ def assert_close(found, expected):
 )
 def test_values_and_gradients_match_float64(height, padding, groups):
     x, kernel = arrays((2, height, 6, 6), 12, groups)
-    with jax.enable_x64(True):
+    with enable_x64(True):
         stock = functools.partial(exact, padding=padding, groups=groups)
         y, vjp = jax.vjp(stock, jnp.asarray(x), jnp.asarray(kernel))
         y, (x_grad, kernel_grad) = np.asarray(y), map(np.asarray, vjp(y))

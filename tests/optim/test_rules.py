@@ -16,6 +16,7 @@ from nfnet_jax.optim.factory import build_optimizer
 from nfnet_jax.optim.groups import parameter_groups
 from nfnet_jax.optim.sam import ascend, sam_value_and_grad
 from nfnet_jax.optim.tree import gradient_ratios, layer_names
+from nfnet_jax.utils.jax_versions import enable_x64
 
 STEPS = 5
 RATES = (0.05, 0.1, 0.08, 0.05, 0.01)
@@ -172,7 +173,7 @@ def test_adamw(b2, double):
         for name, w in weights.items():
             w -= rate * (directions[name] + decay_of(name) * w)
     config = configured(**{"optim.name": "adamw", "optim.adam.b2": b2})
-    with jax.enable_x64(double):
+    with enable_x64(double):
         assert_close(run(config), weights)
 
 
@@ -189,7 +190,7 @@ def test_lamb_rescales_layer_by_layer(b2, double):
                     u = u * sizes[0] / sizes[1]
                 w -= rate * u
     config = configured(**{"optim.name": "lamb", "optim.adam.b2": b2})
-    with jax.enable_x64(double):
+    with enable_x64(double):
         assert_close(run(config), weights)
 
 

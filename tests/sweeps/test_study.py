@@ -21,8 +21,6 @@ def work(storage: str, log: str, seconds: str) -> None:
     # Of the order of what the test takes, not of what a training takes.
     study._HEARTBEAT_SECONDS, study._GRACE_SECONDS, study._POLL_SECONDS = 1, 4, 0.2
     space = make_space(["data.batch_size=1,2,3,4,5,6"], [], None, None)
-    opened = study.open_storage(storage)
-    made = study.open_study(opened, "test", space, ["a"], "maximize", False)
 
     def objective(place, values, hopeless):
         with open(log, "a", encoding="utf-8") as file:
@@ -30,7 +28,9 @@ def work(storage: str, log: str, seconds: str) -> None:
         time.sleep(float(seconds))
         return -((values["data.batch_size"] - 4) ** 2)
 
-    study.work(made, space, objective)
+    with study.open_storage(storage) as opened:
+        made = study.open_study(opened, "test", space, ["a"], "maximize", False)
+        study.work(made, space, objective)
 
 
 def start(tmp_path, seconds: float) -> subprocess.Popen:
@@ -61,19 +61,17 @@ def test_a_killed_workers_trial_is_taken_up_again_and_the_others_run_once(tmp_pa
     assert sorted(place for place, _ in rest) == sorted("012345")
     assert lost in [place for place, _ in rest]
 
-    found = optuna.load_study(
-        study_name="test", storage=f"sqlite:///{tmp_path / 'study.db'}"
-    )
-    trials = run.ranked_trials(found)
+    with study.open_storage(str(tmp_path / "study.db")) as opened:
+        found = optuna.load_study(study_name="test", storage=opened)
+        trials = run.ranked_trials(found)
     assert {trial.state.name for trial in trials} == {"COMPLETE"}
     assert trials[0].params == {"data.batch_size": 4}
 
 
 @pytest.fixture
 def storage(tmp_path):
-    storage = study.open_storage(str(tmp_path / "study.db"))
-    yield storage
-    storage.engine.dispose()
+    with study.open_storage(str(tmp_path / "study.db")) as storage:
+        yield storage
 
 
 def test_crashes_are_recorded_hopeless_trials_stopped_and_other_sweeps_refused(storage):
@@ -100,7 +98,8 @@ def test_crashes_are_recorded_hopeless_trials_stopped_and_other_sweeps_refused(s
 def test_storages_that_cannot_be_opened_are_refused_in_one_line(tmp_path):
     for url in (str(tmp_path / "missing" / "study.db"), "nosql://host/name"):
         with pytest.raises(UserError, match="--storage .* cannot be opened") as error:
-            study.open_storage(url)
+            with study.open_storage(url):
+                pass
         assert "\n" not in str(error.value)
 
 

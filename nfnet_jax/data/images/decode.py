@@ -157,7 +157,7 @@ def _as_eight_bits(image: Image.Image, black: int, white: int) -> Image.Image:
     if transparent is None:
         return Image.fromarray(levels)
     opacity = np.where(values == transparent, 0, 255).astype(np.uint8)
-    return Image.fromarray(np.stack([levels, opacity], -1), "LA")
+    return Image.fromarray(np.stack([levels, opacity], -1))
 
 
 def _convert(image: Image.Image, mode: str, ends: tuple[int, int]) -> Image.Image:
