@@ -192,13 +192,15 @@ def _recorder(order: dict[str, bool], patterns: _Patterns) -> Callable:
 
     def record(call, args, kwargs, context):
         module, path = context.module, "/".join(context.module.path)
+        if context.method_name != "__call__":
+            return call(*args, **kwargs)
         if patterns.branches.search(path) and len(args) == 2:
             # The scale of a branch is left to the end, so that it is measured without.
             unscaled, scale = args[:1], args[1]
             return as_affine(record(call, unscaled, kwargs, context)).times(scale)
         returned = call(*args, **kwargs)
         y = as_images(returned)
-        if context.method_name != "__call__" or not args or not _are_maps(args[0], y):
+        if not args or not _are_maps(args[0], y):
             return returned
         convolution = _is_convolution(module)
         if convolution or any(pattern.search(path) for pattern in patterns):

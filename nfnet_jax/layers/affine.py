@@ -29,6 +29,7 @@ class Affine(NamedTuple):
 
     def times(self, factor: PerChannel) -> "Affine":
         """Returns the signal times `factor`."""
+        factor = jnp.asarray(factor, at_least_float32(self.x.dtype))
         scale, shift = self.scale * factor, self.shift * factor
         return self._replace(scale=scale, shift=shift)
 

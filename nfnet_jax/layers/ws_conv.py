@@ -114,6 +114,7 @@ class WSConv(nn.Module):
             channels //= math.prod(self.blocks.inputs)
         shape = (*size, channels // max(1, groups), self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        scale = jnp.asarray(scale, kernel.dtype)
         if self.standardized:
             gain = self._vector("gain", nn.initializers.ones)
             gain = scale * self.gamma * gain
@@ -136,7 +137,8 @@ class WSConv(nn.Module):
             bias = jnp.tile(bias, math.prod(self.blocks.outputs))
         if self.defer_bias:
             mean = pointwise_means(x, kernel) if self.means_first else None
-            return Affine(y, 1.0, bias[None, None, None], mean)
+            shift = bias[None, None, None].astype(at_least_float32(y.dtype))
+            return Affine(y, 1.0, shift, mean)
         return add_bias(y, bias)
 
     def _vector(self, name: str, init: nn.initializers.Initializer) -> jax.Array:

@@ -165,7 +165,7 @@ class Branch(nn.Module):
             reader = spec if following.size == 1 else following
             if reader.stride == 1 and reader.features // reader.groups % LANES == 0:
                 forms[spec.name] = {"split": reader.groups}
-        if self.attention and self.convs[-1].size == 1:
+        if forms and self.attention and self.convs[-1].size == 1:
             forms[self.convs[-1].name] = {"means_first": True}
         return forms
 

@@ -51,17 +51,39 @@ def at_least_float32(dtype: Any) -> jnp.dtype:
     return jnp.dtype(dtype if jnp.finfo(dtype).bits > 32 else jnp.float32)
 
 
-def in_float32(
-    function: Callable[..., jax.Array], prevent_cse: bool = False
-) -> Callable[..., jax.Array]:
+def in_float32(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """Returns `function(x, *others)` computed in float32, with results of x's dtype.
 
     Gradients of `others`, which may be smaller in shape, are then summed in float32.
-    For the gradient, arguments are saved in their own dtypes. `prevent_cse`: keeps the
-    compiler from saving what the function computes in float32, for expensive ones. With
-    whole numbers in `x` the returned function raises TypeError.
+    For the gradient, arguments are saved in their own dtypes. With whole numbers in `x`
+    the returned function raises TypeError.
     """
+    return _in_float32(function, functools.partial(jax.checkpoint, prevent_cse=False))
 
+
+def in_float32_again(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """`in_float32` for functions that are worth more memory than time.
+
+    The compiler for GPUs would keep a float32 tanh from the forward pass for the
+    gradient: there a barrier makes it compute such numbers again. The compiler for TPUs
+    does so by itself, and a barrier would keep it from doing so within convolutions.
+    """
+    return _in_float32(function, _checkpoint_by_platform)
+
+
+def _checkpoint_by_platform(compute: Callable[..., jax.Array]):
+    again = jax.checkpoint(compute, prevent_cse=True)
+    default = jax.checkpoint(compute, prevent_cse=False)
+
+    def run(*arrays: jax.Array) -> jax.Array:
+        return jax.lax.platform_dependent(
+            *arrays, cuda=again, rocm=again, default=default
+        )
+
+    return run
+
+
+def _in_float32(function, checkpoint):
     def compute(x: jax.Array, *others: jax.Array) -> jax.Array:
         wide = at_least_float32(x.dtype)
         arguments = (array.astype(wide) for array in (x, *others))
@@ -71,13 +93,9 @@ def in_float32(
     def keeping_dtype(x: jax.Array, *others: jax.Array) -> jax.Array:
         if x.dtype == at_least_float32(x.dtype):
             return compute(x, *others)
-        return jax.checkpoint(compute, prevent_cse=prevent_cse)(x, *others)
+        return checkpoint(compute)(x, *others)
 
     return keeping_dtype
-
-
-in_float32_again = functools.partial(in_float32, prevent_cse=True)
-"""`in_float32` for functions that the gradient computes a second time."""
 
 
 @in_float32

@@ -1,5 +1,9 @@
 """Convolutions over blocks of pixels against the convolutions of pixels."""
 
+import functools
+import re
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +12,16 @@ from jax import lax
 
 from nfnet_jax.models.network import for_platform
 from nfnet_jax.models.registry import create_model
-from nfnet_jax.ops.pixel_blocks import PAIR, PIXEL, SQUARE, STEM, BlockConv
+from nfnet_jax.ops.conv import native_operations
+from nfnet_jax.ops.pixel_blocks import (
+    ENTER_PAIRS,
+    PAIR,
+    PAIRS_3X3,
+    SQUARE,
+    STEM,
+    BlockConv,
+    LeavePairs,
+)
 from nfnet_jax.utils.jax_versions import enable_x64
 
 
@@ -21,10 +34,11 @@ def conv(x, kernel, stride):
 
 
 def pixels(blocks, size):
-    """Blocks [N, H, W, size² C] taken apart to [N, H · size, W · size, C]."""
+    """Blocks [N, H, W, h w C] of h x w pixels taken apart to [N, h H, w W, C]."""
     n, height, width, _ = blocks.shape
-    parts = blocks.reshape(n, height, width, size, size, -1).swapaxes(2, 3)
-    return parts.reshape(n, height * size, width * size, -1)
+    h, w = size
+    parts = blocks.reshape(n, height, width, h, w, -1).swapaxes(2, 3)
+    return parts.reshape(n, height * h, width * w, -1)
 
 
 def test_every_step_of_the_stem_is_the_convolution_of_the_pixels():
@@ -47,42 +61,101 @@ def test_every_step_of_the_stem_is_the_convolution_of_the_pixels():
 
 def test_kernel_of_blocks_has_every_weight_once_for_each_output():
     kernel = jnp.arange(1.0, 10).reshape(3, 3, 1, 1)
-    blocks = np.asarray(BlockConv(1, 2, 2).kernel(kernel))
+    blocks = np.asarray(BlockConv(1, SQUARE, SQUARE).kernel(kernel))
     assert blocks.shape == (2, 2, 4, 4)
     for output in range(4):
         weights = blocks[..., output]
         assert sorted(weights[weights != 0]) == list(range(1, 10))
 
 
+def test_branches_of_pairs_are_the_convolutions_of_the_pixels():
+    """1x1 into pairs, 3x3 among them, 1x1 out of them; with all gradients."""
+    rng = np.random.default_rng(0)
+    with enable_x64(True):
+        x = jnp.asarray(rng.normal(size=(2, 6, 8, 5)))
+        shapes = (1, 1, 5, 3), (3, 3, 3, 4), (1, 1, 4, 6)
+        kernels = tuple(jnp.asarray(rng.normal(size=shape)) for shape in shapes)
+        weights = jnp.asarray(rng.normal(size=(2, 6, 8, 6)))
+
+        def in_pixels(x, kernels):
+            for kernel in kernels:
+                x = conv(x, kernel, 1)
+            return (x * weights).sum()
+
+        def in_pairs(x, kernels):
+            steps = ENTER_PAIRS, PAIRS_3X3, LeavePairs()
+            for step, kernel in zip(steps, kernels, strict=True):
+                x = step(x, kernel)
+            return (x * weights).sum()
+
+        first = pixels(ENTER_PAIRS(x, kernels[0]), PAIR)
+        np.testing.assert_allclose(first, conv(x, kernels[0], 1), atol=1e-12)
+        expected, found = (
+            jax.value_and_grad(function, (0, 1))(x, kernels)
+            for function in (in_pixels, in_pairs)
+        )
+        chex.assert_trees_all_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_leaving_pairs_reverses_kernels_only():
+    """Derived by JAX, its kernel gradient would reverse the gradient of its output."""
+    x, kernel = jnp.ones((2, 6, 4, 8)), jnp.ones((1, 1, 4, 6))
+    gradient = jax.make_jaxpr(jax.grad(lambda k: LeavePairs()(x, k).sum()))(kernel)
+    reversed_shapes = re.findall(r":f32\[([\d,]+)\] = rev", str(gradient))
+    assert set(reversed_shapes) == {"1,2,6,8"}
+
+
+@pytest.mark.parametrize(
+    "name, options, size",
+    [
+        ("nfnet_f0", {}, (32, 32)),
+        ("nf_resnet50", {"depths": (2, 1, 1, 1)}, (32, 32)),
+        ("nf_resnet50", {"depths": (7, 1, 1, 1), "se_ratio": 0.5}, (16, 16)),
+        ("nf_regnet_b0", {"widths": (16, 16, 16, 16)}, (32, 32)),
+    ],
+)
+def test_networks_for_tpus_are_the_same_functions(name, options, size):
+    """Logits and gradients of all parameters in float64, blocks scanned or not."""
+    settings = {"depths": (1, 2, 1, 1), "stochastic_depth": 0.0, "drop_rate": 0.0}
+    model = create_model(name, 4, **settings | options)
+    with enable_x64(True):
+        x = jax.random.normal(jax.random.key(0), (2, *size, 3), jnp.float64)
+        with native_operations():
+            shapes = jax.eval_shape(model.init, jax.random.key(1), x)
+        rng = np.random.default_rng(0)
+        variables = jax.tree.map(
+            lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float64), shapes
+        )
+
+        def loss(model, variables):
+            logits = model.apply(variables, x, train=True)
+            return (logits * jnp.arange(4.0)[None]).mean()
+
+        expected, found = (
+            jax.jit(jax.value_and_grad(functools.partial(loss, each)))(variables)
+            for each in (model, for_platform(model, "tpu"))
+        )
+        scale = jax.tree.map(lambda leaf: jnp.abs(leaf).max() + 1e-30, expected)
+        relative = jax.tree.map(
+            lambda a, b, s: jnp.abs(a - b).max() / s, expected, found, scale
+        )
+        assert max(jax.tree.leaves(relative)) < 1e-9
+    assert for_platform(model, "gpu") is model
+
+
 @pytest.mark.parametrize("size", [(16, 24), (18, 16)])
-def test_nfnets_for_tpus_are_the_same_function(size):
-    """Sides that 4 does not divide fall back to pixels."""
-    plain = create_model("nfnet_f0", 4, depths=(1, 1, 1, 1), width_multiplier=0.5)
-    stem, blocked = (
-        model.stem.clone(parent=None) for model in (plain, for_platform(plain, "tpu"))
-    )
-    assert blocked.pixel_blocks and not for_platform(plain, "gpu").stem.pixel_blocks
-    x = jax.random.normal(jax.random.key(0), (2, *size, 3))
-    variables = stem.init(jax.random.key(1), x)
-
-    def loss(stem, variables, x):
-        return jnp.square(stem.apply(variables, x)).mean()
-
-    expected, found = (
-        jax.value_and_grad(loss, argnums=(1, 2))(each, variables, x)
-        for each in (stem, blocked)
-    )
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-        expected,
-        found,
-    )
-
-
-def test_symmetric_padding_keeps_the_stem_of_pixels():
-    model = for_platform(create_model("dm_nfnet_f0", 4, padding="symmetric"), "tpu")
-    x = jnp.ones((1, 16, 16, 3))
-    stem = model.stem.clone(parent=None)
-    variables = jax.eval_shape(stem.init, jax.random.key(0), x)
-    y = jax.eval_shape(stem.apply, variables, x)
-    assert y.shape == (1, 4, 4, 128)
+def test_stems_fall_back_to_pixels_where_blocks_do_not_fit(size):
+    """4 must divide both sides, and the padding be "SAME"."""
+    for name, expected in (("nfnet_f0", size == (16, 24)), ("dm_nfnet_f0", False)):
+        padding = {"padding": "symmetric"} if name == "dm_nfnet_f0" else {}
+        model = for_platform(create_model(name, 4, **padding), "tpu")
+        stem, x = model.stem.clone(parent=None), jnp.ones((1, *size, 3))
+        variables = jax.eval_shape(stem.init, jax.random.key(0), x)
+        program = jax.make_jaxpr(stem.apply)(jax.tree.map(jnp.zeros_like, variables), x)
+        assert ("1,6,8,64" in str(program).replace(" ", "")) == expected
+        assert program.out_avals[0].shape == (
+            1,
+            -(-size[0] // 4),
+            -(-size[1] // 4),
+            128,
+        )
