@@ -163,7 +163,8 @@ class Branch(nn.Module):
         forms = {}
         for spec, following in itertools.pairwise(self.convs):
             reader = spec if following.size == 1 else following
-            if reader.stride == 1 and reader.features // reader.groups % LANES == 0:
+            fills = reader.features // reader.groups % LANES == 0
+            if reader.groups > 1 and reader.stride == 1 and fills:
                 forms[spec.name] = {"split": reader.groups}
         if forms and self.attention and self.convs[-1].size == 1:
             forms[self.convs[-1].name] = {"means_first": True}

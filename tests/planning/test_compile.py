@@ -115,9 +115,9 @@ def test_memory_and_operations_of_a_deep_network_are_those_of_formulas():
 
     Operations: 2 (a multiply-add) · 3 (forward, two gradients) · images · 9 C² a pixel
     and convolution. Memory: parameters, gradients, momentum, average and standardized
-    kernels in float32; the images; and for each block, value by value, three float32
-    arrays (the inputs of both convolutions, the output of the branch) and a byte for
-    each of two ReLUs.
+    kernels in float32; the images; and for each block, value by value, two float32
+    arrays (the inputs of both convolutions) and a byte for each of two ReLUs. The
+    output of the branch is not kept: the skip gain multiplies the kernel.
     """
     blocks, images = 100, 16
     stages = ((32, 16), (16, 32), (8, 64))
@@ -128,7 +128,7 @@ def test_memory_and_operations_of_a_deep_network_are_those_of_formulas():
     convolutions = 2 * blocks * sum(9 * c**2 * side**2 for side, c in stages)
     assert found.flops == pytest.approx(2 * 3 * images * convolutions, rel=0.05)
     parameters = 2 * blocks * sum(9 * c**2 for _, c in stages)
-    kept = blocks * sum(side**2 * c for side, c in stages) * (3 * 4 + 2 * 1)
+    kept = blocks * sum(side**2 * c for side, c in stages) * (2 * 4 + 2 * 1)
     memory = 5 * 4 * parameters + images * (32 * 32 * 3 + kept)
     assert found.memory == pytest.approx(memory, rel=0.05)
     assert found.parameters == pytest.approx(4 * parameters, rel=0.05)
