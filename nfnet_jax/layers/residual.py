@@ -26,7 +26,8 @@ class ResidualBlock(nn.Module):
     A transition block has a module `shortcut` of activation(x) / β too, or of x with
     `raw_shortcut`; in all other blocks the shortcut is x. `skip_gain=False`: the branch
     has no learned scalar. In training it is dropped with the probability `drop_rate`;
-    `examples` are as in `kept`.
+    `examples` are as in `kept`. The branch is called as (x, scale, train=...) with
+    scale = α · skip_gain, and multiplies its output by it.
     """
 
     branch: nn.Module

@@ -71,12 +71,13 @@ class WSConv(nn.Module):
     ablations and for the baselines) and has no gain. `use_bias=False`: no bias.
     `padding="symmetric"`: (kernel_size - 1) // 2 pixels on every side. `gamma`: a
     constant factor of the gain. `var_eps`: see `standardize`. `pool`: averages 2x2
-    pixels first and multiplies them by `pool_gain`. `split`: see `conv2d`.
-    `defer_bias=True`: returns an `Affine` with the bias as its shift, and with
-    `means_first` its means, computed from those of the input of a 1x1 convolution,
-    before the convolution. `blocks`: the
-    convolution of blocks of pixels that replaces that of pixels. A single number is
-    taken for both axes.
+    pixels first and multiplies them by `pool_gain`. A single number is taken for both
+    axes.
+
+    For the programs that compilers make of it: `defer_bias=True` returns an `Affine`
+    with the bias as its shift and, with `means_first`, the means of a 1x1 convolution,
+    computed before it (`pointwise_means`). `split`: see `conv2d`. `blocks`: replaces
+    the convolution of pixels by one of blocks of pixels.
     """
 
     features: int

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import functools
 import heapq
 import operator
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from nfnet_jax.models.statistics import Counts, counts
 from nfnet_jax.optim.tree import Params
 from nfnet_jax.training.data_spec import find_data_spec
 from nfnet_jax.training.experiment import Experiment, build_model
-from nfnet_jax.training.parallel import WHOLE, split_batch
+from nfnet_jax.training.parallel import WHOLE, gather, on_rows, split_batch
 from nfnet_jax.training.trained import Trained, load_run
 from nfnet_jax.utils.errors import UserError
 
@@ -145,13 +146,14 @@ def _test(
     run: Experiment, trained: Trained, variables: Params, most_mistakes: int
 ) -> Tested:
     """One pass over the test split, in the order of the images."""
+    forward = functools.partial(trained.model.apply, train=False)
 
     @jax.jit
     def step(variables, host_batch, number):
         pixels, labels, positions = run.test_batches.materialize(host_batch, number)
         images = normalize(pixels, *run.data_spec.moments).astype(trained.dtype)
         images, labels = split_batch(run.mesh, images, labels)
-        logits: Any = trained.model.apply(variables, images, train=False)
+        logits: Any = on_rows(run.mesh, forward)(gather(run.mesh, variables), images)
         return pixels, labels, positions, jax.nn.softmax(logits)
 
     columns = trained.model.spec.num_classes
