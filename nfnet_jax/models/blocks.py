@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
+from nfnet_jax.layers.activations import ScaledActivation
 from nfnet_jax.layers.affine import Affine, as_affine
 from nfnet_jax.layers.residual import Nonlinearity
 from nfnet_jax.layers.squeeze_excite import EfficientChannelAttention, SqueezeExcite
@@ -150,8 +151,10 @@ class Branch(nn.Module):
         multiple of `LANES` channels are split as the next convolution reads them,
         except in front of a stride: such a convolution takes no activation in. With
         its means known first, attention scales a signal in the pass that writes it.
+        BatchNorm, and attention inside, need the channels as they are.
         """
-        if self.attention_inside:
+        elementwise = isinstance(self.activation, ScaledActivation)
+        if self.attention_inside or not elementwise:
             return {}
         sizes = tuple(spec.size for spec in self.convs)
         narrow = all(2 * spec.features <= LANES for spec in self.convs[:-1])

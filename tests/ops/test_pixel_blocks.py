@@ -143,6 +143,28 @@ def test_networks_for_tpus_are_the_same_functions(name, options, size):
     assert for_platform(model, "gpu") is model
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("bn_resnet50", "skipinit_resnet50", "fixup_resnet50", "bn_wrn_16_4"),
+        *("nf_air_32", "nf_bottleneck_2_16", "nfnet_l0", "eca_nfnet_l0"),
+        *("timm_nf_resnet50", "timm_nf_seresnet50", "timm_nf_regnet_b1"),
+    ],
+)
+def test_networks_of_every_kind_have_the_same_parameters_on_a_tpu(name):
+    x = jnp.ones((2, 64, 64, 3), jnp.bfloat16)
+
+    def shapes(model):
+        with native_operations():
+            variables = jax.eval_shape(model.init, jax.random.key(0), x)
+            train = functools.partial(model.apply, train=True, mutable=["batch_stats"])
+            rngs = {"dropout": jax.random.key(1)}
+            return variables, jax.eval_shape(train, variables, x, rngs=rngs)
+
+    model = create_model(name, 10)
+    assert shapes(for_platform(model, "tpu")) == shapes(model)
+
+
 @pytest.mark.parametrize("size", [(16, 24), (18, 16)])
 def test_stems_fall_back_to_pixels_where_blocks_do_not_fit(size):
     """4 must divide both sides, and the padding be "SAME"."""
