@@ -39,7 +39,9 @@ class Affine(NamedTuple):
         return (self.scale * mean + self.shift)[:, 0, 0]
 
     def added_to(self, other: "Affine") -> Images:
-        """Returns the sum of both signals in one pass; `other` has the scale 1."""
+        """Returns the sum of both signals, in one pass where `other` has no scale."""
+        if not isinstance(other.scale, float) or other.scale != 1:
+            other = Affine(other.value())
         shift = jnp.asarray(self.shift + other.shift)
         return _sum(other.x, self.x, jnp.asarray(self.scale), shift)
 
